@@ -1,0 +1,201 @@
+"""The job spec: what a user writes in a job's YAML file, as frozen data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+EVENT_FIELDS = frozenset(
+    {"time", "attempt", "event", "step", "epoch", "samples", "loss", "lr", "message"}
+    | {"step_seconds", "data_seconds", "samples_per_second", "eval_seconds"}
+)
+"""Names that events use for themselves and that a metric therefore cannot have."""
+
+TARGET_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+RUN_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+STEP_INTERVAL_PATTERN = r"^([1-9]\d* (step|epoch)s?|never)$"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """How often something happens: every `count` steps or epochs, or never (count 0)."""
+
+    count: int
+    unit: Literal["step", "epoch"]
+
+    @classmethod
+    def parse(cls, text: str) -> Interval:
+        """Reads `100 steps`, `1 epoch` or `never`; the spec's patterns have already refused anything else."""
+        if text == "never":
+            return cls(0, "step")
+        count, unit = text.split()
+        return cls(int(count), "step" if unit.startswith("step") else "epoch")
+
+    def in_steps(self, steps_per_epoch: int) -> int:
+        """The interval as a number of optimizer steps; 0 for never."""
+        return self.count * (steps_per_epoch if self.unit == "epoch" else 1)
+
+
+class Section(BaseModel):
+    """Base of every part of the spec: unknown keys are errors, values are never converted or changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+def _full_target(value: object) -> object:
+    return {"target": value} if isinstance(value, str) else value
+
+
+class Target(Section):
+    """Something pluggable: an attribute of a Python module, and the arguments that it is called with."""
+
+    target: Annotated[str, StringConstraints(pattern=TARGET_PATTERN)]
+    """Where it is: `module:attribute`, as in `torch.nn:CrossEntropyLoss`."""
+    args: dict[str, Any] = {}
+    """Keyword arguments. `$steps` and `$steps_per_epoch`, as a whole value, are replaced by the plan's numbers."""
+
+
+AnyTarget = Annotated[Target, BeforeValidator(_full_target, json_schema_input_type=str | Target)]
+"""A target in full, or as a bare string where it needs no args."""
+
+
+class Data(Section):
+    """The datasets, and how they are cut into batches."""
+
+    train: AnyTarget
+    """The map-style dataset to train on."""
+    eval: AnyTarget | None = None
+    """The map-style dataset to evaluate on."""
+    batch_size: Annotated[int, Field(ge=1)]
+    """Global samples per optimizer step, whatever the number of workers."""
+    eval_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Samples per rank and evaluation batch; by default batch_size / workers, rounded up."""
+    loader_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes per rank that load data; 0 loads in the rank itself."""
+    collate: AnyTarget | None = None
+    """Bound with args and used as `collate_fn`; by default PyTorch's own."""
+
+
+class LearningRateSchedule(Target):
+    """A learning-rate scheduler and when it advances."""
+
+    every: Literal["step", "epoch", "eval"] = "step"
+    """`step`: after each optimizer step; `epoch`: after each epoch; `eval`: after each evaluation, with `metric`."""
+    metric: str | None = None
+    """With `every: eval`, the value handed to the scheduler: a metric's name, or `loss`."""
+
+    @model_validator(mode="after")
+    def _metric_goes_with_eval(self) -> Self:
+        if self.every == "eval" and self.metric is None:
+            raise ValueError("every: eval needs metric: the name of a metric, or loss")
+        if self.every != "eval" and self.metric is not None:
+            raise ValueError(f"metric goes with every: eval, not with every: {self.every}; remove one of them")
+        return self
+
+
+class Train(Section):
+    """How long, how precisely and how reproducibly to train."""
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Passes over the training data; or `steps`."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps; epochs follow each other until they are done. Or `epochs`."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    """Fixes initial weights, the order of samples and all other randomness."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """`bf16` and `fp16` run the forward pass under autocast; fp16 with a gradient scaler."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Micro-batches per optimizer step and rank: the same result in less memory."""
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Largest 2-norm of all gradients together."""
+    deterministic: bool = False
+    """Use deterministic algorithms only, for bit-identical runs on a GPU; slower."""
+    eval_every: Annotated[str, StringConstraints(pattern=STEP_INTERVAL_PATTERN)] = "1 epoch"
+    """`N steps`, `N epochs` or `never`. Unless never, the end of training is evaluated too."""
+    log_every: Annotated[int, Field(ge=1)] = 10
+    """Steps between train events; the first and the last step are always logged."""
+
+
+class Ddp(Section):
+    """Settings of DistributedDataParallel."""
+
+    bucket_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25
+    """Size of a gradient bucket in MiB."""
+    find_unused_parameters: bool = False
+    """For models in which a step does not use every parameter."""
+
+
+class WorkerRange(Section):
+    """A number of workers between two bounds: as many as there is room for."""
+
+    min: Annotated[int, Field(ge=1)]
+    """The fewest workers to train with."""
+    max: Annotated[int, Field(ge=1)]
+    """The most workers to train with."""
+
+    @model_validator(mode="after")
+    def _min_is_not_above_max(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) is greater than max ({self.max}); swap them")
+        return self
+
+
+class Resources(Section):
+    """What the job runs on."""
+
+    workers: Annotated[int, Field(ge=1)] | WorkerRange = 1
+    """Ranks, each with one GPU or some CPUs; or `{min: 2, max: 8}`, as many as there is room for."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: cuda where there are enough GPUs, cpu where there are none, otherwise an error."""
+    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    """CPUs, and so torch threads, of each rank under every launcher."""
+
+
+class Failures(Section):
+    """What to do when something goes wrong or the run is asked to stop."""
+
+    hang_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300
+    """Seconds after which a rank that waits in vain for the others gives up."""
+    grace: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30
+    """Seconds that a stopping run has to end by itself."""
+
+
+class JobSpec(Section):
+    """A job: what to train, on which data, with what resources."""
+
+    name: Annotated[str, StringConstraints(pattern=RUN_NAME_PATTERN)]
+    """Names the job and starts the ids of its runs."""
+    model: AnyTarget
+    """A class or factory that returns the `torch.nn.Module` to train."""
+    data: Data
+    """The datasets, and how they are cut into batches."""
+    loss: AnyTarget | None = None
+    """`loss(model(inputs), targets)` for batches of `(inputs, targets)`; or `step`."""
+    step: AnyTarget | None = None
+    """`step(model, batch)` returns the loss, or a dict with `loss`, `weight`, `outputs`, `targets`; or `loss`."""
+    metrics: dict[str, AnyTarget] = {}
+    """torchmetrics `Metric` classes by the name under which they are reported."""
+    optimizer: AnyTarget
+    """An `Optimizer` class (given the named parameters) or any callable (given the model)."""
+    schedule: Annotated[
+        LearningRateSchedule, BeforeValidator(_full_target, json_schema_input_type=str | LearningRateSchedule)
+    ] | None = None
+    """The learning-rate schedule."""
+    train: Train
+    """How long, how precisely and how reproducibly to train."""
+    ddp: Ddp = Ddp()
+    """Settings of DistributedDataParallel."""
+    resources: Resources = Resources()
+    """What the job runs on."""
+    failures: Failures = Failures()
+    """What to do when something goes wrong or the run is asked to stop."""
+    storage: str = "runs"
+    """The folder that holds the runs."""
+
+
+def is_run_name(text: str) -> bool:
+    """Whether `text` can be a run's id: letters, digits, dots, dashes and underscores."""
+    return re.match(RUN_NAME_PATTERN, text) is not None

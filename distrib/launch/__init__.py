@@ -1,0 +1,1 @@
+"""How ranks come to be and stay alive."""

@@ -1,0 +1,1 @@
+"""What every rank does, the same program under every launcher. Never imports ray."""
