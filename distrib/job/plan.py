@@ -1,0 +1,196 @@
+"""The plan: what a job asks for, and what every rank will do at a given number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from distrib.job.spec import Interval, JobSpec, Target, WorkerRange
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What only the job's own code can say: the lengths of its datasets, in samples."""
+
+    train_samples: int
+    eval_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job asks a launcher for; follows from the spec and the device alone."""
+
+    launcher: Literal["local", "ray"]
+    min_workers: int
+    max_workers: int
+    device: Device
+    backend: Literal["gloo", "nccl"]
+    cpus_per_worker: int
+    hang_timeout_seconds: float
+    grace_seconds: float
+
+    @property
+    def resources_per_worker(self) -> dict[str, float]:
+        """The resources of one worker in Ray's terms."""
+        gpus = {"GPU": 1.0} if self.device == "cuda" else {}
+        return {"CPU": float(self.cpus_per_worker), **gpus}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What every rank does, as a pure function of the job, its facts and the number of workers.
+
+    Sizes are in samples. `rank_batches` are the slices of a full global batch by rank, `last_rank_batches` those of an
+    epoch's last batch, `micro_batches` the largest slice cut for accumulation. An interval of 0 steps means never.
+    """
+
+    world_size: int
+    train_samples: int
+    eval_samples: int | None
+    global_batch_size: int
+    last_batch_size: int
+    steps_per_epoch: int
+    total_steps: int
+    rank_batches: tuple[int, ...]
+    last_rank_batches: tuple[int, ...]
+    micro_batches: tuple[int, ...]
+    eval_batch_size: int
+    eval_interval_steps: int
+    log_interval_steps: int
+    notes: tuple[str, ...]
+
+    def batch_size_at(self, step: int) -> int:
+        """Samples of the global batch of step `step`, counted from 0 within an epoch."""
+        return self.last_batch_size if step == self.steps_per_epoch - 1 else self.global_batch_size
+
+    def position(self, completed_steps: int) -> tuple[int, int]:
+        """(epoch, step within it) that follows `completed_steps` optimizer steps; an epoch's end is (epoch + 1, 0)."""
+        return divmod(completed_steps, self.steps_per_epoch)
+
+    def samples_after(self, completed_steps: int) -> int:
+        """Samples seen in `completed_steps` optimizer steps of the whole run."""
+        epoch, step = self.position(completed_steps)
+        return epoch * self.train_samples + min(step * self.global_batch_size, self.train_samples)
+
+    def is_logged(self, completed_steps: int) -> bool:
+        """Whether a train event is due: at the first step, at every interval and at the last step."""
+        return completed_steps in (1, self.total_steps) or completed_steps % self.log_interval_steps == 0
+
+    def is_evaluated(self, completed_steps: int) -> bool:
+        """Whether an evaluation is due: at every interval and, unless never, at the last step."""
+        if self.eval_interval_steps == 0:
+            return False
+        return completed_steps % self.eval_interval_steps == 0 or completed_steps == self.total_steps
+
+    def is_end_of_epoch(self, completed_steps: int) -> bool:
+        """Whether `completed_steps` ends an epoch."""
+        return completed_steps % self.steps_per_epoch == 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a rank needs at least, activations and batches apart."""
+
+    num_parameters: int
+    weights_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known of a run before it starts: what is printed is what runs."""
+
+    request: Request
+    schedule: Schedule
+    memory: Memory | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as plain data for JSON."""
+        return asdict(self)
+
+
+def split_evenly(total: int, parts: int) -> tuple[int, ...]:
+    """Sizes of `parts` consecutive slices of `total` items: part i is ⌊i·total/parts⌋ … ⌊(i+1)·total/parts⌋."""
+    return tuple((i + 1) * total // parts - i * total // parts for i in range(parts))
+
+
+def make_request(spec: JobSpec, launcher: Literal["local", "ray"], device: Device) -> Request:
+    """What `spec` asks of `launcher`, with `device: auto` already decided."""
+    workers = spec.resources.workers
+    bounds = (workers.min, workers.max) if isinstance(workers, WorkerRange) else (workers, workers)
+    return Request(
+        launcher=launcher,
+        min_workers=bounds[0],
+        max_workers=bounds[1],
+        device=device,
+        backend="nccl" if device == "cuda" else "gloo",
+        cpus_per_worker=spec.resources.cpus_per_worker,
+        hang_timeout_seconds=spec.failures.hang_timeout,
+        grace_seconds=spec.failures.grace,
+    )
+
+
+def make_schedule(spec: JobSpec, facts: Facts, world_size: int) -> Schedule:
+    """The schedule of `spec` on `world_size` ranks: the same on every rank and in `distrib plan`."""
+    samples, batch = facts.train_samples, spec.data.batch_size
+    full_batch = min(batch, samples)
+    steps_per_epoch = -(-samples // batch)
+    last_batch = samples - (steps_per_epoch - 1) * batch
+    total_steps = spec.train.steps or (spec.train.epochs or 0) * steps_per_epoch
+    rank_batches = split_evenly(full_batch, world_size)
+    eval_interval = Interval.parse(spec.train.eval_every).in_steps(steps_per_epoch) if facts.eval_samples else 0
+    return Schedule(
+        world_size=world_size,
+        train_samples=samples,
+        eval_samples=facts.eval_samples,
+        global_batch_size=full_batch,
+        last_batch_size=last_batch,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        rank_batches=rank_batches,
+        last_rank_batches=split_evenly(last_batch, world_size),
+        micro_batches=tuple(size for size in split_evenly(max(rank_batches), spec.train.accumulate) if size),
+        eval_batch_size=spec.data.eval_batch_size or -(-full_batch // world_size),
+        eval_interval_steps=eval_interval,
+        log_interval_steps=spec.train.log_every,
+        notes=tuple(_notes(spec, facts, world_size)),
+    )
+
+
+def _notes(spec: JobSpec, facts: Facts, world_size: int) -> list[str]:
+    """What is fine but may surprise, in words."""
+    notes = []
+    batch, samples = spec.data.batch_size, facts.train_samples
+    if batch > samples:
+        notes.append(f"data.batch_size {batch} is larger than the dataset: each step takes all {samples} samples")
+    if min(batch, samples) < world_size:
+        notes.append(
+            f"the global batch of {min(batch, samples)} is smaller than the {world_size} workers: "
+            "some ranks have no sample in a step"
+        )
+    return notes
+
+
+def with_steps(target: Target, schedule: Schedule) -> Target:
+    """`target` with `$steps` and `$steps_per_epoch`, as whole values under its args, replaced by numbers."""
+    numbers = {"$steps": schedule.total_steps, "$steps_per_epoch": schedule.steps_per_epoch}
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, str):
+            return numbers.get(value, value)
+        if isinstance(value, Mapping):
+            return {key: fill(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [fill(item) for item in value]
+        return value
+
+    return target.model_copy(update={"args": fill(target.args)})
+
+
+def with_memory(plan: Plan, memory: Memory) -> Plan:
+    """`plan` with the memory that a rank needs."""
+    return replace(plan, memory=memory)
