@@ -6,7 +6,19 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
+
+from distrib.job.rules import contradiction, contradictions, length_contradictions
 
 EVENT_FIELDS = frozenset(
     {"time", "attempt", "event", "step", "epoch", "samples", "loss", "lr", "message"}
@@ -14,9 +26,19 @@ EVENT_FIELDS = frozenset(
 )
 """Names that events use for themselves and that a metric therefore cannot have."""
 
+COUNT_TAG, RANGE_TAG = "<count>", "<range>"
+"""How pydantic's errors name the two forms of `resources.workers`; neither is part of a field's path."""
+
 TARGET_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 RUN_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-STEP_INTERVAL_PATTERN = r"^([1-9]\d* (step|epoch)s?|never)$"
+STEP_INTERVAL_PATTERN = r"^([1-9][0-9]* (step|epoch)s?|never)$"
+METRIC_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+PATTERNS_IN_WORDS = {
+    TARGET_PATTERN: "module:attribute, as in torch.nn:CrossEntropyLoss",
+    RUN_NAME_PATTERN: "at most 100 letters, digits, dots, dashes and underscores, starting with a letter or a digit",
+    STEP_INTERVAL_PATTERN: "an interval such as '100 steps', '1 epoch' or 'never'",
+    METRIC_PATTERN: "letters, digits and underscores, not starting with a digit",
+}
 
 
 @dataclass(frozen=True)
@@ -49,16 +71,19 @@ def _full_target(value: object) -> object:
     return {"target": value} if isinstance(value, str) else value
 
 
+TargetText = Annotated[str, StringConstraints(pattern=TARGET_PATTERN)]
+
+
 class Target(Section):
     """Something pluggable: an attribute of a Python module, and the arguments that it is called with."""
 
-    target: Annotated[str, StringConstraints(pattern=TARGET_PATTERN)]
+    target: TargetText
     """Where it is: `module:attribute`, as in `torch.nn:CrossEntropyLoss`."""
     args: dict[str, Any] = {}
     """Keyword arguments. `$steps` and `$steps_per_epoch`, as a whole value, are replaced by the plan's numbers."""
 
 
-AnyTarget = Annotated[Target, BeforeValidator(_full_target, json_schema_input_type=str | Target)]
+AnyTarget = Annotated[Target, BeforeValidator(_full_target, json_schema_input_type=TargetText | Target)]
 """A target in full, or as a bare string where it needs no args."""
 
 
@@ -79,6 +104,15 @@ class Data(Section):
     """Bound with args and used as `collate_fn`; by default PyTorch's own."""
 
 
+def _exactly_one(first: str, second: str) -> dict[str, Any]:
+    """In JSON Schema, that one of two optional fields is there and not null, and the other is not."""
+
+    def present(name: str) -> dict[str, Any]:
+        return {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+
+    return {"oneOf": [present(first), present(second)]}
+
+
 class LearningRateSchedule(Target):
     """A learning-rate scheduler and when it advances."""
 
@@ -90,14 +124,17 @@ class LearningRateSchedule(Target):
     @model_validator(mode="after")
     def _metric_goes_with_eval(self) -> Self:
         if self.every == "eval" and self.metric is None:
-            raise ValueError("every: eval needs metric: the name of a metric, or loss")
+            raise contradiction(("every", "every: eval needs metric: the name of a metric, or loss"))
         if self.every != "eval" and self.metric is not None:
-            raise ValueError(f"metric goes with every: eval, not with every: {self.every}; remove one of them")
+            message = f"metric goes with every: eval, not with every: {self.every}; remove one of them"
+            raise contradiction(("metric", message))
         return self
 
 
 class Train(Section):
     """How long, how precisely and how reproducibly to train."""
+
+    model_config = ConfigDict(json_schema_extra=_exactly_one("epochs", "steps"))
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes over the training data; or `steps`."""
@@ -117,6 +154,12 @@ class Train(Section):
     """`N steps`, `N epochs` or `never`. Unless never, the end of training is evaluated too."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps between train events; the first and the last step are always logged."""
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> Self:
+        if problems := list(length_contradictions(self)):
+            raise contradiction(*problems)
+        return self
 
 
 class Ddp(Section):
@@ -139,14 +182,22 @@ class WorkerRange(Section):
     @model_validator(mode="after")
     def _min_is_not_above_max(self) -> Self:
         if self.min > self.max:
-            raise ValueError(f"min ({self.min}) is greater than max ({self.max}); swap them")
+            raise contradiction(("", f"min ({self.min}) is greater than max ({self.max}); swap them"))
         return self
+
+
+def _workers_form(value: object) -> str:
+    """Which of its two forms `resources.workers` has, so that only that form's errors are reported."""
+    return RANGE_TAG if isinstance(value, (dict, WorkerRange)) else COUNT_TAG
 
 
 class Resources(Section):
     """What the job runs on."""
 
-    workers: Annotated[int, Field(ge=1)] | WorkerRange = 1
+    workers: Annotated[
+        Annotated[int, Field(ge=1), Tag(COUNT_TAG)] | Annotated[WorkerRange, Tag(RANGE_TAG)],
+        Discriminator(_workers_form),
+    ] = 1
     """Ranks, each with one GPU or some CPUs; or `{min: 2, max: 8}`, as many as there is room for."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: cuda where there are enough GPUs, cpu where there are none, otherwise an error."""
@@ -163,8 +214,19 @@ class Failures(Section):
     """Seconds that a stopping run has to end by itself."""
 
 
+def _free_metric_name(name: str) -> str:
+    if name in EVENT_FIELDS:
+        raise ValueError(f"events use the name '{name}' themselves; give the metric another")
+    return name
+
+
+MetricName = Annotated[str, StringConstraints(pattern=METRIC_PATTERN), AfterValidator(_free_metric_name)]
+
+
 class JobSpec(Section):
     """A job: what to train, on which data, with what resources."""
+
+    model_config = ConfigDict(json_schema_extra=_exactly_one("loss", "step"))
 
     name: Annotated[str, StringConstraints(pattern=RUN_NAME_PATTERN)]
     """Names the job and starts the ids of its runs."""
@@ -176,13 +238,17 @@ class JobSpec(Section):
     """`loss(model(inputs), targets)` for batches of `(inputs, targets)`; or `step`."""
     step: AnyTarget | None = None
     """`step(model, batch)` returns the loss, or a dict with `loss`, `weight`, `outputs`, `targets`; or `loss`."""
-    metrics: dict[str, AnyTarget] = {}
+    metrics: dict[MetricName, AnyTarget] = {}
     """torchmetrics `Metric` classes by the name under which they are reported."""
     optimizer: AnyTarget
     """An `Optimizer` class (given the named parameters) or any callable (given the model)."""
-    schedule: Annotated[
-        LearningRateSchedule, BeforeValidator(_full_target, json_schema_input_type=str | LearningRateSchedule)
-    ] | None = None
+    schedule: (
+        Annotated[
+            LearningRateSchedule,
+            BeforeValidator(_full_target, json_schema_input_type=TargetText | LearningRateSchedule),
+        ]
+        | None
+    ) = None
     """The learning-rate schedule."""
     train: Train
     """How long, how precisely and how reproducibly to train."""
@@ -195,7 +261,13 @@ class JobSpec(Section):
     storage: str = "runs"
     """The folder that holds the runs."""
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if problems := list(contradictions(self)):
+            raise contradiction(*problems)
+        return self
+
 
 def is_run_name(text: str) -> bool:
     """Whether `text` can be a run's id: letters, digits, dots, dashes and underscores."""
-    return re.match(RUN_NAME_PATTERN, text) is not None
+    return re.fullmatch(RUN_NAME_PATTERN.rstrip("$"), text) is not None

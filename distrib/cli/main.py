@@ -1,0 +1,105 @@
+"""The command `distrib`: its verbs, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, Any, TextIO
+
+import typer
+from typer.core import TyperGroup
+
+from distrib import __version__
+from distrib.cli.list import list_
+from distrib.cli.plan import plan
+from distrib.cli.run import EXIT_CODES, run
+from distrib.cli.schema import schema
+from distrib.errors import DistribError, StoppedError
+
+USAGE_EXIT_CODE = 2
+
+
+class Verbs(TyperGroup):
+    """The verbs; Ctrl-C in any of them, as long as no launcher handles it, is a stop."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the verb that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise StoppedError("interrupted") from None
+
+
+app = typer.Typer(
+    name="distrib",
+    cls=Verbs,
+    help="Train a PyTorch model on many workers: local processes, or Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run", epilog=EXIT_CODES)(run)
+app.command("plan")(plan)
+app.command("list")(list_)
+app.command("schema")(schema)
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    sys.exit(_run_and_report(sys.argv[1:]))
+
+
+def _print_version(is_asked_for: bool) -> None:
+    if is_asked_for:
+        print(f"distrib {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of the command itself, which act before any verb."""
+
+
+def _run_and_report(arguments: list[str]) -> int:
+    """Runs the command line; returns its exit code, with a message where there is an error to report."""
+    wants_json = "--json" in arguments
+    try:
+        try:
+            app(arguments, prog_name="distrib")
+        finally:
+            sys.stdout.flush()
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else 1
+        if code == USAGE_EXIT_CODE and wants_json:
+            _print_json_error("the command line is wrong; stderr says where", code)
+        return code
+    except DistribError as error:
+        print(_message(str(error), sys.stderr), file=sys.stderr)
+        if wants_json:
+            _print_json_error(str(error), error.exit_code)
+        return error.exit_code
+    except BrokenPipeError:
+        # Python would otherwise complain when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _message(text: str, stream: TextIO) -> str:
+    """An error as the user sees it: further lines aligned with the first, red on a terminal."""
+    aligned = text.replace("\n", "\n" + " " * len("distrib: "))
+    if stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
+        return f"\x1b[31mdistrib: {aligned}\x1b[0m"
+    return f"distrib: {aligned}"
+
+
+def _print_json_error(message: str, exit_code: int) -> None:
+    print(json.dumps({"status": "error", "exit_code": exit_code, "error": message}))

@@ -1,0 +1,106 @@
+"""Options that several verbs share, and the job that they describe together."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from distrib.errors import JobError
+
+if TYPE_CHECKING:
+    from distrib.job.reader import Job
+
+RUNS_DIR_VARIABLE = "DISTRIB_RUNS_DIR"
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's YAML file.", show_default=False)]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the job; repeatable.")
+]
+WorkersOption = Annotated[
+    str | None, typer.Option("--workers", metavar="N|MIN..MAX", help="How many workers train together.")
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="What they train on.")]
+RunsDirOption = Annotated[
+    str | None,
+    typer.Option("--runs-dir", metavar="DIR", help=f"Folder that holds the runs; also ${RUNS_DIR_VARIABLE}."),
+]
+RunIdOption = Annotated[
+    str | None, typer.Option("--run-id", metavar="ID", help="Name of this run; by default made of job and time.")
+]
+OnOption = Annotated[
+    Literal["local", "ray"], typer.Option("--on", metavar="local|ray", help="Train in local processes, or on Ray.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.", show_default=False)
+]
+
+
+def load_job(
+    path: str, sets: list[str] | None, *, workers: str | None, device: str | None, runs_dir: str | None
+) -> Job:
+    """Reads a job with what the command line changes in it: `--set` in order, then the other options.
+
+    Raises:
+        JobError: The job or an option is wrong.
+    """
+    from distrib.job.reader import Job
+
+    return Job.load(path, make_overrides(sets, workers=workers, device=device, runs_dir=runs_dir))
+
+
+def make_overrides(
+    sets: list[str] | None, *, workers: str | None = None, device: str | None = None, runs_dir: str | None = None
+) -> list[str]:
+    """The options as overrides of the job's fields; a later one wins.
+
+    The environment's runs folder comes first: it replaces the file's, not what was asked for on the command line.
+    """
+    from_environment = os.environ.get(RUNS_DIR_VARIABLE)
+    overrides = [_storage(from_environment)] if from_environment else []
+    overrides += sets or []
+    if workers is not None:
+        overrides.append(f"resources.workers={_workers(workers)}")
+    if device is not None:
+        overrides.append(f"resources.device={json.dumps(device)}")
+    if runs_dir is not None:
+        overrides.append(_storage(runs_dir))
+    return overrides
+
+
+def runs_folder(runs_dir: str | None) -> Path:
+    """The folder of runs for verbs without a job: the option's, the environment's or `runs`."""
+    return Path(runs_dir or os.environ.get(RUNS_DIR_VARIABLE) or "runs").expanduser()
+
+
+def check_run_id(run_id: str | None) -> str | None:
+    """`run_id` itself, where it can be the name of a run's folder.
+
+    Raises:
+        JobError: It cannot.
+    """
+    from distrib.job.spec import is_run_name
+
+    if run_id is not None and not is_run_name(run_id):
+        rule = "use up to 100 letters, digits, dots, dashes and underscores, a letter or digit first"
+        raise JobError(f"{run_id!r} cannot name a run; {rule}", field="--run-id")
+    return run_id
+
+
+def _workers(text: str) -> str:
+    """`4` as it is, `2..8` as the flow mapping that the spec has for it."""
+    match = re.fullmatch(r"([1-9]\d*)(?:\.\.([1-9]\d*))?", text, re.ASCII)
+    if match is None:
+        raise JobError(
+            f"{text!r} is not a number of workers; write 4, or 2..8 for at least 2 and at most 8", field="--workers"
+        )
+    low, high = match.groups()
+    return low if high is None else f"{{min: {low}, max: {high}}}"
+
+
+def _storage(folder: str) -> str:
+    return f"storage={json.dumps(os.path.expanduser(folder), ensure_ascii=False)}"

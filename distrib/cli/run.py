@@ -1,0 +1,74 @@
+"""`distrib run`: trains a job and reports how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from distrib.cli.options import (
+    DeviceOption,
+    JobArgument,
+    JsonOption,
+    OnOption,
+    RunIdOption,
+    RunsDirOption,
+    SetOption,
+    WorkersOption,
+    check_run_id,
+    load_job,
+)
+from distrib.errors import DistribError, StoppedError, TrainingFailedError
+
+EXIT_CODES = """\b
+Exit codes:
+  0    finished
+  1    the training failed
+  2    the job or the command line is wrong
+  3    the workers cannot be started
+  130  stopped
+"""
+
+
+def run(
+    job: JobArgument,
+    *,
+    sets: SetOption = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = None,
+    runs_dir: RunsDirOption = None,
+    run_id: RunIdOption = None,
+    on: OnOption = "local",
+    record_samples: Annotated[
+        bool, typer.Option("--record-samples", help="Keep the ids of the samples of each step.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a job."""
+    loaded = load_job(job, sets, workers=workers, device=device, runs_dir=runs_dir)
+    check_run_id(run_id)
+    stream = sys.stderr if as_json else sys.stdout
+
+    from distrib.launch.start import run as train
+    from distrib.observe.progress import make_progress
+    from distrib.observe.summary import summarize, summary_lines
+
+    exit_code = 0
+    with make_progress(stream.isatty(), stream) as progress:
+        try:
+            train(loaded, launcher=on, run_id=run_id, record_samples=record_samples, observer=progress)
+        except (TrainingFailedError, StoppedError) as error:
+            if progress.finished_run is None:
+                raise
+            exit_code = error.exit_code
+    if progress.finished_run is None:
+        raise DistribError("the training ended without a result; this is a bug in distrib")
+    # The training is over: its result stays the exit code, whether or not anyone still listens.
+    with contextlib.suppress(BrokenPipeError):
+        print("\n".join(["", *summary_lines(progress.finished_run)]), file=stream, flush=True)
+    if as_json:
+        print(json.dumps(summarize(progress.finished_run, exit_code)))
+    raise typer.Exit(exit_code)

@@ -1,0 +1,92 @@
+"""The fields that a job spec has, by dotted path, and the nearest right name for a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from distrib.job.spec import JobSpec, Section
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a field can hold below itself.
+
+    Attributes:
+        section: The part of the spec whose fields are its keys, if it is one.
+        named: The shape of every entry, where names are the user's own (`metrics`).
+        is_free: Whether anything goes, as under `args`.
+    """
+
+    section: type[Section] | None = None
+    named: Shape | None = None
+    is_free: bool = False
+
+    def child(self, key: str) -> Shape | None:
+        """The shape of what is at `key`; None if there is no such key."""
+        if self.is_free:
+            return self
+        if self.named is not None:
+            return self.named
+        if self.section is not None and key in self.section.model_fields:
+            return _shape(self.section.model_fields[key].annotation)
+        return None
+
+
+ROOT = Shape(section=JobSpec)
+
+
+def _shape(annotation: Any) -> Shape:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _shape(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        shapes = [_shape(argument) for argument in get_args(annotation)]
+        return next((shape for shape in shapes if shape != Shape()), Shape())
+    if origin is dict:
+        value = get_args(annotation)[1]
+        return Shape(is_free=True) if value is Any else Shape(named=_shape(value))
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return Shape(section=annotation)
+    return Shape()
+
+
+def shape_at(path: Sequence[str]) -> Shape | None:
+    """The shape of the field at `path`; None if the spec has no such field."""
+    shape: Shape | None = ROOT
+    for key in path:
+        shape = shape.child(key) if shape else None
+    return shape
+
+
+def all_fields(shape: Shape = ROOT, prefix: str = "") -> Iterator[str]:
+    """The dotted paths of all fields that the spec knows, but those whose names are the user's own."""
+    for key in shape.section.model_fields if shape.section else ():
+        yield prefix + key
+        child = shape.child(key)
+        if child is not None:
+            yield from all_fields(child, f"{prefix}{key}.")
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that `name` was most likely meant to be, if any is near."""
+    by_lowercase = {candidate.lower(): candidate for candidate in names}
+    matches = difflib.get_close_matches(name.lower(), by_lowercase, n=1, cutoff=0.6)
+    return by_lowercase[matches[0]] if matches else None
+
+
+def nearest_field(field: str, fields: Iterable[str]) -> str | None:
+    """The dotted path that `field` was most likely meant to be: the same last name elsewhere, or a near spelling."""
+    candidates = sorted(fields, key=lambda candidate: (candidate.count("."), candidate))
+    last = field.rpartition(".")[2]
+    same_name = [candidate for candidate in candidates if candidate.rpartition(".")[2] == last]
+    if same_name:
+        return nearest(field, same_name) or same_name[0]
+    if match := nearest(field, candidates):
+        return match
+    by_last_name = {candidate.rpartition(".")[2]: candidate for candidate in reversed(candidates)}
+    match = nearest(last, by_last_name)
+    return by_last_name[match] if match else None

@@ -1,0 +1,98 @@
+"""Why a target cannot be imported, in words for whoever wrote the job."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+
+from distrib.job.fields import nearest
+
+MAX_NAMES = 20
+
+
+def explain_import(error: BaseException, name: str, folder: Path) -> str:
+    """Why importing module `name` failed: there is none, or it failed itself, and where.
+
+    Args:
+        error: What `importlib.import_module(name)` raised.
+        name: The module's name.
+        folder: The folder of the job's spec.
+    """
+    frames = _own_frames(error)
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    # The same error comes from an import inside the module; but then the module's frame is in the traceback.
+    if missing is not None and f"{name}.".startswith(f"{missing}.") and not frames:
+        return _missing_module(name, missing, folder)
+    return _failed_import(error, name, frames, folder)
+
+
+def explain_attribute(target: str, module: ModuleType, owner: object, name: str) -> str:
+    """Why `owner`, which is `module` or inside of it, lacks the attribute `name` of `target`."""
+    owner_name = module.__name__ if owner is module else getattr(owner, "__qualname__", type(owner).__qualname__)
+    message = f"'{target}': {owner_name} has no '{name}'"
+    if owner is module and _is_module(f"{module.__name__}.{name}"):
+        rest = target.partition(":")[2].partition(".")[2] or "NAME"
+        return f"{message}, but a module of that name; write '{module.__name__}.{name}:{rest}'"
+    names = [other for other in dir(owner) if not other.startswith("_")]
+    if match := nearest(name, names):
+        return f"{message}; did you mean '{match}'?"
+    listed = ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
+    return f"{message}; it has {listed}" if names else f"{message}, nor any other public name"
+
+
+def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """The frames of an import's error that are not the import machinery's or distrib's."""
+    machinery = ("<frozen importlib", importlib.__file__, os.path.dirname(__file__))
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(machinery)]
+
+
+def _missing_module(name: str, missing: str, folder: Path) -> str:
+    message = f"there is no module '{missing}'" + ("" if missing == name else f" (of '{name}')")
+    if name.endswith(".py"):
+        return f"{message}; write '{name.removesuffix('.py')}', without .py"
+    searched = _searched(folder)
+    parent, _, last = missing.rpartition(".")
+    paths = list(getattr(sys.modules.get(parent), "__path__", [])) if parent else searched
+    if match := nearest(last, [module.name for module in pkgutil.iter_modules(paths)]):
+        return f"{message}; did you mean '{'.'.join(filter(None, [parent, match]))}'?"
+    place = f"in {parent}" if parent else f"in {' or '.join(searched)}, nor is one installed"
+    return f"{message} {place}; a file jobs/digits.py in one of these folders is the module jobs.digits"
+
+
+def _failed_import(error: BaseException, name: str, frames: Sequence[traceback.FrameSummary], folder: Path) -> str:
+    reason, where = str(error), ""
+    if isinstance(error, SyntaxError) and error.filename:
+        reason, where = error.msg, f" ({error.filename}:{error.lineno})"
+    elif frames:
+        searched = tuple(_searched(folder))
+        users = [frame for frame in frames if frame.filename.startswith(searched) and not _is_installed(frame.filename)]
+        frame = (users or frames)[-1]
+        where = f" ({frame.filename}:{frame.lineno})"
+    message = f"importing '{name}' fails: {type(error).__name__}: {reason}{where}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        message += f"; install '{error.name.partition('.')[0]}' wherever ranks run, or correct the import"
+    return message
+
+
+def _searched(folder: Path) -> list[str]:
+    """The entries of `sys.path` that `add_import_paths` made: all up to the spec's folder."""
+    path = os.path.abspath(folder)
+    return sys.path[: sys.path.index(path) + 1] if path in sys.path else [path]
+
+
+def _is_installed(filename: str) -> bool:
+    return "site-packages" in Path(filename).parts
+
+
+def _is_module(name: str) -> bool:
+    with suppress(ImportError, ValueError):
+        return importlib.util.find_spec(name) is not None
+    return False

@@ -1,0 +1,155 @@
+"""What pydantic finds wrong with a job spec, in words that name the field and the way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from distrib.job.fields import all_fields, nearest, shape_at
+from distrib.job.rules import CONTRADICTION, Problem
+from distrib.job.spec import (
+    COUNT_TAG,
+    PATTERNS_IN_WORDS,
+    RANGE_TAG,
+    STEP_INTERVAL_PATTERN,
+    TARGET_PATTERN,
+    Section,
+    Target,
+)
+from distrib.job.yaml_scalars import read_plain
+
+_NOT_IN_A_PATH = (COUNT_TAG, RANGE_TAG, "[key]")
+
+_EXPECTED: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "int_type": lambda _: "a whole number",
+    "float_type": lambda _: "a number",
+    "bool_type": lambda _: "true or false",
+    "string_type": lambda _: "text",
+    "dict_type": lambda _: "a mapping",
+    "model_type": lambda _: "a mapping",
+    "greater_than_equal": lambda context: f"a whole number of at least {context['ge']}",
+    "greater_than": lambda context: f"a number greater than {context['gt']:g}",
+    "less_than_equal": lambda context: f"at most {context['le']}",
+    "finite_number": lambda _: "a finite number",
+    "literal_error": lambda context: f"one of {context['expected']}",
+    "string_pattern_mismatch": lambda context: PATTERNS_IN_WORDS[context["pattern"]],
+}
+
+
+def problems_of(error: ValidationError) -> Iterator[Problem]:
+    """Every problem, with the dotted path of its field."""
+    for details in error.errors(include_url=False):
+        path = [str(part) for part in details["loc"] if part not in _NOT_IN_A_PATH]
+        if details["type"] == CONTRADICTION:
+            for field, message in details["ctx"]["problems"]:
+                yield ".".join([*path, *filter(None, [field])]), message
+        else:
+            yield ".".join(path), _message(details, path)
+
+
+def _message(details: ErrorDetails, path: Sequence[str]) -> str:
+    kind = details["type"]
+    context = details.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown_key(path)
+    if kind == "missing":
+        return f"required{_description(path)}"
+    if kind == "invalid_key":
+        return "a key must be text here; put it in quotes"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind not in _EXPECTED:
+        return details["msg"]
+    expected = _EXPECTED[kind](context)
+    shape = shape_at(path)
+    if COUNT_TAG in details["loc"]:
+        expected = "a whole number of at least 1, or {min: …, max: …}"
+    elif kind == "model_type" and shape and shape.section and issubclass(shape.section, Target):
+        expected = "module:attribute, or {target: module:attribute, args: {…}}"
+    return f"expected {expected}, got {_show(details['input'])}{_hint(kind, details['input'], context)}"
+
+
+def _unknown_key(path: Sequence[str]) -> str:
+    *parent, key = path
+    shape = shape_at(parent)
+    section: type[Section] | None = shape.section if shape else None
+    names = list(section.model_fields) if section else []
+    elsewhere = [field for field in all_fields() if field.rpartition(".")[2] == key]
+    if match := nearest(key, names):
+        advice = f"did you mean '{match}'?"
+    elif section and issubclass(section, Target):
+        advice = f"arguments go under args: {{{key}: …}}"
+    elif ":" in key:
+        advice = "in YAML a space follows the colon"
+    elif elsewhere:
+        advice = f"did you mean '{elsewhere[0]}'?"
+    else:
+        advice = f"the keys here are: {', '.join(names)}"
+    return f"unknown key '{key}'; {advice}"
+
+
+def _description(path: Sequence[str]) -> str:
+    parent = shape_at(path[:-1])
+    field = parent.section.model_fields.get(path[-1]) if parent and parent.section else None
+    return f": {field.description}" if field and field.description else ""
+
+
+def _show(value: object) -> str:
+    """`value` as its writer knows it."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _hint(kind: str, value: object, context: Mapping[str, Any]) -> str:
+    """The likeliest way from this value to a right one, or nothing."""
+    advice = ""
+    if kind == "int_type" and isinstance(value, float) and value.is_integer():
+        advice = f"write {value:.0f}"
+    elif kind == "string_type" and isinstance(value, int | float):
+        advice = "put it in quotes"
+    elif isinstance(value, str):
+        advice = _hint_for_text(kind, value, context)
+    return f"; {advice}" if advice else ""
+
+
+def _hint_for_text(kind: str, value: str, context: Mapping[str, Any]) -> str:
+    match: str | None = None
+    if kind in ("int_type", "float_type") and isinstance(read_plain(value), int | float):
+        return f"without quotes {value} is a number"
+    if kind == "bool_type":
+        return "YAML 1.2 knows only these two words"
+    if kind == "literal_error":
+        match = nearest(value, re.findall("'(.*?)'", context["expected"]))
+    elif kind == "string_pattern_mismatch" and context["pattern"] == TARGET_PATTERN:
+        match = _guess_target(value)
+    elif kind == "string_pattern_mismatch" and context["pattern"] == STEP_INTERVAL_PATTERN:
+        match = _guess_interval(value)
+    return f"did you mean '{match}'?" if match else ""
+
+
+def _guess_target(value: str) -> str | None:
+    """From `jobs/digits.py:Mlp` or `jobs.digits.Mlp` to `jobs.digits:Mlp`."""
+    is_file = "/" in value or value.endswith(".py")
+    guess = value.replace(".py:", ":").removesuffix(".py").replace("/", ".").lstrip(".")
+    if ":" not in guess:
+        guess = f"{guess}:NAME" if is_file else ":".join(guess.rsplit(".", 1))
+    return guess if re.fullmatch(TARGET_PATTERN, guess) else None
+
+
+def _guess_interval(value: str) -> str | None:
+    """From `10steps`, `every 10 steps` or `epoch` to an interval."""
+    number, unit = re.search("[1-9][0-9]*", value), re.search("step|epoch", value)
+    count = number[0] if number else "1"
+    return f"{count} {unit[0]}{'' if count == '1' else 's'}" if unit else None

@@ -1,0 +1,157 @@
+"""A job: the spec read from its YAML file, and where in the file each of its fields is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from distrib.errors import JobError
+from distrib.job.fields import nearest
+from distrib.job.overrides import apply_override
+from distrib.job.problems import problems_of
+from distrib.job.spec import JobSpec
+from distrib.job.values import Values, read_values
+from distrib.job.yaml_nodes import MapNode, Place, ScalarNode, write
+from distrib.job.yaml_parse import parse
+
+MAX_FILE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job spec, its file, and the places of its fields; picklable.
+
+    Attributes:
+        spec: The spec, checked.
+        path: The absolute path of the spec's file.
+        text: YAML of the spec as used: overrides applied, `${NAME}` unexpanded. Reading it gives the same spec;
+            without overrides it is the file's own text.
+        places: Where each field was written, by dotted path: a line of the file, or an override.
+        shown_path: The path as the user gave it, which errors name.
+        file_text: The file's own text.
+        overrides: All overrides that made this job, in order.
+    """
+
+    spec: JobSpec
+    path: Path
+    text: str
+    places: Mapping[str, Place]
+    shown_path: str
+    file_text: str
+    overrides: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Job:
+        """Reads and checks a job.
+
+        Args:
+            path: The spec's YAML file.
+            overrides: Changes such as `train.epochs=3`, as of `--set`; they win over the file, and later ones over
+                earlier ones.
+
+        Raises:
+            JobError: naming every problem with its line and field.
+        """
+        return _read_job(Path(os.path.abspath(path)), str(path), _read_file(path), tuple(overrides))
+
+    def override(self, overrides: Sequence[str]) -> Job:
+        """This job with further overrides on top.
+
+        Raises:
+            JobError: naming every problem with its line and field.
+        """
+        return _read_job(self.path, self.shown_path, self.file_text, (*self.overrides, *overrides))
+
+    @property
+    def lines(self) -> Mapping[str, int]:
+        """The line of each field in the file, from 1, by dotted path; none for what overrides have set."""
+        return {field: place.line for field, place in self.places.items() if field and place.line is not None}
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.spec.name
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the spec's file."""
+        return self.path.parent
+
+    def error(self, field: str, message: str) -> JobError:
+        """An error about `field`, at its place or that of the nearest field around it."""
+        return _place_of(field, self.places).error(message, field)
+
+
+def _read_file(path: str | Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise JobError(f"no such file{_similar_file(Path(path))}", file=path) from error
+    except IsADirectoryError as error:
+        raise JobError("is a folder; name the job's YAML file in it", file=path) from error
+    except OSError as error:
+        raise JobError(f"cannot be read: {error.strerror or error}", file=path) from error
+    if len(content) > MAX_FILE_BYTES:
+        raise JobError("is larger than 1 MiB, and so no job spec; name the job's YAML file", file=path)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise JobError(
+            "is not UTF-8 text; save it as UTF-8, or name the job's YAML file", file=path, line=line
+        ) from error
+
+
+def _similar_file(path: Path) -> str:
+    try:
+        match = nearest(path.name, [other.name for other in path.parent.iterdir() if other.is_file()])
+    except OSError:
+        return ""
+    return f"; did you mean '{path.parent / match}'?" if match else ""
+
+
+def _read_job(path: Path, shown_path: str, file_text: str, overrides: tuple[str, ...]) -> Job:
+    root = parse(file_text, shown_path)
+    if root is None or (isinstance(root, ScalarNode) and root.is_null):
+        raise JobError(f"is empty; a job has the fields {', '.join(JobSpec.model_fields)}", file=shown_path)
+    if not isinstance(root, MapNode):
+        raise root.place.error(f"expected a mapping with the fields {', '.join(JobSpec.model_fields)}")
+    for override in overrides:
+        apply_override(root, override)
+    values = read_values(root)
+    return Job(
+        spec=_check(values),
+        path=path,
+        text=write(root) if overrides else file_text,
+        places=values.places,
+        shown_path=shown_path,
+        file_text=file_text,
+        overrides=overrides,
+    )
+
+
+def _check(values: Values) -> JobSpec:
+    if values.problems:
+        raise _joined(values.problems, values.places)
+    try:
+        return JobSpec.model_validate(values.data)
+    except ValidationError as error:
+        raise _joined(problems_of(error), values.places) from error
+
+
+def _joined(problems: Iterable[tuple[str, str]], places: Mapping[str, Place]) -> JobError:
+    """One error for all problems, in the order of their lines; what overrides caused comes last."""
+    errors = [_place_of(field, places).error(message, field or None) for field, message in problems]
+    errors.sort(key=lambda error: (error.line is None, error.line or 0))
+    return errors[0] if len(errors) == 1 else JobError("\n".join(map(str, errors)))
+
+
+def _place_of(field: str, places: Mapping[str, Place]) -> Place:
+    while field and field not in places:
+        field = field.rpartition(".")[0]
+    return places[field]

@@ -1,0 +1,64 @@
+"""What the fields of a job spec demand of each other, each rule with the field that is at fault."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    from distrib.job.spec import JobSpec, Train
+
+CONTRADICTION = "contradiction"
+"""The type of the errors that `contradiction` makes."""
+
+Problem = tuple[str, str]
+"""The dotted path of the field at fault, relative to the section that the rule is about; and what is wrong."""
+
+
+def contradiction(*problems: Problem) -> PydanticCustomError:
+    """The error for a validator to raise; its context keeps the problems apart for whoever places them."""
+    summary = "; ".join(f"{field}: {message}" if field else message for field, message in problems)
+    return PydanticCustomError(CONTRADICTION, "{summary}", {"summary": summary, "problems": list(problems)})
+
+
+def length_contradictions(train: Train) -> Iterator[Problem]:
+    """Whether the length of the training is given once."""
+    if train.epochs is None and train.steps is None:
+        yield "", "epochs or steps is required: how long to train"
+    if train.epochs is not None and train.steps is not None:
+        yield "steps", "epochs and steps exclude each other; remove one"
+
+
+def contradictions(spec: JobSpec) -> Iterator[Problem]:
+    """The problems of a spec whose every field is right by itself."""
+    yield from _objective(spec)
+    yield from _evaluation(spec)
+    if "://" in spec.storage:
+        yield "storage", "object stores are not supported yet; use a folder"
+
+
+def _objective(spec: JobSpec) -> Iterator[Problem]:
+    if spec.loss is None and spec.step is None:
+        yield "loss", "loss or step is required: what to minimise"
+    if spec.loss is not None and spec.step is not None:
+        yield "step", "loss and step exclude each other; remove one"
+
+
+def _evaluation(spec: JobSpec) -> Iterator[Problem]:
+    if spec.metrics and spec.data.eval is None:
+        yield "metrics", "metrics are computed on data.eval, which the job does not have; add it, or remove metrics"
+    schedule = spec.schedule
+    if schedule is None or schedule.every != "eval":
+        return
+    names = [*spec.metrics, "loss"]
+    if schedule.metric not in names:
+        match = difflib.get_close_matches(schedule.metric or "", names, n=1)
+        advice = f"did you mean '{match[0]}'?" if match else f"the job has: {', '.join(names)}"
+        yield "schedule.metric", f"no metric is called '{schedule.metric}'; {advice}"
+    if spec.data.eval is None:
+        yield "schedule.every", "every: eval needs data.eval, which the job does not have; add it, or use step or epoch"
+    elif spec.train.eval_every == "never":
+        yield "schedule.every", "every: eval never comes with train.eval_every: never; change one of them"

@@ -1,0 +1,118 @@
+"""Targets: from `module:attribute` to the Python object, with errors for whoever wrote the job."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Any
+
+from distrib.job.fields import nearest
+from distrib.job.import_errors import explain_attribute, explain_import
+from distrib.job.reader import Job
+from distrib.job.spec import Target
+
+MAX_SIGNATURE_LENGTH = 300
+
+
+def add_import_paths(job: Job, working_directory: Path) -> None:
+    """Puts the working directory, then the spec's folder, at the front of `sys.path`, each once."""
+    paths = list(dict.fromkeys([os.path.abspath(working_directory), os.path.abspath(job.folder)]))
+    sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
+
+
+def resolve(job: Job, field: str, target: Target) -> Any:
+    """The class or function that `target` names, its module imported.
+
+    Args:
+        job: The job, for the place of errors.
+        field: The dotted path of the target in the spec.
+        target: What to import.
+
+    Raises:
+        JobError: at `field`, if there is no such module or attribute, the module fails, or the attribute cannot be
+            called.
+    """
+    module_name, _, attribute = target.target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise job.error(field, explain_import(error, module_name, job.folder)) from error
+    value: Any = module
+    for name in attribute.split("."):
+        try:
+            value = getattr(value, name)
+        except AttributeError as error:
+            raise job.error(field, explain_attribute(target.target, module, value, name)) from error
+        except Exception as error:  # a module's own __getattr__ runs the user's code
+            message = f"'{target.target}' cannot be had from its module: {type(error).__name__}: {error}"
+            raise job.error(field, message) from error
+    if not callable(value):
+        message = f"'{target.target}' is of type {type(value).__name__} and cannot be called; name a class or function"
+        raise job.error(field, message)
+    return value
+
+
+def check_arguments(
+    job: Job, field: str, function: Callable[..., Any], args: Mapping[str, Any], *, num_positional: int = 0
+) -> None:
+    """Checks that `function` takes `args`; what has no signature passes.
+
+    Args:
+        job: The job, for the place of errors.
+        field: The dotted path of the target in the spec.
+        function: A class or function.
+        args: The keyword arguments of the spec.
+        num_positional: How many positional arguments it is given besides, such as an optimizer's parameters.
+
+    Raises:
+        JobError: at the argument that is refused, or at the args that lack one.
+    """
+    try:
+        parameters = list(signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return
+    taken = _taken_by_position(parameters, num_positional)
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    shown = f"{name}{_compact(parameters)}"
+    if taken is None:
+        raise job.error(field, f"{name} must take {num_positional} positional argument(s); its signature is {shown}")
+    names = [parameter.name for parameter in parameters if parameter.kind in _BY_NAME and parameter.name not in taken]
+    takes_any = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
+    for argument in args:
+        if argument not in names and (argument in taken or not takes_any):
+            raise job.error(f"{field}.args.{argument}", _refused(name, argument, names, taken, shown))
+    for parameter in parameters:
+        is_needed = parameter.default is Parameter.empty and parameter.kind not in _VARIADIC
+        if is_needed and parameter.name not in taken and parameter.name not in args:
+            raise job.error(f"{field}.args", f"{name} needs the argument '{parameter.name}'; its signature is {shown}")
+
+
+_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+_BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+
+def _taken_by_position(parameters: Sequence[Parameter], num_positional: int) -> list[str] | None:
+    """Names of the parameters that the positional arguments fill; None if there are too few."""
+    names = [parameter.name for parameter in parameters if parameter.kind in _BY_POSITION]
+    takes_any = any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in parameters)
+    return names[:num_positional] if takes_any or len(names) >= num_positional else None
+
+
+def _refused(name: str, argument: str, names: Sequence[str], taken: Sequence[str], shown: str) -> str:
+    if argument in taken:
+        return f"{name} is given '{argument}' by distrib; remove it"
+    match = nearest(argument, names)
+    advice = f"did you mean '{match}'? Its" if match else "its"
+    return f"{name} takes no argument '{argument}'; {advice} signature is {shown}"
+
+
+def _compact(parameters: Sequence[Parameter]) -> str:
+    """A signature without its annotations, cut where it is long."""
+    bare = [parameter.replace(annotation=Parameter.empty) for parameter in parameters]
+    text = str(Signature(bare))
+    return text if len(text) <= MAX_SIGNATURE_LENGTH else f"{text[:MAX_SIGNATURE_LENGTH]}…)"

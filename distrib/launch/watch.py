@@ -1,0 +1,100 @@
+"""What a launcher's process does while the ranks train: pass on what they write, and hear signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any, Self
+
+import psutil
+
+from distrib.launch.observer import Observer
+from distrib.runs.events import EventTail, LineTail
+from distrib.runs.record import Run, update_record
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Watch:
+    """Follows a run's events and rank 0's output for an observer; SIGINT, SIGTERM and SIGHUP become a wish to stop.
+
+    The first signal asks the run to stop, the second to end at once. Use as a context manager around the run; outside
+    the main thread signals are left alone.
+
+    Args:
+        run: The run.
+        observer: Told of everything.
+    """
+
+    def __init__(self, run: Run, observer: Observer) -> None:
+        self._run = run
+        self._observer = observer
+        self._events = EventTail(run.layout.metrics_file)
+        self._lines = LineTail(run.layout.rank_log(0))
+        self._num_signals = 0
+        self._was_announced = False
+        self._last_events: dict[str, dict[str, Any]] = {}
+        self._started = psutil.Process(os.getpid()).create_time()
+        self._restore: list[Callable[[], object]] = []
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                before = signal.signal(number, self._count)
+                self._restore.append(lambda number=number, before=before: signal.signal(number, before))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for restore in self._restore:
+            restore()
+
+    def _count(self, *_: object) -> None:
+        self._num_signals += 1
+
+    def stop_requested(self) -> bool:
+        """Whether a signal has asked the run to stop."""
+        if self._num_signals and not self._was_announced:
+            self._was_announced = True
+            self._observer.notice("stopping at the next step that all ranks agree on; once more to end at once")
+        return self._num_signals > 0
+
+    def kill_requested(self) -> bool:
+        """Whether a second signal has asked the run to end at once."""
+        return self._num_signals > 1
+
+    def notice(self, message: str) -> None:
+        """Passes on what the launcher has to say."""
+        self._observer.notice(message)
+
+    def poll(self) -> None:
+        """Passes on what is new."""
+        events = self._events.poll()
+        for event in events:
+            self._take(event)
+        for line in self._lines.poll():
+            self._observer.output(0, line)
+        if not events:
+            self._observer.idle()
+
+    def drain(self) -> None:
+        """Passes on the last of it, once no rank writes any more."""
+        self.poll()
+        rest = self._lines.rest()
+        if rest:
+            self._observer.output(0, rest)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The newest values of training and evaluation, for run.json."""
+        return {kind: self._last_events[kind] for kind in ("train", "eval") if kind in self._last_events}
+
+    def _take(self, event: dict[str, Any]) -> None:
+        kind = str(event.get("event"))
+        if kind == "start":
+            update_record(self._run.folder, input_signature=event.get("input_signature"))
+        elif kind == "train" and kind not in self._last_events:
+            update_record(self._run.folder, first_step_seconds=round(event["time"] - self._started, 3))
+        self._last_events[kind] = event
+        self._observer.event(event)

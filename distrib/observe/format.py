@@ -1,0 +1,80 @@
+"""Numbers, times, sizes and places as people read them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+def number(value: object) -> str:
+    """A measured value in four significant digits; what is not a number is shown as a dash."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+
+
+def values(metrics: Mapping[str, Any]) -> str:
+    """Metrics in a line, the loss last: `accuracy 0.978  loss 0.07`."""
+    names = sorted(metrics, key=lambda name: name == "loss")
+    return "  ".join(f"{name} {number(metrics[name])}" for name in names)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the two units that matter: `3.6 s`, `45 s`, `2 min 05 s`, `3 h 10 min`, `2 d 4 h`."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0):.1f} s"
+    whole = round(seconds)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE:02} s"
+    if whole < DAY:
+        return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
+    return f"{whole // DAY} d {whole % DAY // HOUR} h"
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in one unit: `now`, `5 min ago`, `2 d ago`."""
+    for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
+        if seconds >= unit:
+            return f"{int(seconds // unit)} {name} ago"
+    return "now"
+
+
+def num_bytes(count: float) -> str:
+    """A size in binary units: `512 B`, `1.5 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
+
+
+def num_items(count: float) -> str:
+    """A large count in short: `850`, `25.6 M`."""
+    for unit in ("", " k", " M", " G"):
+        if count < 1000:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g} T"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def shares(sizes: Sequence[int]) -> str:
+    """How a batch is split: `32 per rank`, `10 to 11 per rank`."""
+    smallest, largest = min(sizes), max(sizes)
+    return f"{largest:,} per rank" if smallest == largest else f"{smallest:,} to {largest:,} per rank"
+
+
+def place(path: Path) -> str:
+    """A path as short as can be from here: relative where it lies in the working directory."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith(os.pardir) else relative

@@ -1,0 +1,121 @@
+"""A plan as an aligned listing: what is asked for, what every rank does, what is kept."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from datetime import datetime
+from pathlib import Path
+
+from distrib.job.plan import Memory, Plan, Request, Schedule
+from distrib.job.spec import JobSpec
+from distrib.observe.format import duration, num_bytes, num_items, place, plural, shares
+from distrib.runs.layout import RunLayout, new_run_id
+
+LABEL_WIDTH = 12
+Rows = list[tuple[str, str]]
+
+
+def plan_listing(plan: Plan, spec: JobSpec, run_id: str | None = None) -> str:
+    """A plan for people to read.
+
+    Args:
+        plan: The plan.
+        spec: The job it was made of.
+        run_id: The id the run will have, where it has been chosen.
+    """
+    layout = RunLayout(Path(spec.storage) / (run_id or new_run_id(spec.name, datetime.now())))
+    parts = {
+        "Request": _request(plan.request),
+        "Schedule": _schedule(plan.schedule, spec),
+        "Memory per worker, batches and activations apart": _memory(plan.memory),
+        f"Kept in {place(layout.folder)}": _kept(plan, layout),
+        "Please note": [("", note) for note in plan.schedule.notes],
+    }
+    shown = ["\n".join([title, *map(_row, rows)]) for title, rows in parts.items() if rows]
+    return "\n\n".join(shown)
+
+
+def _row(row: tuple[str, str]) -> str:
+    """A label and its text, which goes on below itself where the line is full."""
+    label, text = row
+    indent = " " * (2 + (LABEL_WIDTH + 1 if label else 0))
+    width = max(60, shutil.get_terminal_size().columns)
+    return textwrap.fill(
+        text,
+        width=width,
+        initial_indent=f"  {label:<{LABEL_WIDTH}} " if label else indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _request(request: Request) -> Rows:
+    low, high = request.min_workers, request.max_workers
+    where = {"local": "local processes", "ray": "Ray workers"}[request.launcher]
+    return [
+        ("workers", f"{low:,} {where}" if low == high else f"{low:,} to {high:,} {where}"),
+        ("device", f"{request.device}, gradients summed by {request.backend}"),
+        ("CPUs", f"{request.cpus_per_worker} per worker, as many torch threads"),
+        ("time-outs", f"hang {duration(request.hang_timeout_seconds)}, stop {duration(request.grace_seconds)}"),
+    ]
+
+
+def _schedule(schedule: Schedule, spec: JobSpec) -> Rows:
+    epochs = -(-schedule.total_steps // schedule.steps_per_epoch)
+    steps = f"{schedule.total_steps:,} = {plural(epochs, 'epoch')} of {schedule.steps_per_epoch:,}"
+    if schedule.total_steps % schedule.steps_per_epoch:
+        steps = f"{schedule.total_steps:,}, {schedule.steps_per_epoch:,} to an epoch"
+    rows = [
+        ("data", f"{schedule.train_samples:,} samples"),
+        ("steps", steps),
+        ("batch", f"{plural(schedule.global_batch_size, 'sample')}, {shares(schedule.rank_batches)}"),
+    ]
+    if schedule.last_batch_size != schedule.global_batch_size:
+        last = f"{plural(schedule.last_batch_size, 'sample')}, {shares(schedule.last_rank_batches)}"
+        rows.append(("last batch", f"{last}, at the end of each epoch"))
+    if len(schedule.micro_batches) > 1:
+        rows.append(("accumulate", " + ".join(f"{size:,}" for size in schedule.micro_batches) + " per rank"))
+    rows.append(("precision", spec.train.precision))
+    return [*rows, ("evaluation", _evaluation(schedule))]
+
+
+def _evaluation(schedule: Schedule) -> str:
+    if not schedule.eval_samples:
+        return "none: the job has no data.eval"
+    if not schedule.eval_interval_steps:
+        return "never"
+    return (
+        f"{schedule.eval_samples:,} samples, {_every(schedule.eval_interval_steps, schedule)} and at the end, "
+        f"in batches of {schedule.eval_batch_size:,} per rank"
+    )
+
+
+def _every(steps: int, schedule: Schedule) -> str:
+    """An interval: `every step`, `every 10 steps`, `every epoch`."""
+    if steps % schedule.steps_per_epoch == 0:
+        count, unit = steps // schedule.steps_per_epoch, "epoch"
+    else:
+        count, unit = steps, "step"
+    return f"every {unit}" if count == 1 else f"every {count:,} {unit}s"
+
+
+def _memory(memory: Memory | None) -> Rows:
+    if memory is None:
+        return []
+    known = {"weights": memory.weights_bytes, "gradients": memory.gradients_bytes, "optimizer": memory.optimizer_bytes}
+    sizes = [f"{name} {num_bytes(size)}" for name, size in known.items() if size is not None]
+    total = num_bytes(sum(size for size in known.values() if size is not None))
+    return [("parameters", num_items(memory.num_parameters)), ("bytes", f"{total} = {' + '.join(sizes)}")]
+
+
+def _kept(plan: Plan, layout: RunLayout) -> Rows:
+    interval = _every(plan.schedule.log_interval_steps, plan.schedule)
+    weights = "" if plan.memory is None else f", {num_bytes(plan.memory.weights_bytes)}"
+    return [
+        (layout.record_file.name, "status, this plan and where the run comes from"),
+        (layout.metrics_file.name, f"training {interval} and at the first and last, every evaluation"),
+        (layout.weights_file.name, f"the weights, at the end{weights}"),
+        ("logs/", "what each rank prints"),
+    ]

@@ -1,0 +1,104 @@
+"""What is said when a run is over: its result, or why there is none, and where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from distrib.observe.format import duration, number, place, values
+from distrib.runs.record import Run
+
+DEFAULT_RUNS_FOLDER = "runs"
+LABEL_WIDTH = 10
+
+
+def summarize(run: Run, exit_code: int) -> dict[str, Any]:
+    """The result of a run that is over, as `distrib run --json` prints it.
+
+    Args:
+        run: The run.
+        exit_code: What the command exits with.
+    """
+    return {
+        "id": run.id,
+        "folder": str(run.folder),
+        "status": run.status,
+        "exit_code": exit_code,
+        "metrics": run.metrics,
+        "duration_seconds": run.duration_seconds,
+        "first_step_seconds": run.record.get("first_step_seconds"),
+        "samples_per_second": samples_per_second(run.events()),
+        "error": run.error,
+    }
+
+
+def summary_lines(run: Run) -> list[str]:
+    """The closing words about a run, for people: the first line is the result, the last what to do next."""
+    error = run.error
+    head = [_failure(error)] if error else [f"{run.status}  {values(run.metrics)}".rstrip()]
+    if error and error.get("traceback"):
+        head += ["", str(error["traceback"]).strip("\n"), ""]
+    facts = {
+        "steps": _steps(run) if run.status != "finished" else None,
+        "duration": _durations(run),
+        "speed": _speed(run),
+        "run": place(run.folder),
+        "log": _log(run, error) if error else None,
+        "weights": place(run.weights) if run.weights.exists() else None,
+        "all runs": list_command(run.folder.parent),
+    }
+    return head + [f"  {label:<{LABEL_WIDTH}}{fact}" for label, fact in facts.items() if fact]
+
+
+def list_command(runs_folder: Path) -> str:
+    """The command that shows the runs of a folder."""
+    shown = place(runs_folder)
+    return "distrib list" if shown == DEFAULT_RUNS_FOLDER else f"distrib list --runs-dir {shown}"
+
+
+def samples_per_second(events: Iterable[Mapping[str, Any]]) -> float | None:
+    """Mean speed of training itself: all samples over all time spent in steps, the first step apart where it can be."""
+    train = [event for event in events if event["event"] == "train" and event.get("samples_per_second")]
+    samples = seconds = 0.0
+    for before, event in pairwise(train):
+        if event["attempt"] == before["attempt"]:
+            samples += event["samples"] - before["samples"]
+            seconds += (event["samples"] - before["samples"]) / event["samples_per_second"]
+    if seconds > 0:
+        return samples / seconds
+    return float(train[-1]["samples_per_second"]) if train else None
+
+
+def _failure(error: Mapping[str, Any]) -> str:
+    """What failed where: `failed  rank 1 on node2: ValueError: no such label`."""
+    rank = "" if error.get("rank") is None else f"rank {error['rank']}"
+    host = "" if error.get("host") is None else f"on {error['host']}"
+    culprit = " ".join(part for part in (rank, host) if part)
+    cause = ": ".join(str(error[part]) for part in ("type", "message") if error.get(part))
+    return "failed  " + ": ".join(part for part in (culprit, cause) if part)
+
+
+def _steps(run: Run) -> str | None:
+    done, planned = run.steps
+    return None if planned is None else f"{done:,} of {planned:,} done"
+
+
+def _durations(run: Run) -> str | None:
+    total, first = run.duration_seconds, run.record.get("first_step_seconds")
+    if total is None:
+        return None
+    return duration(total) + ("" if first is None else f", first step after {duration(first)}")
+
+
+def _speed(run: Run) -> str | None:
+    speed = samples_per_second(run.events())
+    return None if speed is None else f"{speed:,.0f} samples/s" if speed >= 100 else f"{number(speed)} samples/s"
+
+
+def _log(run: Run, error: Mapping[str, Any]) -> str | None:
+    if error.get("rank") is None:
+        return None
+    log = run.layout.rank_log(int(error["rank"]))
+    return place(log) if log.exists() else None

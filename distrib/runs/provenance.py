@@ -1,0 +1,56 @@
+"""Where a run comes from: the code, the versions, the machine and the command, found without importing any of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+GIT_TIMEOUT_SECONDS = 2.0
+PACKAGES = ("distrib", "torch", "ray")
+
+
+def collect_provenance(spec_folder: Path, command: list[str]) -> dict[str, Any]:
+    """What run.json says of a run's origin.
+
+    Args:
+        spec_folder: The folder of the job's file, whose git state is noted.
+        command: The command line that started the run.
+    """
+    return {
+        "git": _git_state(spec_folder),
+        "python": platform.python_version(),
+        **{package: _version(package) for package in PACKAGES},
+        "host": socket.gethostname(),
+        "platform": f"{sys.platform} {platform.release()} {platform.machine()}",
+        "num_cpus": os.cpu_count(),
+        "command": command,
+    }
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit of a folder and whether tracked files differ from it; None without git, repository or commit."""
+    command = ["git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        status = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=True, timeout=GIT_TIMEOUT_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    lines = status.stdout.splitlines()
+    commits = [line.split()[2] for line in lines if line.startswith("# branch.oid ")]
+    if not commits or commits[0] == "(initial)":
+        return None
+    return {"commit": commits[0], "dirty": any(not line.startswith("#") for line in lines)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,82 @@
+"""How ranks agree on what happens at a step's end, without synchronising at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+_EXCHANGE_SECONDS = 0.5
+_HEADER = 3  # proposed interval, wish to stop, first step with a non-finite loss
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What all ranks know after an exchange.
+
+    Attributes:
+        stop: Whether any rank was asked to stop.
+        non_finite: (rank, global step from 1) of the first loss that is not finite, or None.
+        sums: For each value handed in, its sum over the ranks, added in the order of ranks: the same bits on each.
+    """
+
+    stop: bool
+    non_finite: tuple[int, int] | None
+    sums: list[float]
+
+
+class Control:
+    """Exchanges flags and sums between the ranks at steps that all of them know beforehand.
+
+    Each exchange decides the step of the next, about half a second away by rank 0's clock, so that nothing is
+    synchronised in between.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, stop_requested: Callable[[], bool], longest_interval: int) -> None:
+        self._group = group
+        self._stop_requested = stop_requested
+        self._longest_interval = longest_interval
+        self._next = 1
+
+    def resume_after(self, completed_steps: int) -> None:
+        """Makes the next step the next exchange."""
+        self._next = completed_steps + 1
+
+    def is_due(self, completed_steps: int) -> bool:
+        """Whether all ranks exchange at the end of this step."""
+        return completed_steps >= self._next
+
+    def exchange(
+        self, completed_steps: int, step_seconds: float, non_finite_step: int | None, values: list[float]
+    ) -> Agreement:
+        """Shares this rank's state with all others; every rank calls it at the same step with as many values.
+
+        Args:
+            completed_steps: The global step that has just ended.
+            step_seconds: How long a step takes here; rank 0's answer sets the distance to the next exchange.
+            non_finite_step: The first global step whose loss was not finite here since the last exchange.
+            values: What to sum over the ranks, in float64.
+        """
+        interval = min(max(1, int(_EXCHANGE_SECONDS / max(step_seconds, 1e-6))), self._longest_interval)
+        mine = [float(interval), float(self._stop_requested()), float(non_finite_step or 0), *values]
+        rows = gather_rows(mine, self._group)
+        self._next = completed_steps + int(rows[0][0])
+        failed = [(int(row[2]), rank) for rank, row in enumerate(rows) if row[2]]
+        return Agreement(
+            stop=any(row[1] for row in rows),
+            non_finite=(min(failed)[1], min(failed)[0]) if failed else None,
+            sums=[sum(row[_HEADER + i] for row in rows) for i in range(len(values))],
+        )
+
+
+def gather_rows(values: list[float], group: dist.ProcessGroup) -> list[list[float]]:
+    """Every rank's `values`, by rank; all ranks hand in as many."""
+    world_size = dist.get_world_size(group)
+    if world_size == 1:
+        return [values]
+    mine = torch.tensor(values, dtype=torch.float64)
+    rows = [torch.empty_like(mine) for _ in range(world_size)]
+    dist.all_gather(rows, mine, group=group)
+    return [row.tolist() for row in rows]

@@ -1,0 +1,50 @@
+"""What a launcher provides to each rank: the small protocol between `launch` and `train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from distrib.job.plan import Request
+from distrib.job.reader import Job
+
+if TYPE_CHECKING:
+    import torch.distributed
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rank stands among the others."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    host_name: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What all ranks of an attempt have in common; travels to them by pickle or by fork."""
+
+    job: Job
+    request: Request
+    run_folder: Path
+    working_directory: Path
+    attempt: int = 0
+    record_samples: bool = False
+
+
+class Host(Protocol):
+    """How a rank reaches the launcher that made it."""
+
+    @property
+    def place(self) -> Place:
+        """Where this rank stands."""
+
+    def open_store(self, timeout: timedelta) -> torch.distributed.Store:
+        """The key–value store at which the ranks of this attempt meet."""
+
+    def stop_requested(self) -> bool:
+        """Whether the run was asked to stop; cheap, asked a few times a second."""

@@ -1,0 +1,105 @@
+"""Keeps torch's compiler out of programs that do not compile.
+
+Building an optimizer or wrapping a model in DDP imports `torch._dynamo`, and with it sympy and a thousand modules more:
+1.2 to 1.6 s at every start and about 70 MB in every rank, only to ask whether a function that is not being compiled
+should be left out of compilation. `install` puts a module in its place that answers those questions and turns into the
+real one at the first other question, such as `torch.compile` asks.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+_NAME = "torch._dynamo"
+_TORCH_VERSION = "2.13."
+
+
+class _LazyDynamo(types.ModuleType):
+    """Stands for `torch._dynamo` until someone needs more of it than is answered here."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name not in ("__all__", "__path__"):
+            raise AttributeError(name)
+        _load(self)
+        return getattr(self, name)
+
+
+class _Utils(types.SimpleNamespace):
+    """The part of `torch._dynamo.utils` that DDP asks before anything is compiled."""
+
+    def __getattr__(self, name: str) -> Any:
+        _load(sys.modules[_NAME])
+        return getattr(importlib.import_module(f"{_NAME}.utils"), name)
+
+
+def install() -> None:
+    """Puts the stand-in in place, unless torch's compiler is loaded already or torch is one that this was not made for."""
+    import torch
+
+    if _NAME in sys.modules or not torch.__version__.startswith(_TORCH_VERSION):
+        return
+    spec = importlib.util.find_spec(_NAME)
+    if spec is None or spec.loader is None:
+        return
+    module = _LazyDynamo(_NAME)
+    module.__spec__ = spec
+    module.__loader__ = spec.loader
+    module.__file__ = spec.origin
+    module.__package__ = _NAME
+    vars(module).update(disable=_disable, graph_break=_graph_break, utils=_Utils(get_optimize_ddp_mode=_ddp_mode))
+    sys.modules[_NAME] = module
+    torch._dynamo = module  # type: ignore[assignment,attr-defined]
+
+
+def is_loaded() -> bool:
+    """Whether the real `torch._dynamo` has been imported."""
+    module = sys.modules.get(_NAME)
+    return module is not None and not isinstance(module, _LazyDynamo)
+
+
+def _load(module: types.ModuleType) -> None:
+    """Turns the stand-in into the real module, in place, so that whoever holds it holds the real one."""
+    if type(module) is not _LazyDynamo:
+        return
+    module.__class__ = types.ModuleType
+    for name in ("disable", "graph_break", "utils"):
+        vars(module).pop(name, None)
+    assert module.__spec__ is not None
+    assert module.__spec__.loader is not None
+    module.__path__ = list(module.__spec__.submodule_search_locations or [])
+    try:
+        module.__spec__.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(_NAME, None)
+        raise
+
+
+def _disable(function: Callable[..., Any], recursive: bool = True, *, wrapping: bool = True, **_: Any) -> Any:
+    """`torch._dynamo.disable` for a function that is called before and perhaps after the compiler is loaded."""
+    disabled: Callable[..., Any] | None = None
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal disabled
+        if disabled is None:
+            if not is_loaded():
+                return function(*args, **kwargs)
+            disabled = sys.modules[_NAME].disable(function, recursive, wrapping=wrapping)
+        return disabled(*args, **kwargs)
+
+    return call
+
+
+def _graph_break() -> None:
+    """Nothing to break where nothing is compiled."""
+
+
+def _ddp_mode() -> str:
+    """What torch answers for its default settings."""
+    return "ddp_optimizer"

@@ -1,0 +1,197 @@
+"""The loop: steps, and what is due at the end of each."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from distrib.job.plan import Schedule
+from distrib.runs.events import EventWriter
+from distrib.train.control import Agreement, Control
+from distrib.train.data import StepBatch, StepLoader
+from distrib.train.evaluate import Evaluator
+from distrib.train.failure import NonFiniteLossError, PeerFailedError
+from distrib.train.host import Place
+from distrib.train.ledger import Ledger, Settled, Window
+from distrib.train.optimizer import RateSchedule
+from distrib.train.parallel import broadcast_buffers
+from distrib.train.precision import Precision
+from distrib.train.randomness import derive_seed, reseed
+from distrib.train.sampler import GlobalBatchSampler
+from distrib.train.samples import SampleRecord
+from distrib.train.stepper import Stepper
+from distrib.train.task import Task
+
+
+class Loop:
+    """Trains from one position to the end of the schedule, or to the step at which all ranks agree to stop.
+
+    Args:
+        place: Where this rank stands.
+        seed: The job's seed.
+        schedule: What is due when.
+        task: The model to evaluate.
+        loader: Gives each step's batches.
+        sampler: Says which samples those are.
+        stepper: Computes and applies each step's gradient.
+        rates: The learning-rate schedule.
+        optimizer: Tells the learning rate.
+        control: Where the ranks agree.
+        precision: Tells of updates that fp16 skipped.
+        evaluator: Evaluates, where there is evaluation data.
+        events: Where events go; None on other ranks than 0.
+        samples: Where the ids of samples go; None unless they are recorded.
+        device: Where losses are computed.
+    """
+
+    def __init__(
+        self,
+        *,
+        place: Place,
+        seed: int,
+        schedule: Schedule,
+        task: Task,
+        loader: StepLoader,
+        sampler: GlobalBatchSampler,
+        stepper: Stepper,
+        rates: RateSchedule,
+        optimizer: Any,
+        control: Control,
+        precision: Precision,
+        evaluator: Evaluator | None,
+        events: EventWriter | None,
+        samples: SampleRecord | None,
+        device: torch.device,
+    ) -> None:
+        self._place = place
+        self._seed = seed
+        self._schedule = schedule
+        self.task = task
+        self._loader = loader
+        self._sampler = sampler
+        self._stepper = stepper
+        self._rates = rates
+        self._optimizer = optimizer
+        self._device = device
+        self._ledger = Ledger(device, is_weighted=False)
+        self._control = control
+        self._precision = precision
+        self._evaluator = evaluator
+        self._events = events
+        self._samples = samples
+        self.completed_steps = 0
+        self._data_seconds = 0.0
+
+    def begin(self, is_weighted: bool, facts: dict[str, Any]) -> None:
+        """Prepares for the first step.
+
+        Args:
+            is_weighted: Whether the user's step gives weights.
+            facts: What the start event says of this attempt.
+        """
+        self._ledger = Ledger(self._device, is_weighted)
+        self._write("start", self.completed_steps, world_size=self._place.world_size, **facts)
+
+    def run(self, first: StepBatch) -> bool:
+        """Trains to the end, beginning with the batch `first`; returns whether it got there (else it was stopped)."""
+        batch = first
+        while True:
+            started = time.perf_counter()
+            self._train(batch)
+            seconds = time.perf_counter() - started
+            if self._end_step(batch, seconds):
+                return False
+            if self.completed_steps == self._schedule.total_steps:
+                return True
+            loading = time.perf_counter()
+            batch = self._loader.next()
+            self._data_seconds = time.perf_counter() - loading
+
+    def _train(self, batch: StepBatch) -> None:
+        reseed(derive_seed("step", self._seed, self.completed_steps, self._place.rank))
+        self._stepper.forward_backward(batch, self._ledger)
+        if self._samples is not None:
+            self._samples.write(batch, self.completed_steps + 1)
+        self._stepper.update()
+        self._loader.prefetch()
+
+    def _end_step(self, batch: StepBatch, seconds: float) -> bool:
+        """Does what is due after a step, in this order; returns whether the ranks have agreed to stop."""
+        schedule = self._schedule
+        rate = self._optimizer.param_groups[0]["lr"]
+        self.completed_steps = step = self.completed_steps + 1
+        self._ledger.end_step(schedule.batch_size_at(batch.step), seconds + self._data_seconds, self._data_seconds)
+        self._rates.after_step(step)
+        if schedule.is_logged(step):
+            self._ledger.end_window(step, time.time(), float(rate))
+        is_evaluated = self._evaluator is not None and schedule.is_evaluated(step)
+        stop = False
+        if self._control.is_due(step) or is_evaluated or step == schedule.total_steps:
+            stop = self._exchange(seconds)
+        if is_evaluated:
+            self._evaluate()
+        return stop
+
+    def _exchange(self, step_seconds: float) -> bool:
+        settled = self._ledger.settle(self.completed_steps)
+        sums = [value for window in settled.windows for value in (window.loss_sum, window.weight_sum)]
+        agreement = self._control.exchange(self.completed_steps, step_seconds, settled.non_finite_step, sums)
+        self._write_windows(settled.windows, agreement)
+        self._warn(settled)
+        if agreement.non_finite is not None:
+            self._refuse_non_finite(*agreement.non_finite)
+        return agreement.stop
+
+    def _write_windows(self, windows: list[Window], agreement: Agreement) -> None:
+        if self._events is None:
+            return
+        for number, window in enumerate(windows):
+            loss_sum, weight_sum = agreement.sums[2 * number : 2 * number + 2]
+            self._write(
+                "train",
+                window.step,
+                time=window.time,
+                loss=loss_sum / weight_sum if weight_sum else None,
+                lr=window.learning_rate,
+                step_seconds=window.seconds / window.num_steps,
+                data_seconds=window.data_seconds / window.num_steps,
+                samples_per_second=window.num_samples / window.seconds,
+            )
+
+    def _warn(self, settled: Settled) -> None:
+        skipped = self._precision.skipped_updates()
+        if skipped:
+            self.warn(f"the gradient scaler skipped {skipped} update(s): gradients overflowed fp16; its scale was lowered")
+        if settled.weightless_steps:
+            self.warn(f"{settled.weightless_steps} step(s) had a global weight of 0: their gradients are zero")
+
+    def warn(self, message: str) -> None:
+        """Writes a warning event, on rank 0."""
+        self._write("warning", self.completed_steps, message=message)
+
+    def _evaluate(self) -> None:
+        assert self._evaluator is not None
+        started = time.perf_counter()
+        broadcast_buffers(self.task.model)
+        results = self._evaluator.evaluate()
+        self._rates.after_evaluation(results)
+        self._write("eval", self.completed_steps, **results, eval_seconds=time.perf_counter() - started)
+
+    def _write(self, event: str, step: int, **fields: Any) -> None:
+        if self._events is not None:
+            epoch = self._schedule.position(max(step - 1, 0))[0]
+            self._events.write(event, step=step, epoch=epoch, samples=self._schedule.samples_after(step), **fields)
+
+    def _refuse_non_finite(self, rank: int, step: int) -> None:
+        """Ends the run on every rank; the rank whose loss it was names the samples."""
+        if rank != self._place.rank:
+            raise PeerFailedError(f"the loss is not finite on rank {rank}")
+        epoch, step_of_epoch = self._schedule.position(step - 1)
+        ids = self._sampler.rank_slice(epoch, step_of_epoch).tolist()
+        shown = ", ".join(map(str, ids[:32])) + (f" and {len(ids) - 32} more" if len(ids) > 32 else "")
+        raise NonFiniteLossError(
+            f"the loss is not finite at step {step} (epoch {epoch}) on rank {rank}, whose samples were {shown}; "
+            "look at these samples, lower the learning rate or set train.clip_norm"
+        )

@@ -1,0 +1,50 @@
+"""What a rank's model needs in memory, counted without allocating it."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import nn
+
+from distrib.job.plan import Memory, Schedule
+from distrib.train.blueprint import Blueprint
+from distrib.train.optimizer import build_optimizer
+
+
+def estimate_memory(blueprint: Blueprint, schedule: Schedule) -> Memory | None:
+    """Builds the model on the meta device and counts; None where it cannot be built there."""
+    try:
+        with torch.device("meta"):
+            model = blueprint.model(**blueprint.job.spec.model.args)
+    except Exception:
+        return None
+    if not isinstance(model, nn.Module):
+        return None
+    parameters = list(model.parameters())
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return Memory(
+        num_parameters=sum(parameter.numel() for parameter in parameters),
+        weights_bytes=_bytes([*parameters, *model.buffers()]),
+        gradients_bytes=_bytes(trained),
+        optimizer_bytes=_optimizer_bytes(blueprint, schedule, model),
+    )
+
+
+def _optimizer_bytes(blueprint: Blueprint, schedule: Schedule, model: nn.Module) -> int | None:
+    """The state that the optimizer holds after a first step; None where it cannot be had on the meta device."""
+    with contextlib.suppress(Exception):
+        optimizer = build_optimizer(blueprint, schedule, model)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.empty_like(parameter)
+        optimizer.step()
+        tensors = [
+            value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+        ]
+        return _bytes(tensors)
+    return None
+
+
+def _bytes(tensors: list[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,63 @@
+"""The optimizer and its learning-rate schedule, built from the spec."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from distrib.job.plan import Schedule, with_steps
+from distrib.train.blueprint import Blueprint, is_optimizer_class
+
+_CHOICES_OF_IMPLEMENTATION = ("fused", "foreach", "differentiable", "capturable")
+
+
+def build_optimizer(blueprint: Blueprint, schedule: Schedule, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over the unwrapped model; torch's fused implementation where there is one and no other was chosen."""
+    target = with_steps(blueprint.job.spec.optimizer, schedule)
+    factory = blueprint.optimizer
+    if not is_optimizer_class(factory):
+        optimizer = factory(model, **target.args)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"optimizer: {target.target} gave a {type(optimizer).__name__}, not a torch.optim.Optimizer")
+        return optimizer
+    arguments = dict(target.args)
+    if _can_be_fused(factory, arguments, model):
+        arguments["fused"] = True
+    result: torch.optim.Optimizer = factory(model.named_parameters(), **arguments)
+    return result
+
+
+def _can_be_fused(factory: Any, arguments: dict[str, Any], model: nn.Module) -> bool:
+    if factory.__module__.split(".")[0] != "torch" or "fused" not in inspect.signature(factory).parameters:
+        return False
+    if any(choice in arguments for choice in _CHOICES_OF_IMPLEMENTATION):
+        return False
+    if factory is torch.optim.Adagrad and any(p.device.type != "cpu" for p in model.parameters()):
+        return False
+    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in model.parameters())
+
+
+class RateSchedule:
+    """The learning-rate schedule, advanced after each step, epoch or evaluation as the spec says."""
+
+    def __init__(self, blueprint: Blueprint, schedule: Schedule, optimizer: torch.optim.Optimizer) -> None:
+        spec = blueprint.job.spec.schedule
+        self._schedule = schedule
+        self._every = None if spec is None else spec.every
+        self._metric = None if spec is None else spec.metric
+        self._scheduler: Any = None
+        if spec is not None and blueprint.schedule is not None:
+            self._scheduler = blueprint.schedule(optimizer, **with_steps(spec, schedule).args)
+
+    def after_step(self, completed_steps: int) -> None:
+        """Advances a schedule by steps or, at an epoch's end, one by epochs."""
+        if self._every == "step" or (self._every == "epoch" and self._schedule.is_end_of_epoch(completed_steps)):
+            self._scheduler.step()
+
+    def after_evaluation(self, results: dict[str, Any]) -> None:
+        """Advances a schedule by evaluations with its metric."""
+        if self._every == "eval":
+            self._scheduler.step(results[self._metric])

@@ -1,0 +1,77 @@
+"""The ranks as one: process groups, DistributedDataParallel and buffers."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from distrib.job.plan import Request
+from distrib.job.spec import Ddp
+from distrib.train.host import Host
+
+_START_TIMEOUT_SECONDS = 600.0
+
+
+def join_process_group(host: Host, request: Request) -> dist.ProcessGroup:
+    """Joins the default process group and returns a gloo group of its own for control.
+
+    The first collective may wait for ranks that still import or load; from then on a wait of `hang_timeout` fails.
+    """
+    timeout = timedelta(seconds=max(_START_TIMEOUT_SECONDS, request.hang_timeout_seconds))
+    place = host.place
+    dist.init_process_group(
+        request.backend,
+        store=host.open_store(timeout),
+        rank=place.rank,
+        world_size=place.world_size,
+        timeout=timeout,
+        device_id=torch.device("cuda", place.local_rank) if request.device == "cuda" else None,
+    )
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timeout)
+    return group
+
+
+def limit_waiting(request: Request, control: dist.ProcessGroup) -> None:
+    """From the first step on, a rank that waits for the others longer than `hang_timeout` fails."""
+    timeout = timedelta(seconds=request.hang_timeout_seconds)
+    for group in (dist.group.WORLD, control):
+        if group is not None:
+            group.set_timeout(timeout)
+
+
+def wrap(model: nn.Module, settings: Ddp, device: torch.device) -> nn.Module:
+    """`model` in DistributedDataParallel; a single rank, which has nothing to synchronise, runs the model itself."""
+    if dist.get_world_size() == 1:
+        return model
+    return DistributedDataParallel(
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        forward_sync_buffers=False,
+        bucket_cap_mb=settings.bucket_mb,
+        find_unused_parameters=settings.find_unused_parameters,
+        gradient_as_bucket_view=True,
+    )
+
+
+def without_sync(model: nn.Module) -> AbstractContextManager[None]:
+    """The context of a forward and backward pass whose gradients are only accumulated."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Gives every rank the buffers of rank 0, to whom they belong."""
+    if dist.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def use_threads(count: int) -> None:
+    """Sets the torch threads of this process; to be called before its first parallel computation."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    torch.set_num_threads(count)

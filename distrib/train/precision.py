@@ -1,0 +1,33 @@
+"""Precision: autocast around the forward pass, and the gradient scaler that fp16 needs."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+
+class Precision:
+    """fp32 computes as the model is; bf16 and fp16 run the forward pass under autocast, fp16 scaling its gradients."""
+
+    def __init__(self, name: Literal["fp32", "bf16", "fp16"], device: torch.device) -> None:
+        self._device = device
+        self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+        self._last_scale = self.scaler.get_scale()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of a forward pass and its loss."""
+        return nullcontext() if self._dtype is None else torch.autocast(self._device.type, self._dtype)
+
+    def skipped_updates(self) -> int:
+        """How many updates the scaler skipped since the last call, at least; waits for the device under fp16."""
+        if not self.scaler.is_enabled():
+            return 0
+        scale, last = self.scaler.get_scale(), self._last_scale
+        self._last_scale = scale
+        if scale >= last:
+            return 0
+        return round(math.log(last / scale) / -math.log(self.scaler.get_backoff_factor()))

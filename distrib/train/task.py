@@ -1,0 +1,101 @@
+"""The task: the model, how a batch becomes a loss, and the metrics."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from distrib.errors import DistribError
+from distrib.train.blueprint import Blueprint
+
+
+class TaskError(DistribError):
+    """The user's model, loss or step gave something that training cannot use."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one forward pass gave.
+
+    Attributes:
+        loss: A scalar tensor: the mean over what `weight` counts.
+        weight: What the loss is a mean over, as a number or scalar tensor; None where it is the samples.
+        outputs: What metrics read as predictions.
+        targets: What metrics compare them with.
+    """
+
+    loss: torch.Tensor
+    weight: torch.Tensor | float | None
+    outputs: Any = None
+    targets: Any = None
+
+
+class Task:
+    """The unwrapped model on its device, the loss or step, and the metrics."""
+
+    def __init__(self, blueprint: Blueprint, device: torch.device) -> None:
+        spec = blueprint.job.spec
+        torch.manual_seed(spec.train.seed)
+        model = blueprint.model(**spec.model.args)
+        if not isinstance(model, nn.Module):
+            raise TaskError(f"model: {spec.model.target} gave a {type(model).__name__}, not a torch.nn.Module")
+        self.model: nn.Module = model.to(device)
+        self._loss = None
+        self._step = None
+        if blueprint.loss is not None and spec.loss is not None:
+            if isinstance(blueprint.loss, type):
+                self._loss = blueprint.loss(**spec.loss.args)
+                if isinstance(self._loss, nn.Module):
+                    self._loss.to(device)
+            else:
+                self._loss = functools.partial(blueprint.loss, **spec.loss.args)
+        if blueprint.step is not None and spec.step is not None:
+            self._step = functools.partial(blueprint.step, **spec.step.args)
+        self.metrics: dict[str, Any] = {
+            name: metric(**spec.metrics[name].args).to(device) for name, metric in blueprint.metrics.items()
+        }
+
+    def run(self, model: nn.Module, batch: Any) -> Outcome:
+        """Runs `batch` through `model` (wrapped or not).
+
+        Raises:
+            TaskError: The batch or the result has not the form that the spec's `loss` or `step` promises.
+        """
+        if self._step is not None:
+            return _read_step(self._step(model, batch))
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise TaskError(
+                f"loss: needs batches of (inputs, targets), but the dataset gives {_form(batch)}; "
+                "use step: to say how such a batch becomes a loss"
+            )
+        inputs, targets = batch
+        outputs = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+        assert self._loss is not None
+        return Outcome(_scalar(self._loss(outputs, targets), "loss"), None, outputs, targets)
+
+
+def _form(batch: Any) -> str:
+    return f"a {type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
+
+
+def _scalar(value: Any, source: str) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        form = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise TaskError(f"{source}: must give a scalar tensor, the mean loss, but gave {form}; reduce it to its mean")
+    return value.reshape(())
+
+
+def _read_step(result: Any) -> Outcome:
+    if not isinstance(result, Mapping):
+        return Outcome(_scalar(result, "step"), None)
+    if "loss" not in result:
+        raise TaskError(f"step: the dict that it returns has no 'loss'; its keys are {', '.join(map(str, result))}")
+    weight = result.get("weight")
+    if isinstance(weight, torch.Tensor):
+        weight = weight.detach().reshape(())
+    return Outcome(_scalar(result["loss"], "step"), weight, result.get("outputs"), result.get("targets"))

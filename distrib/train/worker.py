@@ -1,0 +1,157 @@
+"""The program of a rank: the same under every launcher."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from distrib.job.plan import Schedule, make_schedule
+from distrib.job.target import add_import_paths
+from distrib.runs.events import EventWriter
+from distrib.runs.layout import RunLayout
+from distrib.train import lazy_dynamo
+from distrib.train.batches import describe
+from distrib.train.blueprint import Blueprint, Datasets
+from distrib.train.control import Control
+from distrib.train.data import Fetcher, StepLoader
+from distrib.train.evaluate import Evaluator
+from distrib.train.failure import Failure
+from distrib.train.host import Assignment, Host
+from distrib.train.ledger import CAPACITY, Ledger
+from distrib.train.loop import Loop
+from distrib.train.optimizer import RateSchedule, build_optimizer
+from distrib.train.parallel import broadcast_buffers, join_process_group, limit_waiting, use_threads, wrap
+from distrib.train.precision import Precision
+from distrib.train.sampler import GlobalBatchSampler
+from distrib.train.samples import SampleRecord
+from distrib.train.stepper import Stepper
+from distrib.train.task import Task
+from distrib.train.weights import save_weights
+
+
+@dataclass(frozen=True)
+class RankResult:
+    """How a rank ended: at the end of the schedule, at an agreed stop, or by a failure."""
+
+    status: str
+    failure: Failure | None = None
+
+
+def main(assignment: Assignment, host: Host, datasets: Datasets | None = None) -> RankResult:
+    """Trains as one rank; an error is written for the launcher, printed and returned, never raised.
+
+    Args:
+        assignment: What all ranks have in common.
+        host: The launcher's side.
+        datasets: The job's datasets, where the launcher has built them in this process already.
+    """
+    layout = RunLayout(assignment.run_folder)
+    try:
+        is_finished = _train(assignment, host, layout, datasets)
+    except BaseException as error:
+        failure = Failure.of(error, host.place)
+        failure.write(layout.rank_error(host.place.rank))
+        traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return RankResult("failed", failure)
+    return RankResult("finished" if is_finished else "stopped")
+
+
+def _train(assignment: Assignment, host: Host, layout: RunLayout, datasets: Datasets | None) -> bool:
+    lazy_dynamo.install()
+    job, request, place = assignment.job, assignment.request, host.place
+    add_import_paths(job, assignment.working_directory)
+    use_threads(request.cpus_per_worker)
+    device = _use_device(assignment, place.local_rank)
+    control_group = join_process_group(host, request)
+    blueprint = Blueprint.resolve(job)
+    datasets = datasets or blueprint.build_datasets()
+    schedule = make_schedule(job.spec, datasets.facts, place.world_size)
+    loop, loader, stepper = _build(assignment, host, layout, blueprint, datasets, schedule, device, control_group)
+
+    first = loader.next()
+    stepper.rehearse(first, control_group)
+    loop.begin(stepper.is_weighted, {"device": _name(device), "input_signature": describe(first.batches[0])})
+    limit_waiting(request, control_group)
+    is_finished = loop.run(first)
+    if is_finished:
+        broadcast_buffers(loop.task.model)
+        if place.rank == 0:
+            save_weights(loop.task.model, layout.weights_file)
+    dist.barrier(group=control_group)
+    return is_finished
+
+
+def _build(
+    assignment: Assignment,
+    host: Host,
+    layout: RunLayout,
+    blueprint: Blueprint,
+    datasets: Datasets,
+    schedule: Schedule,
+    device: torch.device,
+    control_group: dist.ProcessGroup,
+) -> tuple[Loop, StepLoader, Stepper]:
+    """Puts the parts of a rank together."""
+    spec, place = assignment.job.spec, host.place
+    collate, seed = blueprint.bound_collate(), spec.train.seed
+    task = Task(blueprint, device)
+    precision = Precision(spec.train.precision, device)
+    optimizer = build_optimizer(blueprint, schedule, task.model)
+    sampler = GlobalBatchSampler(
+        datasets.train,
+        batch_size=spec.data.batch_size,
+        num_replicas=place.world_size,
+        rank=place.rank,
+        seed=seed,
+        accumulate=spec.train.accumulate,
+    )
+    fetcher = Fetcher(datasets.train, collate, seed)
+    loader = StepLoader(fetcher, sampler, schedule, device, spec.data.loader_workers, first_step=0)
+    stepper = Stepper(task, wrap(task.model, spec.ddp, device), optimizer, precision, schedule, spec.train.clip_norm)
+    evaluator = None
+    if datasets.eval is not None and schedule.eval_interval_steps:
+        eval_fetcher = Fetcher(datasets.eval, collate, seed)
+        evaluator = Evaluator(task, eval_fetcher, schedule, precision, control_group, spec.data.loader_workers)
+    loop = Loop(
+        place=place,
+        seed=seed,
+        schedule=schedule,
+        task=task,
+        loader=loader,
+        sampler=sampler,
+        stepper=stepper,
+        rates=RateSchedule(blueprint, schedule, optimizer),
+        optimizer=optimizer,
+        control=Control(control_group, host.stop_requested, CAPACITY),
+        precision=precision,
+        evaluator=evaluator,
+        events=EventWriter(layout.metrics_file, assignment.attempt) if place.rank == 0 else None,
+        samples=SampleRecord(layout.samples_file(place.rank), assignment.attempt) if assignment.record_samples else None,
+        device=device,
+    )
+    return loop, loader, stepper
+
+
+def _use_device(assignment: Assignment, local_rank: int) -> torch.device:
+    deterministic = assignment.job.spec.train.deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    if assignment.request.device == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

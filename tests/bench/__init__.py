@@ -1,0 +1,1 @@
+"""What this launcher costs beside others, as ratios: `python -m tests.bench`."""

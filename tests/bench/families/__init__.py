@@ -1,0 +1,16 @@
+"""The families of measurements by name; each measures its rows in rounds of its own."""
+
+from collections.abc import Callable
+
+from tests.bench.compare import Row
+from tests.bench.families import char_gpt, command_line, digits, memory, on_ray, other_peers
+
+FAMILIES: dict[str, Callable[[int], list[Row]]] = {
+    "cli": command_line.measure,
+    "digits": digits.measure,
+    "gpt": char_gpt.measure,
+    "memory": memory.measure,
+    "peers": other_peers.measure,
+    "ray": on_ray.measure,
+}
+"""Given a number of rounds, the rows of a family."""

@@ -1,0 +1,91 @@
+"""The two kinds of side: a job given to this launcher, and a peer's script; both tell the same three times."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distrib.runs.events import read_events
+from tests.bench.peers.loop import TIMED_FROM_STEP
+from tests.bench.process import Finished, SideFailedError, run_side
+
+TIMEOUT_SECONDS = 180
+Watch = Callable[[int], AbstractContextManager[object]]
+
+
+class NotInstalledError(Exception):
+    """A peer that is not installed here; its rows are skipped."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one run took; a step is timed from the end of the tenth to the end of the last."""
+
+    first_step_seconds: float
+    step_milliseconds: float
+    process_seconds: float
+    num_steps: int
+
+
+def ours(spec: str, *options: str, watch: Watch = lambda pid: nullcontext()) -> Timing:
+    """Trains `spec` by `distrib run`."""
+    with tempfile.TemporaryDirectory() as runs:
+        command = [sys.executable, "-m", "distrib", "run", spec, "--runs-dir", runs, "--run-id", "bench", *options]
+        finished = run_side("distrib", command, timeout_seconds=TIMEOUT_SECONDS, watch=watch)
+        events = [event for event in read_events(Path(runs, "bench", "metrics.jsonl")) if event["event"] == "train"]
+    timed_from = next((event for event in events if event["step"] >= TIMED_FROM_STEP), None)
+    if timed_from is None or events[0]["step"] != 1:
+        raise SideFailedError(f"distrib left no events of step 1 and step {TIMED_FROM_STEP}: {events}")
+    return _timing(finished, events[0]["time"], timed_from, events[-1])
+
+
+def torchrun(script: str, watch: Watch = lambda pid: nullcontext()) -> Timing:
+    """Trains by a script of tests/bench/peers on two ranks started by torchrun."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    return _peer(f"torchrun {script}", [*launcher, f"tests/bench/peers/{script}"], watch)
+
+
+def python(script: str) -> Timing:
+    """Trains by a script of tests/bench/peers that starts its ranks itself."""
+    return _peer(f"python {script}", [f"tests/bench/peers/{script}"])
+
+
+def require(package: str) -> None:
+    """Raises NotInstalledError where `package` is missing."""
+    if importlib.util.find_spec(package) is None:
+        raise NotInstalledError(f"{package} is not installed")
+
+
+def _peer(name: str, arguments: list[str], watch: Watch = lambda pid: nullcontext()) -> Timing:
+    with tempfile.TemporaryDirectory() as folder:
+        result_file = Path(folder, "result.json")
+        finished = run_side(
+            name,
+            [sys.executable, *arguments],
+            timeout_seconds=TIMEOUT_SECONDS,
+            environment={"BENCH_RESULT": str(result_file)},
+            watch=watch,
+        )
+        if not result_file.exists():
+            raise SideFailedError(f"{name} exited with 0 but left no result")
+        result = json.loads(result_file.read_text())
+    timed_from = {"step": result["timed_from_step"], "time": result["timed_from_time"]}
+    last = {"step": result["num_steps"], "time": result["last_step_time"]}
+    return _timing(finished, result["first_step_time"], timed_from, last)
+
+
+def _timing(finished: Finished, first_step: float, timed_from: dict[str, Any], last: dict[str, Any]) -> Timing:
+    seconds_per_step = (last["time"] - timed_from["time"]) / (last["step"] - timed_from["step"])
+    return Timing(
+        first_step_seconds=first_step - finished.started,
+        step_milliseconds=1e3 * seconds_per_step,
+        process_seconds=finished.ended - finished.started,
+        num_steps=last["step"],
+    )
