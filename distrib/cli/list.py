@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from distrib.errors import JobError
 if TYPE_CHECKING:
     from distrib.runs.record import Run
 
-COLUMNS = ("run", "status", "steps", "result", "started", "took")
-MAX_RESULT_LENGTH = 60
+HEADER = ["run", "status", "steps", "age", "took", "result"]
+MIN_RESULT_WIDTH = 16
+GAP = "  "
 
 
 def list_(runs_dir: RunsDirOption = None, *, as_json: JsonOption = False) -> None:
@@ -53,41 +55,39 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def _print_table(runs: list[dict[str, Any]]) -> None:
-    """The runs as columns; in a terminal what is too long gives way to what is not."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """The runs as columns; in a terminal the last one, the result, is cut where the line ends."""
+    rows = [HEADER, *map(_cells, runs)]
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    room = None
+    if sys.stdout.isatty():
+        room = max(MIN_RESULT_WIDTH, shutil.get_terminal_size().columns - sum(widths) - len(GAP) * len(widths))
+    for row in rows:
+        *cells, result = row
+        aligned = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        print(GAP.join([*aligned, _cut(result, room)]).rstrip())
 
-    width = None if sys.stdout.isatty() else 1000
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in COLUMNS:
-        flexible = column == "result"
-        table.add_column(
-            column, no_wrap=True, overflow="ellipsis" if flexible else "fold", min_width=9 if flexible else None
-        )
-    for run in runs:
-        table.add_row(*(Text(cell) for cell in _cells(run)))
-    Console(width=width, highlight=False).print(table)
+
+def _cut(text: str, width: int | None) -> str:
+    return text if width is None or len(text) <= width else text[: width - 1] + "…"
 
 
 def _cells(run: dict[str, Any]) -> list[str]:
-    from distrib.observe.format import ago, duration
+    from distrib.observe.format import age, clock
 
     if run["status"] == "unreadable":
-        return [run["id"], run["status"], "", str(run["error"]["message"]), "", ""]
-    planned = "" if run["total_steps"] is None else f"/{run['total_steps']}"
-    started = "" if run["started"] is None else ago(time.time() - run["started"])
-    took = "" if run["duration_seconds"] is None else duration(run["duration_seconds"])
-    return [run["id"], run["status"], f"{run['steps']}{planned}", _result(run), started, took]
+        return [run["id"], run["status"], "", "", "", run["error"]["message"]]
+    steps = str(run["steps"]) if run["total_steps"] is None else f"{run['steps']}/{run['total_steps']}"
+    since = "" if run["started"] is None else age(time.time() - run["started"])
+    took = "" if run["duration_seconds"] is None else clock(run["duration_seconds"])
+    return [run["id"], run["status"], steps, since, took, _result(run)]
 
 
 def _result(run: dict[str, Any]) -> str:
-    """The metrics of a run, or in short why it failed."""
+    """The metrics of a run, or the first line of why it failed."""
     from distrib.observe.format import values
 
     error = run["error"]
     if not error:
         return values(run["metrics"])
     text = ": ".join(str(error[part]) for part in ("type", "message") if error.get(part))
-    line = text.splitlines()[0] if text else ""
-    return line if len(line) <= MAX_RESULT_LENGTH else line[: MAX_RESULT_LENGTH - 1] + "…"
+    return text.partition("\n")[0]

@@ -14,7 +14,7 @@ from distrib import __version__
 from distrib.cli.list import list_
 from distrib.cli.plan import plan
 from distrib.cli.run import EXIT_CODES, run
-from distrib.cli.schema import schema
+from distrib.cli.terminal import RED, colored
 from distrib.errors import DistribError, StoppedError
 
 USAGE_EXIT_CODE = 2
@@ -44,7 +44,6 @@ app = typer.Typer(
 app.command("run", epilog=EXIT_CODES)(run)
 app.command("plan")(plan)
 app.command("list")(list_)
-app.command("schema")(schema)
 
 
 def main() -> None:
@@ -56,6 +55,14 @@ def _print_version(is_asked_for: bool) -> None:
     if is_asked_for:
         print(f"distrib {__version__}")
         raise typer.Exit
+
+
+@app.command("schema")
+def _schema() -> None:
+    """Print the JSON Schema of the job spec."""
+    from distrib.cli.schema import schema
+
+    schema()
 
 
 @app.callback()
@@ -94,11 +101,9 @@ def _run_and_report(arguments: list[str]) -> int:
 
 
 def _message(text: str, stream: TextIO) -> str:
-    """An error as the user sees it: further lines aligned with the first, red on a terminal."""
-    aligned = text.replace("\n", "\n" + " " * len("distrib: "))
-    if stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
-        return f"\x1b[31mdistrib: {aligned}\x1b[0m"
-    return f"distrib: {aligned}"
+    """An error as the user sees it: further lines aligned with the first."""
+    prefix = "distrib: "
+    return colored(prefix + text.replace("\n", "\n" + " " * len(prefix)), RED, stream)
 
 
 def _print_json_error(message: str, exit_code: int) -> None:

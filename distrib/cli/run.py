@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -21,7 +21,11 @@ from distrib.cli.options import (
     check_run_id,
     load_job,
 )
+from distrib.cli.terminal import GREEN, RED, YELLOW, colored
 from distrib.errors import DistribError, StoppedError, TrainingFailedError
+
+if TYPE_CHECKING:
+    from distrib.runs.record import Run
 
 EXIT_CODES = """\b
 Exit codes:
@@ -54,7 +58,7 @@ def run(
 
     from distrib.launch.start import run as train
     from distrib.observe.progress import make_progress
-    from distrib.observe.summary import summarize, summary_lines
+    from distrib.observe.summary import summarize
 
     exit_code = 0
     with make_progress(stream.isatty(), stream) as progress:
@@ -66,9 +70,17 @@ def run(
             exit_code = error.exit_code
     if progress.finished_run is None:
         raise DistribError("the training ended without a result; this is a bug in distrib")
-    # The training is over: its result stays the exit code, whether or not anyone still listens.
-    with contextlib.suppress(BrokenPipeError):
-        print("\n".join(["", *summary_lines(progress.finished_run)]), file=stream, flush=True)
+    _print_summary(progress.finished_run, stream)
     if as_json:
         print(json.dumps(summarize(progress.finished_run, exit_code)))
     raise typer.Exit(exit_code)
+
+
+def _print_summary(run: Run, stream: TextIO) -> None:
+    """Says how it went; where nobody listens any more, the result of the training stays the exit code."""
+    from distrib.observe.summary import summary_lines
+
+    headline, *rest = summary_lines(run)
+    color = {"finished": GREEN, "stopped": YELLOW}.get(run.status, RED)
+    with contextlib.suppress(BrokenPipeError):
+        print("", colored(headline, color, stream), *rest, sep="\n", file=stream, flush=True)

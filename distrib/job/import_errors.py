@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import pkgutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -61,10 +60,18 @@ def _missing_module(name: str, missing: str, folder: Path) -> str:
     searched = _searched(folder)
     parent, _, last = missing.rpartition(".")
     paths = list(getattr(sys.modules.get(parent), "__path__", [])) if parent else searched
-    if match := nearest(last, [module.name for module in pkgutil.iter_modules(paths)]):
+    if match := nearest(last, _module_names(paths)):
         return f"{message}; did you mean '{'.'.join(filter(None, [parent, match]))}'?"
     place = f"in {parent}" if parent else f"in {' or '.join(searched)}, nor is one installed"
     return f"{message} {place}; a file jobs/digits.py in one of these folders is the module jobs.digits"
+
+
+def _module_names(paths: Sequence[str]) -> list[str]:
+    """The modules in these folders, folders of modules without an `__init__.py` included."""
+    entries = [entry for path in paths if os.path.isdir(path) for entry in Path(path).iterdir()]
+    files = [entry.stem for entry in entries if entry.suffix == ".py"]
+    folders = [entry.name for entry in entries if entry.name.isidentifier() and next(entry.glob("*.py"), None)]
+    return [*files, *folders]
 
 
 def _failed_import(error: BaseException, name: str, frames: Sequence[traceback.FrameSummary], folder: Path) -> str:

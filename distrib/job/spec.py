@@ -221,6 +221,11 @@ def _free_metric_name(name: str) -> str:
 
 
 MetricName = Annotated[str, StringConstraints(pattern=METRIC_PATTERN), AfterValidator(_free_metric_name)]
+_METRIC_NAMES: dict[str, Any] = {
+    "additionalProperties": False,
+    "propertyNames": {"not": {"enum": sorted(EVENT_FIELDS)}},
+}
+"""What pydantic leaves out of the JSON Schema."""
 
 
 class JobSpec(Section):
@@ -238,7 +243,7 @@ class JobSpec(Section):
     """`loss(model(inputs), targets)` for batches of `(inputs, targets)`; or `step`."""
     step: AnyTarget | None = None
     """`step(model, batch)` returns the loss, or a dict with `loss`, `weight`, `outputs`, `targets`; or `loss`."""
-    metrics: dict[MetricName, AnyTarget] = {}
+    metrics: Annotated[dict[MetricName, AnyTarget], Field(json_schema_extra=_METRIC_NAMES)] = {}
     """torchmetrics `Metric` classes by the name under which they are reported."""
     optimizer: AnyTarget
     """An `Optimizer` class (given the named parameters) or any callable (given the model)."""

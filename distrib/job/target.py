@@ -17,6 +17,10 @@ from distrib.job.spec import Target
 
 MAX_SIGNATURE_LENGTH = 300
 
+_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+_BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
 
 def add_import_paths(job: Job, working_directory: Path) -> None:
     """Puts the working directory, then the spec's folder, at the front of `sys.path`, each once."""
@@ -80,20 +84,23 @@ def check_arguments(
     shown = f"{name}{_compact(parameters)}"
     if taken is None:
         raise job.error(field, f"{name} must take {num_positional} positional argument(s); its signature is {shown}")
-    names = [parameter.name for parameter in parameters if parameter.kind in _BY_NAME and parameter.name not in taken]
+    by_name = [parameter.name for parameter in parameters if parameter.kind in _BY_NAME]
+    free = [other for other in by_name if other not in taken]
     takes_any = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
     for argument in args:
-        if argument not in names and (argument in taken or not takes_any):
-            raise job.error(f"{field}.args.{argument}", _refused(name, argument, names, taken, shown))
+        if argument in by_name and argument in taken:
+            message = f"{name} is given '{argument}' by distrib; remove it"
+            raise job.error(f"{field}.args.{argument}", message)
+        if argument not in free and not takes_any:
+            match = nearest(argument, free)
+            advice = f"did you mean '{match}'? Its" if match else "its"
+            message = f"{name} takes no argument '{argument}'; {advice} signature is {shown}"
+            raise job.error(f"{field}.args.{argument}", message)
+    given = {*taken, *(argument for argument in args if argument in free)}
     for parameter in parameters:
         is_needed = parameter.default is Parameter.empty and parameter.kind not in _VARIADIC
-        if is_needed and parameter.name not in taken and parameter.name not in args:
+        if is_needed and parameter.name not in given:
             raise job.error(f"{field}.args", f"{name} needs the argument '{parameter.name}'; its signature is {shown}")
-
-
-_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-_BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-_VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def _taken_by_position(parameters: Sequence[Parameter], num_positional: int) -> list[str] | None:
@@ -101,14 +108,6 @@ def _taken_by_position(parameters: Sequence[Parameter], num_positional: int) -> 
     names = [parameter.name for parameter in parameters if parameter.kind in _BY_POSITION]
     takes_any = any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in parameters)
     return names[:num_positional] if takes_any or len(names) >= num_positional else None
-
-
-def _refused(name: str, argument: str, names: Sequence[str], taken: Sequence[str], shown: str) -> str:
-    if argument in taken:
-        return f"{name} is given '{argument}' by distrib; remove it"
-    match = nearest(argument, names)
-    advice = f"did you mean '{match}'? Its" if match else "its"
-    return f"{name} takes no argument '{argument}'; {advice} signature is {shown}"
 
 
 def _compact(parameters: Sequence[Parameter]) -> str:

@@ -75,8 +75,9 @@ def write(root: Node) -> str:
 
 def _events(node: Node) -> Iterator[yaml.Event]:
     if isinstance(node, ScalarNode):
-        style = None if node.is_plain else '"' if "\n" in node.text else "'"
-        yield yaml.ScalarEvent(None, None, (node.is_plain, not node.is_plain), node.text, style=style)
+        # Single quotes would fold line ends, of which YAML 1.1 knows more than one.
+        style = '"' if not node.text.isprintable() else None if node.is_plain else "'"
+        yield yaml.ScalarEvent(None, None, (node.is_plain, True), node.text, style=style)
     elif isinstance(node, ListNode):
         yield yaml.SequenceStartEvent(None, None, True, flow_style=False)
         for item in node.items:

@@ -168,9 +168,13 @@ class _Start:
         )
         world_size = prepared.plan.schedule.world_size
         if prepared.plan.request.launcher == "ray":
-            from distrib.launch.ray_train import RayLauncher
+            from distrib.launch.ray_train import OwnRay, RayLauncher
 
-            return RayLauncher(assignment, world_size, watch).run()
+            cluster = OwnRay(assignment.request, world_size)
+            try:
+                return RayLauncher(assignment, world_size, watch, cluster).run()
+            finally:
+                cluster.close()
         from distrib.launch.local import LocalLauncher
 
         inherited = prepared.datasets if prepared.datasets_can_be_inherited else None

@@ -85,6 +85,10 @@ class Watch:
         if rest:
             self._observer.output(0, rest)
 
+    def has_seen(self, kind: str) -> bool:
+        """Whether an event of this kind has been written."""
+        return kind in self._last_events
+
     @property
     def result(self) -> dict[str, Any]:
         """The newest values of training and evaluation, for run.json."""

@@ -14,7 +14,14 @@ def number(value: object) -> str:
     """A measured value in four significant digits; what is not a number is shown as a dash."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+    if isinstance(value, int) or 9999.5 <= abs(value) < 1e9:
+        return f"{value:,.0f}"
+    return f"{value:#.4g}".rstrip(".")
+
+
+def rate(samples_per_second: float) -> str:
+    """A speed: `1,234 samples/s`."""
+    return f"{number(samples_per_second if samples_per_second < 100 else round(samples_per_second))} samples/s"
 
 
 def values(metrics: Mapping[str, Any]) -> str:
@@ -24,25 +31,30 @@ def values(metrics: Mapping[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time in the two units that matter: `3.6 s`, `45 s`, `2 min 05 s`, `3 h 10 min`, `2 d 4 h`."""
+    """A length of time in the two units that matter: `3.6 s`, `45 s`, `2 min 5 s`, `3 h 10 min`, `2 d 4 h`."""
     if seconds < 9.95:
         return f"{max(seconds, 0):.1f} s"
     whole = round(seconds)
-    if whole < MINUTE:
-        return f"{whole} s"
-    if whole < HOUR:
-        return f"{whole // MINUTE} min {whole % MINUTE:02} s"
-    if whole < DAY:
-        return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
-    return f"{whole // DAY} d {whole % DAY // HOUR} h"
+    for large, size, small, part in (("d", DAY, "h", HOUR), ("h", HOUR, "min", MINUTE), ("min", MINUTE, "s", 1)):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {large} {rest} {small}" if rest else f"{whole // size} {large}"
+    return f"{whole} s"
 
 
-def ago(seconds: float) -> str:
-    """How long ago, in one unit: `now`, `5 min ago`, `2 d ago`."""
-    for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
-        if seconds >= unit:
-            return f"{int(seconds // unit)} {name} ago"
-    return "now"
+def clock(seconds: float) -> str:
+    """A length of time as a clock shows it: `0:05`, `1:02:03`."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // HOUR, whole % HOUR // MINUTE, whole % MINUTE
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def age(seconds: float) -> str:
+    """How long ago, in one unit: `12s`, `5m`, `3h`, `2d`."""
+    for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m")):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{max(0, int(seconds))}s"
 
 
 def num_bytes(count: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from distrib.observe.format import number, plural, values
+from distrib.observe.format import number, plural, rate, values
 from distrib.runs.record import measured_values
 
 if TYPE_CHECKING:
@@ -32,14 +32,20 @@ def position(event: Mapping[str, Any], schedule: Schedule | None) -> str:
 
 
 def training_values(event: Mapping[str, Any]) -> str:
-    """What a train event measured: `loss 0.25  1,234 samples/s`."""
+    """What a train event measured: `loss 0.2500  1,234 samples/s`."""
     speed = event.get("samples_per_second")
-    rate = [] if speed is None else [f"{speed:,.0f} samples/s" if speed >= 10 else f"{number(speed)} samples/s"]
-    return "  ".join([f"loss {number(event.get('loss'))}", *rate])
+    return "  ".join([f"loss {number(event.get('loss'))}", *([] if speed is None else [rate(speed)])])
 
 
-def event_line(event: Mapping[str, Any]) -> str:
-    """Any other event in a line: `step 30: evaluation: accuracy 0.978  loss 0.07`."""
-    named = {"eval": "evaluation"}.get(event["event"], event["event"])
+def has_line(event: Mapping[str, Any]) -> bool:
+    """Whether an event says something to people; others are notes for programs."""
+    return event["event"] in ("train", "eval") or "message" in event
+
+
+def event_line(event: Mapping[str, Any], schedule: Schedule | None) -> str:
+    """An event in a line: where it is in the training, and what it says."""
+    if event["event"] == "train":
+        return f"{position(event, schedule)}  {training_values(event)}"
+    kind = {"eval": "evaluation"}.get(event["event"], event["event"])
     text = str(event["message"]) if "message" in event else values(measured_values(event))
-    return f"step {event['step']:,}: {named}" + (f": {text}" if text else "")
+    return f"{position(event, schedule)}  {kind}" + (f": {text}" if text else "")

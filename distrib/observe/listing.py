@@ -12,7 +12,7 @@ from distrib.job.spec import JobSpec
 from distrib.observe.format import duration, num_bytes, num_items, place, plural, shares
 from distrib.runs.layout import RunLayout, new_run_id
 
-LABEL_WIDTH = 12
+LABEL_WIDTH = 18
 Rows = list[tuple[str, str]]
 
 
@@ -58,8 +58,13 @@ def _request(request: Request) -> Rows:
         ("workers", f"{low:,} {where}" if low == high else f"{low:,} to {high:,} {where}"),
         ("device", f"{request.device}, gradients summed by {request.backend}"),
         ("CPUs", f"{request.cpus_per_worker} per worker, as many torch threads"),
-        ("time-outs", f"hang {duration(request.hang_timeout_seconds)}, stop {duration(request.grace_seconds)}"),
+        ("time-outs", _time_outs(request)),
     ]
+
+
+def _time_outs(request: Request) -> str:
+    hang, grace = duration(request.hang_timeout_seconds), duration(request.grace_seconds)
+    return f"waits {hang} for a rank that hangs, {grace} for a run to stop"
 
 
 def _schedule(schedule: Schedule, spec: JobSpec) -> Rows:
@@ -74,7 +79,7 @@ def _schedule(schedule: Schedule, spec: JobSpec) -> Rows:
     ]
     if schedule.last_batch_size != schedule.global_batch_size:
         last = f"{plural(schedule.last_batch_size, 'sample')}, {shares(schedule.last_rank_batches)}"
-        rows.append(("last batch", f"{last}, at the end of each epoch"))
+        rows.append(("last of an epoch", last))
     if len(schedule.micro_batches) > 1:
         rows.append(("accumulate", " + ".join(f"{size:,}" for size in schedule.micro_batches) + " per rank"))
     rows.append(("precision", spec.train.precision))
@@ -86,10 +91,9 @@ def _evaluation(schedule: Schedule) -> str:
         return "none: the job has no data.eval"
     if not schedule.eval_interval_steps:
         return "never"
-    return (
-        f"{schedule.eval_samples:,} samples, {_every(schedule.eval_interval_steps, schedule)} and at the end, "
-        f"in batches of {schedule.eval_batch_size:,} per rank"
-    )
+    interval = _every(schedule.eval_interval_steps, schedule)
+    end = " and at the end" if schedule.total_steps % schedule.eval_interval_steps else ""
+    return f"{schedule.eval_samples:,} samples {interval}{end}, {schedule.eval_batch_size:,} per rank at a time"
 
 
 def _every(steps: int, schedule: Schedule) -> str:
@@ -105,9 +109,9 @@ def _memory(memory: Memory | None) -> Rows:
     if memory is None:
         return []
     known = {"weights": memory.weights_bytes, "gradients": memory.gradients_bytes, "optimizer": memory.optimizer_bytes}
-    sizes = [f"{name} {num_bytes(size)}" for name, size in known.items() if size is not None]
-    total = num_bytes(sum(size for size in known.values() if size is not None))
-    return [("parameters", num_items(memory.num_parameters)), ("bytes", f"{total} = {' + '.join(sizes)}")]
+    sizes = {name: size for name, size in known.items() if size is not None}
+    rows = [(name, num_bytes(size)) for name, size in sizes.items()]
+    return [("parameters", num_items(memory.num_parameters)), *rows, ("together", num_bytes(sum(sizes.values())))]
 
 
 def _kept(plan: Plan, layout: RunLayout) -> Rows:
@@ -115,7 +119,7 @@ def _kept(plan: Plan, layout: RunLayout) -> Rows:
     weights = "" if plan.memory is None else f", {num_bytes(plan.memory.weights_bytes)}"
     return [
         (layout.record_file.name, "status, this plan and where the run comes from"),
-        (layout.metrics_file.name, f"training {interval} and at the first and last, every evaluation"),
-        (layout.weights_file.name, f"the weights, at the end{weights}"),
+        (layout.metrics_file.name, f"training {interval}, and every evaluation"),
+        (layout.weights_file.name, f"final weights{weights}"),
         ("logs/", "what each rank prints"),
     ]

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distrib.observe.format import duration
-from distrib.observe.lines import event_line, headline, position, training_values
+from distrib.observe.lines import event_line, has_line, headline, position, training_values
 
 if TYPE_CHECKING:
     from distrib.job.plan import Plan, Schedule
@@ -37,6 +37,7 @@ class LiveProgress:
         self._now = now
         self._start = now()
         self._drawn = 0.0
+        self._right_width = 0  # only ever grows, so that the bar does not jump
         self._schedule: Schedule | None = None
         self._first: Mapping[str, Any] | None = None
         self._last: Mapping[str, Any] | None = None
@@ -53,14 +54,14 @@ class LiveProgress:
         self._draw()
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Moves the line, or prints what is no training step above it."""
+        """Moves the line, or prints above it what is worth keeping: all but training before its last step."""
         if event["event"] == "train":
             if self._first is None or event["attempt"] != self._first["attempt"]:
                 self._first = event
             self._last = event
             self.idle()
-        else:
-            self._print(Text(event_line(event), style="yellow" if event["event"] == "warning" else ""))
+        if has_line(event) and (event["event"] != "train" or self._is_complete()):
+            self._print(Text(event_line(event, self._schedule), style="yellow" if event["event"] == "warning" else ""))
 
     def output(self, rank: int, line: str) -> None:
         """Prints what a rank printed above the moving line, colours included."""
@@ -72,21 +73,24 @@ class LiveProgress:
 
     def idle(self) -> None:
         """Redraws what moves, at most ten times a second."""
-        if self._live.is_started and self._now() - self._drawn >= REDRAW_SECONDS:
+        if self._live.is_started and abs(self._now() - self._drawn) >= REDRAW_SECONDS:
             self._draw()
 
     def finished(self, run: Run) -> None:
-        """Takes the moving line away and leaves where training ended."""
+        """Takes the moving line away; of a training that ended early, leaves the last it said."""
         self.finished_run = run
         self.__exit__()
-        if self._last is not None:
-            self._print(Text(f"{position(self._last, self._schedule)}  {training_values(self._last)}"))
+        if self._last is not None and not self._is_complete():
+            self._print(Text(event_line(self._last, self._schedule)))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
+
+    def _is_complete(self) -> bool:
+        return bool(self._last and self._schedule and self._last["step"] == self._schedule.total_steps)
 
     def _print(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)
@@ -103,7 +107,8 @@ class LiveProgress:
         right = Text(training_values(self._last))
         if (rest := self.seconds_left()) is not None:
             right.append(f"  {duration(rest)} left", style="dim")
-        room = self._console.width - left.cell_len - right.cell_len - 4
+        self._right_width = max(self._right_width, right.cell_len)
+        room = self._console.width - left.cell_len - self._right_width - 4
         if room < MIN_BAR_WIDTH:
             return Text("  ", no_wrap=True, overflow="ellipsis").join([left, right])
         line = Table.grid(padding=(0, 2, 0, 0))
@@ -118,6 +123,6 @@ class LiveProgress:
         steps = self._last["step"] - self._first["step"]
         if steps <= 0:
             return None
-        seconds_per_step = float(self._last["time"] - self._first["time"]) / steps
-        rest: float = (self._schedule.total_steps - self._last["step"]) * seconds_per_step
-        return max(0.0, rest - max(0.0, self._now() - self._last["time"]))
+        since_first = float(self._last["time"] - self._first["time"])
+        rest = since_first / steps * (self._schedule.total_steps - self._last["step"])
+        return float(max(0.0, rest - max(0.0, self._now() - self._last["time"])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from distrib.observe.lines import event_line, headline, position, training_values
+from distrib.observe.lines import event_line, has_line, headline
 
 if TYPE_CHECKING:
     from distrib.job.plan import Plan, Schedule
@@ -35,11 +35,12 @@ class PlainProgress:
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Prints an event; of those about training the first, the last and some between."""
-        if event["event"] != "train":
-            self._print(event_line(event))
-        elif event["time"] >= self._next_time or self._is_last(event):
+        if event["event"] == "train":
+            if event["time"] < self._next_time and not self._is_last(event):
+                return
             self._next_time = event["time"] + self._interval_seconds
-            self._print("  ".join(part for part in (position(event, self._schedule), training_values(event)) if part))
+        if has_line(event):
+            self._print(event_line(event, self._schedule))
 
     def output(self, rank: int, line: str) -> None:
         """Prints what a rank printed."""

@@ -7,11 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from distrib.observe.format import duration, number, place, values
+from distrib.observe.format import duration, place, rate, values
 from distrib.runs.record import Run
 
 DEFAULT_RUNS_FOLDER = "runs"
-LABEL_WIDTH = 10
+LABEL_WIDTH = 12
 
 
 def summarize(run: Run, exit_code: int) -> dict[str, Any]:
@@ -42,8 +42,9 @@ def summary_lines(run: Run) -> list[str]:
         head += ["", str(error["traceback"]).strip("\n"), ""]
     facts = {
         "steps": _steps(run) if run.status != "finished" else None,
-        "duration": _durations(run),
-        "speed": _speed(run),
+        "duration": _duration(run),
+        "first step": _first_step(run),
+        "speed": None if error else _speed(run),
         "run": place(run.folder),
         "log": _log(run, error) if error else None,
         "weights": place(run.weights) if run.weights.exists() else None,
@@ -85,16 +86,19 @@ def _steps(run: Run) -> str | None:
     return None if planned is None else f"{done:,} of {planned:,} done"
 
 
-def _durations(run: Run) -> str | None:
-    total, first = run.duration_seconds, run.record.get("first_step_seconds")
-    if total is None:
-        return None
-    return duration(total) + ("" if first is None else f", first step after {duration(first)}")
+def _duration(run: Run) -> str | None:
+    seconds = run.duration_seconds
+    return None if seconds is None else duration(seconds)
+
+
+def _first_step(run: Run) -> str | None:
+    seconds = run.record.get("first_step_seconds")
+    return None if seconds is None else f"{duration(seconds)} after the command"
 
 
 def _speed(run: Run) -> str | None:
     speed = samples_per_second(run.events())
-    return None if speed is None else f"{speed:,.0f} samples/s" if speed >= 100 else f"{number(speed)} samples/s"
+    return None if speed is None else rate(speed)
 
 
 def _log(run: Run, error: Mapping[str, Any]) -> str | None:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from distrib.errors import JobError
 from distrib.runs.events import finite, read_events
@@ -55,15 +55,15 @@ class Run:
             raise JobError(f"{self.folder} is not a run: it has no run.json") from None
         except (OSError, ValueError) as error:
             raise JobError(f"{self.layout.record_file} cannot be read: {error}") from None
-        if not isinstance(record, dict):
-            raise JobError(f"{self.layout.record_file} cannot be read: it is not a JSON object")
-        return record
+        if not _is_record(record):
+            raise JobError(f"{self.layout.record_file} cannot be read: it is not the record of a run")
+        return cast(dict[str, Any], record)
 
     @property
     def status(self) -> str:
         """`running`, `finished`, `failed` or `stopped`; a run whose launcher has died is failed."""
         record = self.record
-        return "failed" if _is_abandoned(record) else str(record.get("status"))
+        return "failed" if _is_abandoned(record) else str(record["status"])
 
     @property
     def error(self) -> dict[str, Any] | None:
@@ -125,14 +125,25 @@ def create_record(
     schedule: Mapping[str, Any] | None,
     provenance: Mapping[str, Any],
     input_signature: Any = None,
+    started: float | None = None,
 ) -> Run:
-    """Creates the folder of a run and its run.json: running, and owned by this process."""
+    """Creates the folder of a run and its run.json: running, and owned by this process.
+
+    Args:
+        folder: The run's folder; it may exist.
+        name: The job's name.
+        request: The plan's request, as plain data.
+        schedule: The plan's schedule, as plain data.
+        provenance: As `collect_provenance` gives it.
+        input_signature: The shapes and types of a batch, where they are known.
+        started: Unix seconds from which the run's duration counts; by default now.
+    """
     run = Run(folder)
     known = {
         "id": run.id,
         "name": name,
         "status": "running",
-        "started": time.time(),
+        "started": time.time() if started is None else started,
         "request": dict(request),
         "schedule": None if schedule is None else dict(schedule),
         "input_signature": input_signature,
@@ -175,13 +186,23 @@ def _started(run: Run) -> float:
         started = run.record.get("started")
     except JobError:
         return float("-inf")
-    return float(started) if isinstance(started, (int, float)) else 0.0
+    return 0.0 if started is None else float(started)
+
+
+def _is_record(record: object) -> bool:
+    """Whether what was read has the shape that this module writes."""
+    if not isinstance(record, dict) or not isinstance(record.get("status"), str):
+        return False
+    objects = (record.get(field) for field in ("request", "schedule", "provenance", "owner", "error"))
+    times = (record.get(field) for field in ("started", "ended", "first_step_seconds"))
+    return all(value is None or isinstance(value, dict) for value in objects) and all(
+        value is None or isinstance(value, int | float) for value in times
+    )
 
 
 def _is_abandoned(record: Mapping[str, Any]) -> bool:
     """Whether a run says that it is running but the process that ran it is gone."""
-    owner = record.get("owner")
-    return record.get("status") == "running" and isinstance(owner, dict) and is_dead(owner)
+    return record.get("status") == "running" and record.get("owner") is not None and is_dead(record["owner"])
 
 
 def _launcher_died(owner: Mapping[str, Any]) -> dict[str, Any]:

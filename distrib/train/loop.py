@@ -101,7 +101,8 @@ class Loop:
             started = time.perf_counter()
             self._train(batch)
             seconds = time.perf_counter() - started
-            if self._end_step(batch, seconds):
+            if self._end_step(batch, seconds) and self.completed_steps < self._schedule.total_steps:
+                self._write("stop", self.completed_steps)
                 return False
             if self.completed_steps == self._schedule.total_steps:
                 return True

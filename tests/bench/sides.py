@@ -36,7 +36,7 @@ class Timing:
 
 def ours(spec: str, *options: str, watch: Watch = lambda pid: nullcontext()) -> Timing:
     """Trains `spec` by `distrib run`."""
-    with tempfile.TemporaryDirectory() as runs:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runs:
         command = [sys.executable, "-m", "distrib", "run", spec, "--runs-dir", runs, "--run-id", "bench", *options]
         finished = run_side("distrib", command, timeout_seconds=TIMEOUT_SECONDS, watch=watch)
         events = [event for event in read_events(Path(runs, "bench", "metrics.jsonl")) if event["event"] == "train"]
@@ -64,13 +64,13 @@ def require(package: str) -> None:
 
 
 def _peer(name: str, arguments: list[str], watch: Watch = lambda pid: nullcontext()) -> Timing:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Ray's agents end a little later
         result_file = Path(folder, "result.json")
         finished = run_side(
             name,
             [sys.executable, *arguments],
             timeout_seconds=TIMEOUT_SECONDS,
-            environment={"BENCH_RESULT": str(result_file)},
+            environment={"BENCH_RESULT": str(result_file), "RAY_TMPDIR": folder},
             watch=watch,
         )
         if not result_file.exists():

@@ -19,9 +19,10 @@ def as_text(rows: Sequence[Row], rounds: int) -> str:
     """A table of medians, and below it what went wrong."""
     lines = [HEADER, *(cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    table = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    table = "\n".join(line.rstrip() for line in padded)
     problems = "".join(f"\n\n{row.what}: {row.verdict}: {row.problem}" for row in rows if row.problem)
-    return f"{table}\n\nMedians of {rounds} rounds that take turns; a ratio is ours / peer of one round.{problems}"
+    return f"{table}\n\nMedians over rounds ({rounds}) that take turns; a ratio is ours / peer of one round.{problems}"
 
 
 def cells(row: Row) -> tuple[str, ...]:

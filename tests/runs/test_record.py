@@ -85,7 +85,7 @@ def test_a_run_can_be_moved(run, tmp_path):
 def test_what_is_not_a_run_says_so(tmp_path):
     with pytest.raises(JobError, match=r"is not a run: it has no run\.json"):
         Run(tmp_path).status  # noqa: B018
-    for text in ("{", "[]"):
+    for text in ("{", "[]", "{}", '{"status": "running", "schedule": 3}', '{"status": "failed", "started": "x"}'):
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(JobError, match="cannot be read"):
             Run(tmp_path).record  # noqa: B018

@@ -1,0 +1,253 @@
+"""The Ray launcher: Ray Train places one worker per rank and keeps watch over them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distrib.errors import LaunchError
+from distrib.job.plan import Request
+from distrib.launch.failures import find_cause
+from distrib.launch.outcome import Outcome
+from distrib.launch.watch import Watch
+from distrib.runs.layout import RunLayout
+from distrib.train.host import Assignment, Place
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
+
+_POLL_SECONDS = 0.1
+_OBJECT_STORE_BYTES = 128 * 2**20
+_LOOPBACK_ADDRESS = "127.0.0.1"
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(_POLL_SECONDS),
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Ray's own settings for a quiet, quick Ray; whatever the user has set wins."""
+
+
+class OwnRay:
+    """A Ray of this process alone, on loopback, in a temporary folder, gone with it.
+
+    It starts in a thread, so that the job's modules can be imported meanwhile.
+
+    Args:
+        request: Says how many CPUs and GPUs the Ray offers: as many as the workers ask for.
+        world_size: The number of workers.
+    """
+
+    def __init__(self, request: Request, world_size: int) -> None:
+        self.folder = tempfile.mkdtemp(prefix="distrib-ray-")
+        self._error: BaseException | None = None
+        self._resources = {name: int(amount) * world_size for name, amount in request.resources_per_worker.items()}
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
+        if "RAY_AUTH_MODE" not in os.environ:
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        self._thread = threading.Thread(target=self._start, name="start-ray", daemon=True)
+        self._thread.start()
+
+    def _start(self) -> None:
+        import ray
+
+        try:
+            ray.init(
+                address="local",
+                num_cpus=self._resources["CPU"],
+                num_gpus=self._resources.get("GPU", 0),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=self.folder,
+                _node_ip_address=_LOOPBACK_ADDRESS,
+            )
+        except BaseException as error:
+            self._error = error
+
+    def wait(self) -> None:
+        """Returns once Ray is up.
+
+        Raises:
+            LaunchError: It could not be started.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise LaunchError(f"Ray could not be started on this machine: {self._error}") from self._error
+
+    def close(self) -> None:
+        """Ends every process of this Ray and removes its folder."""
+        import ray
+
+        self._thread.join()
+        ray.shutdown()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class RayHost:
+    """The launcher as a rank in a Ray Train worker sees it."""
+
+    place: Place
+    stop_file: Path
+
+    def open_store(self, timeout: timedelta) -> dist.Store:
+        """A store served by rank 0, whose address Ray Train carries to the others."""
+        import torch.distributed as dist
+        from ray.train.collective import broadcast_from_rank_zero
+
+        store, listener = None, None
+        if self.place.rank == 0:
+            listener = socket.create_server((_LOOPBACK_ADDRESS, 0), backlog=1024)
+            port = listener.getsockname()[1]
+            store = dist.TCPStore(
+                _LOOPBACK_ADDRESS,
+                port,
+                self.place.world_size,
+                is_master=True,
+                timeout=timeout,
+                wait_for_workers=False,
+                master_listen_fd=listener.detach(),
+            )
+            broadcast_from_rank_zero(port)
+            return store
+        port = broadcast_from_rank_zero(None)
+        return dist.TCPStore(_LOOPBACK_ADDRESS, port, self.place.world_size, is_master=False, timeout=timeout)
+
+    def stop_requested(self) -> bool:
+        """Whether the launcher has asked to stop."""
+        return self.stop_file.exists()
+
+
+class RankFailedError(RuntimeError):
+    """A rank has failed and has said why in its error file."""
+
+
+def train_as_ray_worker(config: dict[str, Any]) -> None:
+    """What Ray Train runs in each worker."""
+    from ray.train import get_context
+
+    assignment: Assignment = config["assignment"]
+    context = get_context()
+    place = Place(
+        context.get_world_rank(), context.get_world_size(), context.get_local_rank(), socket.gethostname()
+    )  # fmt: skip
+    layout = RunLayout(assignment.run_folder)
+    _redirect_output(layout.rank_log(place.rank))
+    os.chdir(assignment.working_directory)
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ.setdefault(name, "lo")
+
+    from distrib.train.worker import main
+
+    result = main(assignment, RayHost(place, layout.stop_file))
+    if result.status == "failed":
+        raise RankFailedError("see the rank's error file")
+
+
+def _redirect_output(path: Path) -> None:
+    """Sends what this process prints to the rank's log, past Ray's own capture, which repeats and cuts lines."""
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+
+
+class RayLauncher:
+    """Runs one attempt on Ray Train with a fixed number of workers.
+
+    Args:
+        assignment: What the ranks have in common.
+        world_size: How many.
+        watch: Told of events and output; asked whether to stop.
+        cluster: The Ray to run on.
+    """
+
+    def __init__(self, assignment: Assignment, world_size: int, watch: Watch, cluster: OwnRay) -> None:
+        self._assignment = assignment
+        self._world_size = world_size
+        self._watch = watch
+        self._cluster = cluster
+        self._error: BaseException | None = None
+
+    def run(self) -> Outcome:
+        """Runs the attempt to its end."""
+        layout = RunLayout(self._assignment.run_folder)
+        layout.rank_log(0).parent.mkdir(parents=True, exist_ok=True)
+        self._cluster.wait()
+        thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
+        thread.start()
+        is_killed = self._follow(thread, layout.stop_file)
+        self._watch.drain()
+        layout.stop_file.unlink(missing_ok=True)
+        if is_killed or (self._error is None and self._watch.has_seen("stop")):
+            return Outcome("stopped")
+        if self._error is None:
+            return Outcome("finished")
+        return Outcome("failed", self._find_cause(self._error))
+
+    def _follow(self, thread: threading.Thread, stop_file: Path) -> bool:
+        """Passes on what the ranks write until they end; returns whether they had to be ended."""
+        deadline: float | None = None
+        while thread.is_alive():
+            thread.join(0.05)
+            self._watch.poll()
+            if self._watch.stop_requested() and deadline is None:
+                stop_file.touch()
+                deadline = time.monotonic() + self._assignment.request.grace_seconds
+            if self._watch.kill_requested() or (deadline is not None and time.monotonic() > deadline):
+                self._watch.notice("ending at once")
+                return True
+        return False
+
+    def _fit(self) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        from distrib.launch.ray_backend import OwnProcessGroup
+
+        request = self._assignment.request
+        try:
+            trainer = TorchTrainer(
+                train_as_ray_worker,
+                train_loop_config={"assignment": self._assignment},
+                torch_config=OwnProcessGroup(backend=request.backend),
+                scaling_config=ScalingConfig(
+                    num_workers=self._world_size,
+                    use_gpu=request.device == "cuda",
+                    resources_per_worker=request.resources_per_worker,
+                ),
+                run_config=RunConfig(
+                    name=self._assignment.run_folder.name,
+                    storage_path=self._cluster.folder,
+                    failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+                ),
+            )
+            trainer.fit()
+        except BaseException as error:
+            self._error = error
+
+    def _find_cause(self, error: BaseException) -> Any:
+        return find_cause(self._assignment.run_folder, {}, self._world_size)

@@ -1,0 +1,152 @@
+"""What is seen of a run while it goes."""
+
+import io
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+from rich.console import Console
+
+from distrib.launch.observer import Observer
+from distrib.observe.live import LiveProgress
+from distrib.observe.plain import PlainProgress
+from distrib.observe.progress import make_progress
+
+EVAL = {"time": 100, "attempt": 0, "event": "eval", "step": 3, "epoch": 1, "samples": 21, "loss": 0.5, "accuracy": 0.75}
+WARNING = {"time": 100, "attempt": 0, "event": "warning", "step": 4, "epoch": 1, "samples": 29, "message": "no [loss]"}
+
+
+def test_plain_lines(run, plan, train):
+    stream = io.StringIO()
+    progress: Observer = PlainProgress(stream)
+    progress.started(run, plan)
+    progress.event({**WARNING, "step": 1})
+    for event in (train(1), train(2), EVAL, WARNING, train(11), train(12)):
+        progress.event(event)
+    progress.output(0, "hello")
+    progress.idle()
+    progress.notice("the run is stopping")
+    progress.finished(run)
+    assert stream.getvalue().splitlines() == [
+        "digits-1: 2 workers on cpu, 12 steps of 8 samples",
+        "epoch 1/4  step  1/12  warning: no [loss]",
+        "epoch 1/4  step  1/12  loss 1.000  80.00 samples/s",
+        "epoch 1/4  step  3/12  evaluation: accuracy 0.7500  loss 0.5000",
+        "epoch 2/4  step  4/12  warning: no [loss]",
+        "epoch 4/4  step 12/12  loss 0.08333  80.00 samples/s",
+        "[rank 0] hello",
+        "the run is stopping",
+    ]
+
+
+def test_plain_training_lines_keep_their_distance(run, plan, train):
+    stream = io.StringIO()
+    progress = PlainProgress(stream)
+    progress.started(run, plan)
+    for step in range(1, 12):
+        progress.event(train(step, time=100 + 0.9 * step))
+    steps = [line.split("step")[1].split("/")[0].strip() for line in stream.getvalue().splitlines()[1:]]
+    assert steps == ["1", "4", "7", "10"]
+
+
+def test_events_for_programs_have_no_line(run, plan):
+    stream = io.StringIO()
+    progress = PlainProgress(stream)
+    progress.event({"time": 1, "attempt": 0, "event": "start", "step": 0, "epoch": 0, "samples": 0, "signature": [1]})
+    assert stream.getvalue() == ""
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_training(run, plan):
+    with subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE, text=True) as reader:
+        reader.wait()
+        progress = PlainProgress(reader.stdin)
+        for _ in range(3):
+            progress.output(0, "is anyone there?")
+        with pytest.raises(BrokenPipeError):
+            reader.stdin.close()
+
+
+@pytest.fixture
+def terminal():
+    return Console(force_terminal=True, width=80, height=24, file=io.StringIO())
+
+
+def shown_on(console):
+    """All lines that were ever on the terminal, in order, the states of the moving line included."""
+    lines = re.split(r"\x1b\[2K|[\r\n]", console.file.getvalue())
+    plain = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in lines]
+    return [line for line in plain if line]
+
+
+def test_live_line_and_what_scrolls_above_it(run, plan, terminal, train):
+    now = [100.0]
+    progress: Observer = LiveProgress(terminal, now=lambda: now[0])
+    threads = threading.active_count()
+    with progress:
+        progress.started(run, plan)
+        now[0] += 1.0
+        progress.idle()
+        assert shown_on(terminal)[-1] == "starting … 1.0 s"
+        for event in (train(1), EVAL, WARNING):
+            now[0] += 1.0
+            progress.event(event)
+        progress.output(0, "hello \x1b[31mred\x1b[0m [bold]")
+        now[0] = 100.6
+        progress.event(train(6, loss=None))
+        now[0] += 1.0
+        progress.idle()
+        assert threading.active_count() == threads
+        progress.event(train(12))
+        progress.finished(run)
+    lines = shown_on(terminal)
+    assert max(map(len, lines)) <= 80
+    assert "epoch 1/4  step  3/12  evaluation: accuracy 0.7500  loss 0.5000" in lines
+    assert "epoch 2/4  step  4/12  warning: no [loss]" in lines
+    assert "[rank 0] hello red [bold]" in lines
+    assert any(line.startswith("epoch 2/4  step  6/12  ━") and "loss –" in line for line in lines)
+    assert "epoch 4/4  step 12/12  loss 0.08333  80.00 samples/s" in lines
+
+
+def test_live_time_left(run, plan, terminal, train):
+    now = [100.6]
+    progress = LiveProgress(terminal, now=lambda: now[0])
+    progress.started(run, plan)
+    progress.event(train(1))
+    assert progress.seconds_left() is None
+    progress.event(train(6))
+    assert progress.seconds_left() == pytest.approx(0.6)
+    now[0] += 0.4
+    assert progress.seconds_left() == pytest.approx(0.2)
+    now[0] += 5
+    assert progress.seconds_left() == 0
+    progress.event(train(3, attempt=1))
+    assert progress.seconds_left() is None
+    progress.finished(run)
+
+
+def test_live_says_where_an_early_end_was(run, plan, terminal, train):
+    progress = LiveProgress(terminal, now=lambda: 100.0)
+    progress.started(run, plan)
+    progress.event(train(4))
+    progress.finished(run)
+    assert shown_on(terminal)[-1] == "epoch 2/4  step  4/12  loss 0.2500  80.00 samples/s"
+    assert progress.finished_run is run
+
+
+def test_live_fits_a_narrow_terminal(run, plan, train):
+    console = Console(force_terminal=True, width=40, file=io.StringIO())
+    with LiveProgress(console, now=lambda: 100.0) as progress:
+        progress.started(run, plan)
+        progress.event(train(4))
+        progress.event(train(5))
+    assert all(len(line) <= 40 for line in shown_on(console) if "left" in line)
+
+
+def test_the_display_suits_the_stream(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(make_progress(False, io.StringIO()), PlainProgress)
+    assert isinstance(make_progress(True, io.StringIO()), LiveProgress)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(make_progress(True, io.StringIO()), PlainProgress)

@@ -1,0 +1,107 @@
+"""What is said when a run is over."""
+
+import json
+import math
+
+import pytest
+
+from distrib.observe.summary import samples_per_second, summarize, summary_lines
+from distrib.runs.record import update_record
+
+ERROR = {
+    "rank": 1,
+    "host": "node2",
+    "type": "ValueError",
+    "message": "no such label",
+    "traceback": 'Traceback (most recent call last):\n  File "a.py", line 3, in f\nValueError: no such label\n',
+    "kind": "user",
+}
+
+
+@pytest.fixture
+def finished(run, writer):
+    writer.write("train", step=1, epoch=0, samples=8, loss=1.0, samples_per_second=10.0)
+    writer.write("train", step=12, epoch=4, samples=84, loss=0.5, samples_per_second=152.0)
+    writer.write("eval", step=12, epoch=4, samples=84, loss=0.25, accuracy=0.978)
+    started = run.record["started"]
+    update_record(run.folder, status="finished", ended=started + 65, first_step_seconds=3.61)
+    run.weights.touch()
+    return run
+
+
+def test_a_finished_run(finished, monkeypatch):
+    monkeypatch.chdir(finished.folder.parent.parent)
+    assert summary_lines(finished) == [
+        "finished  accuracy 0.9780  loss 0.2500",
+        "  duration    1 min 5 s",
+        "  first step  3.6 s after the command",
+        "  speed       152 samples/s",
+        "  run         runs/digits-1",
+        "  weights     runs/digits-1/model.safetensors",
+        "  all runs    distrib list",
+    ]
+
+
+def test_a_failed_run_shows_the_culprit_its_traceback_and_its_log(run, writer):
+    writer.write("train", step=5, epoch=1, samples=37, loss=1.0, samples_per_second=10.0)
+    run.layout.rank_log(1).parent.mkdir()
+    run.layout.rank_log(1).touch()
+    update_record(run.folder, status="failed", ended=run.record["started"] + 2, error=ERROR)
+    assert "\n".join(summary_lines(run)).splitlines() == [
+        "failed  rank 1 on node2: ValueError: no such label",
+        "",
+        *ERROR["traceback"].splitlines(),
+        "",
+        "  steps       5 of 12 done",
+        "  duration    2.0 s",
+        f"  run         {run.folder}",
+        f"  log         {run.folder}/logs/rank-1.log",
+        f"  all runs    distrib list --runs-dir {run.folder.parent}",
+    ]
+
+
+def test_a_stopped_run_says_how_far_it_came(run, writer):
+    update_record(run.folder, status="stopped")
+    lines = summary_lines(run)
+    assert lines[0] == "stopped"
+    assert "  steps       0 of 12 done" in lines
+
+
+def test_an_error_without_a_rank_names_the_host(run):
+    error = {**ERROR, "rank": None, "traceback": None}
+    update_record(run.folder, status="failed", error=error)
+    assert summary_lines(run)[0] == "failed  on node2: ValueError: no such label"
+
+
+def test_the_summary_for_programs(finished):
+    summary = json.loads(json.dumps(summarize(finished, 0), allow_nan=False))
+    assert summary == {
+        "id": "digits-1",
+        "folder": str(finished.folder),
+        "status": "finished",
+        "exit_code": 0,
+        "metrics": {"loss": 0.25, "accuracy": 0.978},
+        "duration_seconds": 65.0,
+        "first_step_seconds": 3.61,
+        "samples_per_second": 152.0,
+        "error": None,
+    }
+
+
+def test_speed_is_all_samples_over_all_time_but_the_first_step(train):
+    assert samples_per_second([]) is None
+    assert samples_per_second([train(1)]) == 80.0
+    events = [
+        train(1, samples_per_second=1.0),
+        train(11, samples_per_second=40.0),
+        train(31, samples_per_second=80.0),
+    ]
+    seconds = 80 / 40 + 160 / 80
+    assert samples_per_second(events) == pytest.approx(240 / seconds)
+
+
+def test_speed_of_a_run_that_was_restarted(train):
+    events = [train(1), train(11), train(5, attempt=1), train(15, attempt=1, samples_per_second=40.0)]
+    speed = samples_per_second(events)
+    assert speed is not None
+    assert math.isclose(speed, 160 / (80 / 80 + 80 / 40))
