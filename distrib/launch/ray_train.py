@@ -10,13 +10,16 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from distrib.errors import LaunchError
-from distrib.job.plan import Request
+from distrib.job.reader import Job
+from distrib.job.spec import WorkerRange
 from distrib.launch.failures import find_cause
 from distrib.launch.outcome import Outcome
 from distrib.launch.watch import Watch
@@ -25,6 +28,8 @@ from distrib.train.host import Assignment, Place
 
 if TYPE_CHECKING:
     import torch.distributed as dist
+
+Result = TypeVar("Result")
 
 _POLL_SECONDS = 0.1
 _OBJECT_STORE_BYTES = 128 * 2**20
@@ -45,34 +50,46 @@ _SETTINGS = {
 
 
 class OwnRay:
-    """A Ray of this process alone, on loopback, in a temporary folder, gone with it.
-
-    It starts in a thread, so that the job's modules can be imported meanwhile.
+    """A Ray of this process alone, on loopback, in a temporary folder, gone with it; a context manager.
 
     Args:
-        request: Says how many CPUs and GPUs the Ray offers: as many as the workers ask for.
-        world_size: The number of workers.
+        job: Says how many CPUs the Ray offers: as many as the workers ask for. GPUs are those of the machine.
     """
 
-    def __init__(self, request: Request, world_size: int) -> None:
+    def __init__(self, job: Job) -> None:
+        resources = job.spec.resources
+        workers = resources.workers.max if isinstance(resources.workers, WorkerRange) else resources.workers
+        self._num_cpus = workers * resources.cpus_per_worker
+        self.folder = ""
+
+    def __enter__(self) -> Self:
         self.folder = tempfile.mkdtemp(prefix="distrib-ray-")
-        self._error: BaseException | None = None
-        self._resources = {name: int(amount) * world_size for name, amount in request.resources_per_worker.items()}
+        return self
+
+    def start_beside(self, work: Callable[[], Result]) -> Result:
+        """Starts Ray while a thread does `work`, such as importing the job's modules; returns its result.
+
+        Ray's processes are bound to the thread that starts them, so that must be this one, which stays.
+
+        Raises:
+            LaunchError: Ray could not be started.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+            future = pool.submit(work)
+            self._start()
+            return future.result()
+
+    def _start(self) -> None:
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
         if "RAY_AUTH_MODE" not in os.environ:
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-        self._thread = threading.Thread(target=self._start, name="start-ray", daemon=True)
-        self._thread.start()
-
-    def _start(self) -> None:
         import ray
 
         try:
             ray.init(
                 address="local",
-                num_cpus=self._resources["CPU"],
-                num_gpus=self._resources.get("GPU", 0),
+                num_cpus=self._num_cpus,
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 log_to_driver=False,
@@ -80,24 +97,12 @@ class OwnRay:
                 _temp_dir=self.folder,
                 _node_ip_address=_LOOPBACK_ADDRESS,
             )
-        except BaseException as error:
-            self._error = error
+        except Exception as error:
+            raise LaunchError(f"Ray could not be started on this machine: {error}") from error
 
-    def wait(self) -> None:
-        """Returns once Ray is up.
-
-        Raises:
-            LaunchError: It could not be started.
-        """
-        self._thread.join()
-        if self._error is not None:
-            raise LaunchError(f"Ray could not be started on this machine: {self._error}") from self._error
-
-    def close(self) -> None:
-        """Ends every process of this Ray and removes its folder."""
+    def __exit__(self, *exception: object) -> None:
         import ray
 
-        self._thread.join()
         ray.shutdown()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -196,7 +201,6 @@ class RayLauncher:
         """Runs the attempt to its end."""
         layout = RunLayout(self._assignment.run_folder)
         layout.rank_log(0).parent.mkdir(parents=True, exist_ok=True)
-        self._cluster.wait()
         thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
         thread.start()
         is_killed = self._follow(thread, layout.stop_file)

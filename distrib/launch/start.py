@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from distrib.errors import JobError, StoppedError, TrainingFailedError
 from distrib.job.plan import Plan, make_request, make_schedule, with_memory
@@ -24,11 +23,15 @@ from distrib.runs.record import Run, create_record, update_record
 from distrib.runs.storage import LocalStorage
 
 if TYPE_CHECKING:
+    from distrib.launch.local import LocalLauncher
     from distrib.launch.outcome import Outcome
+    from distrib.launch.ray_train import RayLauncher
     from distrib.launch.watch import Watch
     from distrib.train.blueprint import Blueprint, Datasets
+    from distrib.train.host import Assignment
 
 Launcher = Literal["local", "ray"]
+MakeLauncher: TypeAlias = "Callable[[Assignment, Watch], LocalLauncher | RayLauncher]"
 
 
 def run(
@@ -58,9 +61,23 @@ def run(
     """
     if workers is not None:
         job = job.override([f"resources.workers={workers}"])
-    with _prepared(job, launcher) as prepared:
-        folder = _new_folder(job, run_id)
-        return _Start(prepared, folder, record_samples, observer or SilentObserver()).run()
+    observer = observer or SilentObserver()
+    if launcher == "ray":
+        from distrib.launch.ray_train import OwnRay, RayLauncher
+
+        with OwnRay(job) as cluster:
+            prepared = cluster.start_beside(lambda: _prepare(job, launcher))
+            start = _Start(prepared, _new_folder(job, run_id), record_samples, observer)
+            return start.run(lambda assignment, watch: RayLauncher(assignment, prepared.world_size, watch, cluster))
+    with torch_ready_to_fork() as can_fork:
+        from distrib.launch.local import LocalLauncher
+
+        prepared = _prepare(job, launcher)
+        inherited = prepared.datasets if prepared.datasets_can_be_inherited else None
+        start = _Start(prepared, _new_folder(job, run_id), record_samples, observer)
+        return start.run(
+            lambda assignment, watch: LocalLauncher(assignment, prepared.world_size, watch, inherited, can_fork)
+        )
 
 
 def plan(job: Job, *, launcher: Launcher = "local") -> Plan:
@@ -69,7 +86,8 @@ def plan(job: Job, *, launcher: Launcher = "local") -> Plan:
     Raises:
         JobError: The job is wrong.
     """
-    with _prepared(job, launcher) as prepared:
+    with torch_ready_to_fork():
+        prepared = _prepare(job, launcher)
         from distrib.train.memory import estimate_memory
 
         memory = estimate_memory(prepared.blueprint, prepared.plan.schedule)
@@ -85,26 +103,30 @@ class _Prepared:
     blueprint: Blueprint
     datasets: Datasets
     datasets_can_be_inherited: bool
-    can_fork: bool
 
 
-@contextmanager
-def _prepared(job: Job, launcher: Launcher) -> Iterator[_Prepared]:
+    @property
+    def world_size(self) -> int:
+        """The number of ranks."""
+        return self.plan.schedule.world_size
+
+
+def _prepare(job: Job, launcher: Launcher) -> _Prepared:
+    """Imports what the job names, builds its datasets and plans; JobError if anything is wrong."""
+    import torch
+
+    from distrib.launch.datasets import build_datasets
+    from distrib.train import lazy_dynamo
+    from distrib.train.blueprint import Blueprint
+
     add_import_paths(job, Path.cwd())
-    with torch_ready_to_fork() as can_fork:
-        import torch
-
-        from distrib.launch.datasets import build_datasets
-        from distrib.train import lazy_dynamo
-        from distrib.train.blueprint import Blueprint
-
-        lazy_dynamo.install()
-        num_gpus = torch.cuda.device_count()
-        request = make_request(job.spec, launcher, choose_device(job, num_gpus))
-        blueprint = Blueprint.resolve(job)
-        datasets, can_be_inherited = build_datasets(blueprint)
-        schedule = make_schedule(job.spec, datasets.facts, fit_workers(request, num_gpus))
-        yield _Prepared(job, Plan(request, schedule), blueprint, datasets, can_be_inherited, can_fork)
+    lazy_dynamo.install()
+    num_gpus = torch.cuda.device_count()
+    request = make_request(job.spec, launcher, choose_device(job, num_gpus))
+    blueprint = Blueprint.resolve(job)
+    datasets, can_be_inherited = build_datasets(blueprint)
+    schedule = make_schedule(job.spec, datasets.facts, fit_workers(request, num_gpus))
+    return _Prepared(job, Plan(request, schedule), blueprint, datasets, can_be_inherited)
 
 
 def _new_folder(job: Job, run_id: str | None) -> Path:
@@ -129,7 +151,8 @@ class _Start:
         self._record_samples = record_samples
         self._observer = observer
 
-    def run(self) -> Run:
+    def run(self, make_launcher: MakeLauncher) -> Run:
+        """Records the run's beginning, has it trained and records its end."""
         from distrib.launch.watch import Watch
 
         job, plan = self._prepared.job, self._prepared.plan
@@ -145,7 +168,7 @@ class _Start:
         self._say_oversubscription()
         with Watch(run, self._observer) as watch:
             try:
-                outcome = self._launch(watch)
+                outcome = self._launch(watch, make_launcher)
             except BaseException as error:
                 update_record(self._folder, status="failed", error=_launch_error(error))
                 self._observer.finished(run)
@@ -155,7 +178,7 @@ class _Start:
         self._observer.finished(run)
         return self._conclude(run, outcome)
 
-    def _launch(self, watch: Watch) -> Outcome:
+    def _launch(self, watch: Watch, make_launcher: MakeLauncher) -> Outcome:
         from distrib.train.host import Assignment
 
         prepared = self._prepared
@@ -166,19 +189,7 @@ class _Start:
             working_directory=Path.cwd(),
             record_samples=self._record_samples,
         )
-        world_size = prepared.plan.schedule.world_size
-        if prepared.plan.request.launcher == "ray":
-            from distrib.launch.ray_train import OwnRay, RayLauncher
-
-            cluster = OwnRay(assignment.request, world_size)
-            try:
-                return RayLauncher(assignment, world_size, watch, cluster).run()
-            finally:
-                cluster.close()
-        from distrib.launch.local import LocalLauncher
-
-        inherited = prepared.datasets if prepared.datasets_can_be_inherited else None
-        return LocalLauncher(assignment, world_size, watch, inherited, prepared.can_fork).run()
+        return make_launcher(assignment, watch).run()
 
     def _say_oversubscription(self) -> None:
         plan = self._prepared.plan
