@@ -23,7 +23,7 @@ def build_datasets(blueprint: Blueprint) -> tuple[Datasets, bool]:
 
 def _open_files() -> set[tuple[str, str]]:
     """The open descriptors of this process and what they are open on."""
-    found = set()
+    found: set[tuple[str, str]] = set()
     try:
         names = os.listdir("/proc/self/fd")
     except OSError:

@@ -170,7 +170,8 @@ class LocalLauncher:
             os.close(reader)
 
     def _fork(self, host: LocalHost) -> int:
-        assert not torch.cuda.is_initialized(), "a process that has used CUDA cannot be forked"
+        cuda_is_used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        assert not cuda_is_used, "a process that has used CUDA cannot be forked"
         launcher = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()

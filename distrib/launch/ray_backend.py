@@ -9,7 +9,7 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig
 
 
-class _NoBackend(Backend):  # type: ignore[misc]
+class _NoBackend(Backend):
     """Sets up and tears down nothing."""
 
     share_cuda_visible_devices = False
@@ -22,7 +22,7 @@ class _NoBackend(Backend):  # type: ignore[misc]
 
 
 @dataclass
-class OwnProcessGroup(TorchConfig):  # type: ignore[misc]
+class OwnProcessGroup(TorchConfig):
     """Has Ray Train start plain workers."""
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -93,7 +94,7 @@ class OwnRay:
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 _temp_dir=self.folder,
                 _node_ip_address=_LOOPBACK_ADDRESS,
             )
@@ -246,7 +247,7 @@ class RayLauncher:
                 run_config=RunConfig(
                     name=self._assignment.run_folder.name,
                     storage_path=self._cluster.folder,
-                    failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+                    failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),  # type: ignore[call-arg]
                 ),
             )
             trainer.fit()

@@ -104,7 +104,6 @@ class _Prepared:
     datasets: Datasets
     datasets_can_be_inherited: bool
 
-
     @property
     def world_size(self) -> int:
         """The number of ranks."""

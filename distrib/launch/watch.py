@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -43,7 +44,7 @@ class Watch:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 before = signal.signal(number, self._count)
-                self._restore.append(lambda number=number, before=before: signal.signal(number, before))
+                self._restore.append(functools.partial(signal.signal, number, before))
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -92,10 +92,8 @@ class Blueprint:
             dataset = function(**target.args)
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
-            raise self.job.error(
-                field,
-                f"{target.target} could not be built: {type(error).__name__}: {error} ({where.filename}:{where.lineno})",
-            ) from error
+            reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+            raise self.job.error(field, f"{target.target} could not be built: {reason}") from error
         if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__getitems__"):
             raise self.job.error(
                 field, f"{target.target} gives a {type(dataset).__name__}, which has no __getitem__; "

@@ -59,14 +59,16 @@ def _start_loader_worker(_worker: int) -> None:
     die_with_parent()
 
 
-def iterate(fetcher: Fetcher, index_lists: Iterable[EpochIndices], loader_workers: int, pin_memory: bool) -> Iterator[Any]:
+def iterate(
+    fetcher: Fetcher, index_lists: Iterable[EpochIndices], loader_workers: int, pin_memory: bool
+) -> Iterator[Any]:
     """Host batches for `index_lists`, in order: fetched here, or ahead of need by `loader_workers` processes."""
     if loader_workers == 0:
         batches: Iterator[Any] = map(fetcher.__getitems__, index_lists)
         return (map_tensors(batch, torch.Tensor.pin_memory) for batch in batches) if pin_memory else batches
     loader: DataLoader[Any] = DataLoader(
         fetcher,  # type: ignore[arg-type]
-        batch_sampler=index_lists,  # type: ignore[arg-type]
+        batch_sampler=index_lists,
         num_workers=loader_workers,
         collate_fn=_as_is,
         pin_memory=pin_memory,
@@ -105,7 +107,7 @@ class StepLoader:
         self._schedule = schedule
         self._device = device
         self._next_step = first_step
-        self._side_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._side_stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         index_lists = SamplerOfRun(sampler, first_step, schedule.total_steps)
         self._host_batches = iterate(fetcher, index_lists, loader_workers, pin_memory=device.type == "cuda")
         self._ahead: StepBatch | None = None

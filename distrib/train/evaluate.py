@@ -111,7 +111,9 @@ class Evaluator:
 def _compute(metric: Any) -> Any:
     """A metric's value as plain numbers."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*`compute` method of metric .* was called before", module="torchmetrics")
+        warnings.filterwarnings(
+            "ignore", message=r".*`compute` method of metric .* was called before", module="torchmetrics"
+        )
         value = metric.compute()
     return _plain(value)
 

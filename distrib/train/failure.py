@@ -12,7 +12,6 @@ from typing import Literal
 
 import torch.distributed as dist
 
-import distrib
 from distrib.errors import DistribError
 from distrib.train.host import Place
 
@@ -99,7 +98,7 @@ def _kind(error: BaseException) -> Kind:
 
 def _user_traceback(error: BaseException) -> str:
     """The traceback without the frames of this package that led to the user's code, unless there is no other frame."""
-    package = os.path.dirname(os.path.abspath(distrib.__file__)) + os.sep
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(package):
         frames = frames.tb_next

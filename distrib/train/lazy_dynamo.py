@@ -39,7 +39,7 @@ class _Utils(types.SimpleNamespace):
 
 
 def install() -> None:
-    """Puts the stand-in in place, unless torch's compiler is loaded already or torch is one that this was not made for."""
+    """Puts the stand-in in place, unless the compiler is loaded already or this torch is not one it was made for."""
     import torch
 
     if _NAME in sys.modules or not torch.__version__.startswith(_TORCH_VERSION):
@@ -54,7 +54,7 @@ def install() -> None:
     module.__package__ = _NAME
     vars(module).update(disable=_disable, graph_break=_graph_break, utils=_Utils(get_optimize_ddp_mode=_ddp_mode))
     sys.modules[_NAME] = module
-    torch._dynamo = module  # type: ignore[assignment,attr-defined]
+    torch._dynamo = module
 
 
 def is_loaded() -> bool:
@@ -67,7 +67,7 @@ def _load(module: types.ModuleType) -> None:
     """Turns the stand-in into the real module, in place, so that whoever holds it holds the real one."""
     if type(module) is not _LazyDynamo:
         return
-    module.__class__ = types.ModuleType
+    module.__class__ = types.ModuleType  # type: ignore[assignment]
     for name in ("disable", "graph_break", "utils"):
         vars(module).pop(name, None)
     assert module.__spec__ is not None

@@ -28,7 +28,7 @@ class Window:
 
 @dataclass
 class Settled:
-    """What the ledger holds at an exchange: this rank's windows that have closed, and the first step that went wrong."""
+    """What the ledger holds at an exchange: this rank's closed windows, and the first step that went wrong."""
 
     windows: list[Window]
     non_finite_step: int | None

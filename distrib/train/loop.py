@@ -164,7 +164,9 @@ class Loop:
     def _warn(self, settled: Settled) -> None:
         skipped = self._precision.skipped_updates()
         if skipped:
-            self.warn(f"the gradient scaler skipped {skipped} update(s): gradients overflowed fp16; its scale was lowered")
+            self.warn(
+                f"the gradient scaler skipped {skipped} update(s): gradients overflowed fp16; its scale was lowered"
+            )
         if settled.weightless_steps:
             self.warn(f"{settled.weightless_steps} step(s) had a global weight of 0: their gradients are zero")
 

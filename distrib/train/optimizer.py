@@ -15,13 +15,15 @@ _CHOICES_OF_IMPLEMENTATION = ("fused", "foreach", "differentiable", "capturable"
 
 
 def build_optimizer(blueprint: Blueprint, schedule: Schedule, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over the unwrapped model; torch's fused implementation where there is one and no other was chosen."""
+    """The optimizer over the unwrapped model; fused where torch has that and the user chose nothing else."""
     target = with_steps(blueprint.job.spec.optimizer, schedule)
     factory = blueprint.optimizer
     if not is_optimizer_class(factory):
         optimizer = factory(model, **target.args)
         if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"optimizer: {target.target} gave a {type(optimizer).__name__}, not a torch.optim.Optimizer")
+            raise TypeError(
+                f"optimizer: {target.target} gave a {type(optimizer).__name__}, not a torch.optim.Optimizer"
+            )
         return optimizer
     arguments = dict(target.args)
     if _can_be_fused(factory, arguments, model):
@@ -59,5 +61,5 @@ class RateSchedule:
 
     def after_evaluation(self, results: dict[str, Any]) -> None:
         """Advances a schedule by evaluations with its metric."""
-        if self._every == "eval":
+        if self._every == "eval" and self._metric is not None:
             self._scheduler.step(results[self._metric])

@@ -93,7 +93,7 @@ class Stepper:
                     loss = self._weighted(outcome.loss, weight, scale)
                     if number == last and world_size > 1:
                         pending = dist.all_reduce(total, async_op=True)
-                self._precision.scaler.scale(loss).backward()
+                self._precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.is_weighted:
             if pending is not None:
                 pending.wait()

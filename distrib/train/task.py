@@ -80,7 +80,9 @@ class Task:
 
 
 def _form(batch: Any) -> str:
-    return f"a {type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
+    return (
+        f"a {type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else f"a {type(batch).__name__}"
+    )
 
 
 def _scalar(value: Any, source: str) -> torch.Tensor:

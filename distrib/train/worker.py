@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,7 +22,7 @@ from distrib.train.data import Fetcher, StepLoader
 from distrib.train.evaluate import Evaluator
 from distrib.train.failure import Failure
 from distrib.train.host import Assignment, Host
-from distrib.train.ledger import CAPACITY, Ledger
+from distrib.train.ledger import CAPACITY
 from distrib.train.loop import Loop
 from distrib.train.optimizer import RateSchedule, build_optimizer
 from distrib.train.parallel import broadcast_buffers, join_process_group, limit_waiting, use_threads, wrap
@@ -134,7 +133,9 @@ def _build(
         precision=precision,
         evaluator=evaluator,
         events=EventWriter(layout.metrics_file, assignment.attempt) if place.rank == 0 else None,
-        samples=SampleRecord(layout.samples_file(place.rank), assignment.attempt) if assignment.record_samples else None,
+        samples=SampleRecord(layout.samples_file(place.rank), assignment.attempt)
+        if assignment.record_samples
+        else None,
         device=device,
     )
     return loop, loader, stepper
