@@ -50,7 +50,7 @@ class TrainingFailedError(DistribError):
 
 
 class LaunchError(DistribError):
-    """Ranks cannot be brought to life: no such resources, a cluster that refuses, a run held elsewhere (exit code 3)."""
+    """Ranks cannot be brought to life: no such resources, a refusing cluster, a run held elsewhere (exit code 3)."""
 
     exit_code = 3
 

@@ -10,7 +10,7 @@ import torch
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed of 63 bits: the first 8 bytes, big-endian, of SHA-256 of the parts joined by `:`, shifted right by one bit."""
+    """63 bits: the first 8 bytes, big-endian, of SHA-256 of the parts joined by `:`, shifted right by one bit."""
     digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
