@@ -16,8 +16,13 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def reseed(seed: int) -> None:
-    """Seeds torch (every device), Python's `random` and, where it is loaded, NumPy's global generator."""
-    torch.manual_seed(seed)
+    """Seeds torch (CPU and CUDA), Python's `random` and, where it is loaded, NumPy's global generator.
+
+    `torch.manual_seed` would take 0.8 ms: it notes the call's stack for each kind of device that is not in use.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:

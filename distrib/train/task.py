@@ -12,6 +12,7 @@ from torch import nn
 
 from distrib.errors import DistribError
 from distrib.train.blueprint import Blueprint
+from distrib.train.randomness import reseed
 
 
 class TaskError(DistribError):
@@ -40,7 +41,7 @@ class Task:
 
     def __init__(self, blueprint: Blueprint, device: torch.device) -> None:
         spec = blueprint.job.spec
-        torch.manual_seed(spec.train.seed)
+        reseed(spec.train.seed)
         model = blueprint.model(**spec.model.args)
         if not isinstance(model, nn.Module):
             raise TaskError(f"model: {spec.model.target} gave a {type(model).__name__}, not a torch.nn.Module")
