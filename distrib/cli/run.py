@@ -56,6 +56,8 @@ def run(
     check_run_id(run_id)
     stream = sys.stderr if as_json else sys.stdout
 
+    import psutil
+
     from distrib.launch.start import run as train
     from distrib.observe.progress import make_progress
     from distrib.observe.summary import summarize
@@ -63,7 +65,14 @@ def run(
     exit_code = 0
     with make_progress(stream.isatty(), stream) as progress:
         try:
-            train(loaded, launcher=on, run_id=run_id, record_samples=record_samples, observer=progress)
+            train(
+                loaded,
+                launcher=on,
+                run_id=run_id,
+                record_samples=record_samples,
+                observer=progress,
+                started=psutil.Process().create_time(),
+            )
         except (TrainingFailedError, StoppedError) as error:
             if progress.finished_run is None:
                 raise

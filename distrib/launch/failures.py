@@ -11,33 +11,51 @@ from pathlib import Path
 from distrib.runs.layout import RunLayout
 from distrib.train.failure import Failure
 
+_LEFT = "RankExited"
+_ORDER = {"user": 0, _LEFT: 1, "hang": 2, "infrastructure": 2}
+"""What is a cause rather than a consequence comes first."""
+
+
+def log_errors(run_folder: Path, world_size: int) -> None:
+    """Ends the log of each rank that failed with its error; to be called once no rank writes any more."""
+    layout = RunLayout(run_folder)
+    for rank in range(world_size):
+        failure = Failure.read(layout.rank_error(rank))
+        if failure is not None:
+            with layout.rank_log(rank).open("a") as log:
+                log.write(f"{failure.traceback or f'{failure.type}: {failure.message}'}".rstrip() + "\n")
+
 
 def find_cause(run_folder: Path, deaths: Mapping[int, int], world_size: int) -> Failure:
     """The failure that explains an attempt's end.
 
-    A rank that a signal killed outranks all others; otherwise the earliest error that a rank wrote, the user's own
-    before the broken connections that follow from it.
+    A rank that a signal killed outranks all others; then comes the earliest error of the user's own, then a rank that
+    left without a word, and at last the broken connections that follow from any of these.
 
     Args:
         run_folder: The run's folder, where ranks write their errors.
-        deaths: Exit status by rank of those that ended by themselves, before the launcher killed the rest; negative is
-            a signal's number.
+        deaths: Exit status by rank of those that ended by themselves and badly, before the launcher killed the rest;
+            negative is a signal's number.
         world_size: The number of ranks.
     """
     layout = RunLayout(run_folder)
     killed = [rank for rank, status in deaths.items() if status < 0]
     if killed:
         return _killed(killed[0], deaths[killed[0]])
-    written = [failure for rank in range(world_size) if (failure := Failure.read(layout.rank_error(rank)))]
-    order = {"user": 0, "hang": 1, "infrastructure": 1}
-    if written:
-        return min(written, key=lambda failure: (order[failure.kind], failure.time))
-    rank, status = next(iter(deaths.items()), (None, 0))
+    written = {rank: failure for rank in range(world_size) if (failure := Failure.read(layout.rank_error(rank)))}
+    failures = [*written.values(), *(_left(rank, status) for rank, status in deaths.items() if rank not in written)]
+    if not failures:
+        return _left(None, None)
+    return min(failures, key=lambda failure: (_ORDER.get(failure.type, _ORDER[failure.kind]), failure.time))
+
+
+def _left(rank: int | None, status: int | None) -> Failure:
+    ended = "ended" if status is None else f"ended with exit status {status}"
     return Failure(
         rank=rank,
         host=socket.gethostname(),
-        type="RankExited",
-        message=f"the rank's process ended with exit status {status} and wrote no error; something called exit()",
+        type=_LEFT,
+        message=f"the rank's process {ended} and wrote no error; something called exit()",
         traceback=None,
         kind="user",
         time=time.time(),

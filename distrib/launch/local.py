@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from distrib.launch.failures import find_cause
+from distrib.launch.failures import find_cause, log_errors
 from distrib.launch.outcome import Outcome
 from distrib.launch.watch import Watch
 from distrib.runs.layout import RunLayout
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from distrib.train.blueprint import Datasets
 
 _POLL_SECONDS = 0.05
-_EXIT_STATUS = {"finished": 0, "stopped": 130, "failed": 1}
-_GOOD_STATUSES = (0, 130)
+_EXIT_STATUS = {"finished": 120, "stopped": 121, "failed": 1}
+"""What a rank's process ends with; unusual numbers for what is good, since the user's code may call `os._exit(0)`."""
+_GOOD_STATUSES = (_EXIT_STATUS["finished"], _EXIT_STATUS["stopped"])
 _LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
 
@@ -145,9 +146,11 @@ class LocalLauncher:
             self._kill()
             self._request_stop()
         self._watch.drain()
-        if any(status not in _GOOD_STATUSES for status in statuses.values()):
-            return Outcome("failed", find_cause(self._assignment.run_folder, statuses, self._world_size))
-        is_finished = list(statuses.values()) == [0] * self._world_size
+        log_errors(self._assignment.run_folder, self._world_size)
+        deaths = {rank: status for rank, status in statuses.items() if status not in _GOOD_STATUSES}
+        if deaths:
+            return Outcome("failed", find_cause(self._assignment.run_folder, deaths, self._world_size))
+        is_finished = list(statuses.values()) == [_EXIT_STATUS["finished"]] * self._world_size
         return Outcome("finished" if is_finished else "stopped")
 
     def _start(self) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from distrib.errors import LaunchError
 from distrib.job.reader import Job
 from distrib.job.spec import WorkerRange
-from distrib.launch.failures import find_cause
+from distrib.launch.failures import find_cause, log_errors
 from distrib.launch.outcome import Outcome
 from distrib.launch.watch import Watch
 from distrib.runs.layout import RunLayout
@@ -206,6 +206,7 @@ class RayLauncher:
         thread.start()
         is_killed = self._follow(thread, layout.stop_file)
         self._watch.drain()
+        log_errors(self._assignment.run_folder, self._world_size)
         layout.stop_file.unlink(missing_ok=True)
         if is_killed or (self._error is None and self._watch.has_seen("stop")):
             return Outcome("stopped")

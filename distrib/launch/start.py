@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,6 +43,7 @@ def run(
     run_id: str | None = None,
     record_samples: bool = False,
     observer: Observer | None = None,
+    started: float | None = None,
 ) -> Run:
     """Trains a job and returns its finished run.
 
@@ -52,6 +54,7 @@ def run(
         run_id: The run's id; by default the job's name, the time and four random characters.
         record_samples: Whether each rank records the ids of its samples.
         observer: Told of everything that happens.
+        started: Unix seconds from which the run's times count; by default now.
 
     Raises:
         JobError: The job is wrong; nothing was started and no folder left behind.
@@ -62,19 +65,20 @@ def run(
     if workers is not None:
         job = job.override([f"resources.workers={workers}"])
     observer = observer or SilentObserver()
+    started = time.time() if started is None else started
     if launcher == "ray":
         from distrib.launch.ray_train import OwnRay, RayLauncher
 
         with OwnRay(job) as cluster:
             prepared = cluster.start_beside(lambda: _prepare(job, launcher))
-            start = _Start(prepared, _new_folder(job, run_id), record_samples, observer)
+            start = _Start(prepared, _new_folder(job, run_id), record_samples, observer, started)
             return start.run(lambda assignment, watch: RayLauncher(assignment, prepared.world_size, watch, cluster))
     with torch_ready_to_fork() as can_fork:
         from distrib.launch.local import LocalLauncher
 
         prepared = _prepare(job, launcher)
         inherited = prepared.datasets if prepared.datasets_can_be_inherited else None
-        start = _Start(prepared, _new_folder(job, run_id), record_samples, observer)
+        start = _Start(prepared, _new_folder(job, run_id), record_samples, observer, started)
         return start.run(
             lambda assignment, watch: LocalLauncher(assignment, prepared.world_size, watch, inherited, can_fork)
         )
@@ -144,11 +148,12 @@ def _new_folder(job: Job, run_id: str | None) -> Path:
 class _Start:
     """One run from its new folder to its end."""
 
-    def __init__(self, prepared: _Prepared, folder: Path, record_samples: bool, observer: Observer) -> None:
+    def __init__(self, prepared: _Prepared, folder: Path, record_samples: bool, observer: Observer, started: float) -> None:
         self._prepared = prepared
         self._folder = folder
         self._record_samples = record_samples
         self._observer = observer
+        self._started = started
 
     def run(self, make_launcher: MakeLauncher) -> Run:
         """Records the run's beginning, has it trained and records its end."""
@@ -162,10 +167,11 @@ class _Start:
             request=values["request"],
             schedule=values["schedule"],
             provenance=collect_provenance(job.folder, sys.argv),
+            started=self._started,
         )
         self._observer.started(run, plan)
         self._say_oversubscription()
-        with Watch(run, self._observer) as watch:
+        with Watch(run, self._observer, self._started) as watch:
             try:
                 outcome = self._launch(watch, make_launcher)
             except BaseException as error:

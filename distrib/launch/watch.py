@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import functools
-import os
 import signal
 import threading
 from collections.abc import Callable
 from typing import Any, Self
-
-import psutil
 
 from distrib.launch.observer import Observer
 from distrib.runs.events import EventTail, LineTail
@@ -27,9 +24,10 @@ class Watch:
     Args:
         run: The run.
         observer: Told of everything.
+        started: Unix seconds from which the first step is timed.
     """
 
-    def __init__(self, run: Run, observer: Observer) -> None:
+    def __init__(self, run: Run, observer: Observer, started: float) -> None:
         self._run = run
         self._observer = observer
         self._events = EventTail(run.layout.metrics_file)
@@ -37,7 +35,7 @@ class Watch:
         self._num_signals = 0
         self._was_announced = False
         self._last_events: dict[str, dict[str, Any]] = {}
-        self._started = psutil.Process(os.getpid()).create_time()
+        self._started = started
         self._restore: list[Callable[[], object]] = []
 
     def __enter__(self) -> Self:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +42,7 @@ class RankResult:
 
 
 def main(assignment: Assignment, host: Host, datasets: Datasets | None = None) -> RankResult:
-    """Trains as one rank; an error is written for the launcher, printed and returned, never raised.
+    """Trains as one rank; an error is written for the launcher and returned, never raised.
 
     Args:
         assignment: What all ranks have in common.
@@ -56,7 +55,6 @@ def main(assignment: Assignment, host: Host, datasets: Datasets | None = None) -
     except BaseException as error:
         failure = Failure.of(error, host.place)
         failure.write(layout.rank_error(host.place.rank))
-        traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
         return RankResult("failed", failure)
