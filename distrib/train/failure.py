@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 import torch.distributed as dist
 
 from distrib.errors import DistribError
@@ -97,10 +98,14 @@ def _kind(error: BaseException) -> Kind:
 
 
 def _user_traceback(error: BaseException) -> str:
-    """The traceback without the frames of this package that led to the user's code, unless there is no other frame."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    """The traceback from the user's first frame on; whole where none is the user's.
+
+    The frames before it belong to this package and to torch: how the user's code came to be called.
+    """
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    theirs = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(package):
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith((ours, theirs)):
         frames = frames.tb_next
     shown = frames if frames is not None else error.__traceback__
     return "".join(traceback.format_exception(type(error), error, shown))
