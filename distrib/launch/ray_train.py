@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import secrets
@@ -77,8 +78,12 @@ class OwnRay:
         """
         with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
             future = pool.submit(work)
+            imported = pool.submit(importlib.import_module, "ray.train.torch")
             self._start()
-            return future.result()
+            _start_coordinator()
+            result = future.result()
+            imported.result()
+            return result
 
     def _start(self) -> None:
         for name, value in _SETTINGS.items():
@@ -106,6 +111,21 @@ class OwnRay:
 
         ray.shutdown()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _start_coordinator() -> None:
+    """Starts the actor that every Ray Train run needs first, in a worker process that Ray has ready.
+
+    Ray Train would have it started by its controller, one process after the other; the function is none of Ray's public
+    ones, so where it is missing, that is what happens.
+    """
+    try:
+        from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+            get_or_create_autoscaling_coordinator,
+        )
+    except ImportError:
+        return
+    get_or_create_autoscaling_coordinator()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
