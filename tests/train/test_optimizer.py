@@ -1,0 +1,116 @@
+"""The optimizer as the spec asks for it, and the learning rate as the events tell it."""
+
+import json
+
+import pytest
+import torch
+from exact_jobs import Mlp
+
+from distrib.job.plan import Facts, make_schedule
+from distrib.job.reader import Job
+from distrib.train.blueprint import Blueprint
+from distrib.train.optimizer import build_optimizer
+
+SPEC = {
+    "name": "job",
+    "model": "exact_jobs:Mlp",
+    "data": {"train": {"target": "exact_jobs:Points", "args": {"num_samples": 47}}, "batch_size": 9},
+    "loss": "torch.nn:CrossEntropyLoss",
+    "train": {"epochs": 2},
+}
+
+
+@pytest.fixture
+def build(tmp_path):
+    """`build(optimizer, model)`: the optimizer of a job that names it so."""
+
+    def build(optimizer, model):
+        path = tmp_path / "job.yaml"
+        path.write_text(json.dumps({**SPEC, "optimizer": optimizer}))
+        job = Job.load(path)
+        return build_optimizer(Blueprint.resolve(job), make_schedule(job.spec, Facts(47), 2), model)
+
+    return build
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Adam", "SGD", "Adagrad"])
+def test_an_optimizer_of_torch_is_fused_by_itself(build, name):
+    assert build({"target": f"torch.optim:{name}", "args": {"lr": 0.1}}, Mlp()).defaults["fused"] is True
+
+
+@pytest.mark.parametrize("choice", [{"fused": False}, {"foreach": True}, {"foreach": False}, {"differentiable": True}])
+def test_the_choice_of_the_user_is_kept(build, choice):
+    defaults = build({"target": "torch.optim:AdamW", "args": choice}, Mlp()).defaults
+    assert not defaults["fused"]
+    assert {name: defaults[name] for name in choice} == choice
+
+
+def test_what_cannot_be_fused_is_not(build):
+    assert "fused" not in build("torch.optim:RMSprop", Mlp()).defaults
+    assert not build("torch.optim:AdamW", Mlp().to("meta")).defaults["fused"]
+
+
+def test_an_optimizer_class_gets_the_parameters_with_their_names(build):
+    model = Mlp()
+    (group,) = build("torch.optim:SGD", model).param_groups
+    assert group["param_names"] == [name for name, _ in model.named_parameters()]
+
+
+def test_a_factory_gets_the_model_and_the_numbers_of_the_plan(build, tmp_path):
+    model = Mlp()
+    args = {"folder": str(tmp_path), "num_steps": "$steps", "lr": 0.5}
+    optimizer = build({"target": "exact_jobs:recording", "args": args}, model)
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in model.parameters()]
+    assert not optimizer.defaults["fused"]
+
+
+def test_a_factory_that_gives_no_optimizer_is_refused(build):
+    with pytest.raises(TypeError, match=r"optimizer: builtins:str gave a str, not a torch\.optim\.Optimizer"):
+        build("builtins:str", Mlp())
+
+
+def reference(scheduler, lr):
+    """A schedule by itself: its optimizer and itself."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=lr)
+    return optimizer, scheduler(optimizer)
+
+
+def rates(run):
+    events = run.events("train")
+    assert [event["step"] for event in events] == list(range(1, len(events) + 1))
+    return [event["lr"] for event in events]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.runs("clipped")
+def test_a_schedule_by_steps(run):
+    optimizer, schedule = reference(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=12), lr=0.1)
+    expected = []
+    for _ in range(12):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates(run) == pytest.approx(expected, rel=1e-12)
+    assert [step["lr"] for step in run.record()["steps"]] == rates(run)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.runs("bf16")
+def test_a_schedule_by_epochs(run):
+    expected = [0.05 * 0.1 ** (epoch // 2) for epoch in range(10) for _ in range(4)]
+    assert rates(run) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.runs("normalized")
+def test_a_schedule_by_an_evaluation_metric(run):
+    optimizer, schedule = reference(
+        lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, mode="max", factor=0.5, patience=0), lr=0.1
+    )
+    expected = []
+    for event in run.events("eval"):
+        expected += [optimizer.param_groups[0]["lr"]] * 6
+        schedule.step(event["accuracy"])
+    assert rates(run) == expected
+    assert expected[-1] < expected[0]
