@@ -49,12 +49,8 @@ _SETTINGS = {
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
 }
-"""Ray's own settings for a quiet, quick Ray; whatever the user has set wins.
-
-The last one has its agents give up soon where this process was killed: by default they outlive it by a minute.
-"""
+"""Ray's own settings for a quiet, quick Ray; whatever the user has set wins."""
 
 
 class OwnRay:
@@ -191,6 +187,8 @@ def train_as_ray_worker(config: dict[str, Any]) -> None:
     from distrib.train.worker import main
 
     result = main(assignment, RayHost(place, layout.stop_file))
+    sys.stdout.flush()  # Ray ends its workers without it
+    sys.stderr.flush()
     if result.status == "failed":
         raise RankFailedError("see the rank's error file")
 
