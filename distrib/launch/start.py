@@ -148,7 +148,9 @@ def _new_folder(job: Job, run_id: str | None) -> Path:
 class _Start:
     """One run from its new folder to its end."""
 
-    def __init__(self, prepared: _Prepared, folder: Path, record_samples: bool, observer: Observer, started: float) -> None:
+    def __init__(
+        self, prepared: _Prepared, folder: Path, record_samples: bool, observer: Observer, started: float
+    ) -> None:
         self._prepared = prepared
         self._folder = folder
         self._record_samples = record_samples

@@ -39,8 +39,8 @@ def join_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, plain: di
     """Gives `optimizer` the state that `split_optimizer` took, in its own types: loading alone would convert them."""
     state: dict[int, dict[str, Any]] = {index: dict(values) for index, values in plain["state"].items()}
     for name, tensor in tensors.items():
-        _, index, key = name.split("/", 2)
-        state.setdefault(int(index), {})[key] = tensor
+        _, number, key = name.split("/", 2)
+        state.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": plain["param_groups"]})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, values in state.items():
