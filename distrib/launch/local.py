@@ -69,6 +69,8 @@ class LocalHost:
 
 
 _TERMINATED = threading.Event()
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What a terminal or a scheduler sends to all processes of a run; a rank hears of it from the launcher."""
 
 
 def rank_main(assignment: Assignment, host: LocalHost, parent: int, datasets: Datasets | None = None) -> None:
@@ -76,7 +78,9 @@ def rank_main(assignment: Assignment, host: LocalHost, parent: int, datasets: Da
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: _TERMINATED.set())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         die_with_parent(parent)
         _redirect_output(assignment, host.place.rank)
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
@@ -158,6 +162,7 @@ class LocalLauncher:
         reader, self._stop_pipe = os.pipe()
         port = listener.getsockname()[1]
         start = self._fork if self._can_fork else self._spawn
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until a rank has its own handlers
         try:
             if self._can_fork:
                 gc.collect()
@@ -168,6 +173,7 @@ class LocalLauncher:
                 if hasattr(os, "pidfd_open"):
                     self._pidfds[rank] = os.pidfd_open(self._pids[rank])
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             gc.unfreeze()
             listener.close()
             os.close(reader)

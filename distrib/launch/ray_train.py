@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -26,6 +27,7 @@ from distrib.launch.failures import find_cause, log_errors
 from distrib.launch.outcome import Outcome
 from distrib.launch.watch import Watch
 from distrib.runs.layout import RunLayout
+from distrib.train.failure import Failure
 from distrib.train.host import Assignment, Place
 
 if TYPE_CHECKING:
@@ -47,8 +49,12 @@ _SETTINGS = {
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
 }
-"""Ray's own settings for a quiet, quick Ray; whatever the user has set wins."""
+"""Ray's own settings for a quiet, quick Ray; whatever the user has set wins.
+
+The last one has its agents give up soon where this process was killed: by default they outlive it by a minute.
+"""
 
 
 class OwnRay:
@@ -275,5 +281,28 @@ class RayLauncher:
         except BaseException as error:
             self._error = error
 
-    def _find_cause(self, error: BaseException) -> Any:
-        return find_cause(self._assignment.run_folder, {}, self._world_size)
+    def _find_cause(self, error: BaseException) -> Failure:
+        """A lost process; else what ranks have written; else what Ray itself says."""
+        from ray.train import WorkerGroupError
+
+        causes = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+        lost = {rank: cause for rank, cause in causes.items() if not isinstance(cause, RankFailedError)}
+        if lost:
+            return _failure_on_ray(*min(lost.items()))
+        written = find_cause(self._assignment.run_folder, {}, self._world_size)
+        return written if written.rank is not None else _failure_on_ray(None, error)
+
+
+def _failure_on_ray(rank: int | None, error: BaseException) -> Failure:
+    """What Ray says of a rank, or of the attempt as a whole, where no rank did."""
+    detail = re.search(r"Worker exit detail: (.*?)(?: Some common causes|$)", str(error), re.MULTILINE)
+    lost = "" if rank is None else "the rank's process was lost; Ray says: "
+    return Failure(
+        rank=rank,
+        host=socket.gethostname(),
+        type=type(error).__name__ if rank is None else "RankLost",
+        message=lost + (detail[1] if detail else str(error)),
+        traceback=None,
+        kind="infrastructure",
+        time=time.time(),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,10 @@ def _as_is(batch: Any) -> Any:
 
 
 def _start_loader_worker(_worker: int) -> None:
+    """Leaves signals to the rank: one sent to all processes asks for a stop in good order, which needs its samples."""
     die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def iterate(

@@ -30,12 +30,16 @@ class _LazyDynamo(types.ModuleType):
         return getattr(self, name)
 
 
-class _Utils(types.SimpleNamespace):
-    """The part of `torch._dynamo.utils` that DDP asks before anything is compiled."""
+class _Part:
+    """The functions of a module of `torch._dynamo` that are called before anything is compiled."""
+
+    def __init__(self, name: str, **functions: Callable[[], Any]) -> None:
+        self._name = name
+        vars(self).update(functions)
 
     def __getattr__(self, name: str) -> Any:
         _load(sys.modules[_NAME])
-        return getattr(importlib.import_module(f"{_NAME}.utils"), name)
+        return getattr(importlib.import_module(f"{_NAME}.{self._name}"), name)
 
 
 def install() -> None:
@@ -52,7 +56,7 @@ def install() -> None:
     module.__loader__ = spec.loader
     module.__file__ = spec.origin
     module.__package__ = _NAME
-    vars(module).update(disable=_disable, graph_break=_graph_break, utils=_Utils(get_optimize_ddp_mode=_ddp_mode))
+    vars(module).update(_answers())
     sys.modules[_NAME] = module
     torch._dynamo = module
 
@@ -68,7 +72,7 @@ def _load(module: types.ModuleType) -> None:
     if type(module) is not _LazyDynamo:
         return
     module.__class__ = types.ModuleType  # type: ignore[assignment]
-    for name in ("disable", "graph_break", "utils"):
+    for name in _answers():
         vars(module).pop(name, None)
     assert module.__spec__ is not None
     assert module.__spec__.loader is not None
@@ -96,8 +100,18 @@ def _disable(function: Callable[..., Any], recursive: bool = True, *, wrapping: 
     return call
 
 
-def _graph_break() -> None:
-    """Nothing to break where nothing is compiled."""
+def _answers() -> dict[str, Any]:
+    """What the stand-in says by itself: asked by optimizers, DDP and `init_process_group`, in this order."""
+    return {
+        "disable": _disable,
+        "graph_break": _nothing,
+        "utils": _Part("utils", get_optimize_ddp_mode=_ddp_mode),
+        "trace_rules": _Part("trace_rules", clear_lru_cache=_nothing),
+    }
+
+
+def _nothing() -> None:
+    """No graph to break and no cache to clear where nothing is compiled."""
 
 
 def _ddp_mode() -> str:

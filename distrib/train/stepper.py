@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class Stepper:
         with self._precision.autocast():
             outcome = self._task.run(self._model, batch.batches[0])
         (outcome.loss * 0.0).backward()  # type: ignore[no-untyped-call]
-        self._optimizer.zero_grad()
+        self._task.model.zero_grad()
         with torch.no_grad():
             for buffer, before in zip(self._task.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
@@ -83,6 +84,7 @@ class Stepper:
             with nullcontext() if number == last else without_sync(self._model):
                 with self._precision.autocast():
                     outcome = self._task.run(self._model, data)
+                weight = None
                 if not self.is_weighted:
                     ledger.add(outcome.loss.detach(), part.num_samples)
                     loss = outcome.loss * (part.num_samples * scale)
@@ -90,10 +92,11 @@ class Stepper:
                     weight = self._weight(outcome, counts=part.num_samples > 0)
                     ledger.add(outcome.loss.detach(), weight)
                     total += weight
-                    loss = self._weighted(outcome.loss, weight, scale)
+                    loss = outcome.loss * (weight * scale).to(outcome.loss.dtype)
                     if number == last and world_size > 1:
                         pending = dist.all_reduce(total, async_op=True)
-                self._precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                with self._without_gradients_of_nothing(weight):
+                    self._precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.is_weighted:
             if pending is not None:
                 pending.wait()
@@ -101,14 +104,14 @@ class Stepper:
             self._divide_by(total)
 
     def update(self) -> None:
-        """Unscales and clips the gradients, steps the optimizer and clears the gradients."""
+        """Unscales and clips the gradients, steps the optimizer and clears all gradients, its own or not."""
         scaler = self._precision.scaler
         if self._clip_norm is not None:
             scaler.unscale_(self._optimizer)
             torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         scaler.step(self._optimizer)
         scaler.update()
-        self._optimizer.zero_grad()
+        self._task.model.zero_grad()
 
     def _weight(self, outcome: Outcome, counts: bool) -> torch.Tensor:
         """The micro-batch's weight as a float64 scalar on the device."""
@@ -119,11 +122,17 @@ class Stepper:
             raise WeightError(f"step: gave the weight {float(weight)}; a weight is a count, finite and not below 0")
         return weight if counts else torch.zeros_like(weight)
 
-    def _weighted(self, loss: torch.Tensor, weight: torch.Tensor, scale: float) -> torch.Tensor:
-        """What backward runs on; the mean over nothing, which is often NaN, gives gradients of zero on CPU."""
-        if self._device.type == "cpu" and float(weight) == 0 and not torch.isfinite(loss):
-            return torch.stack([parameter.sum() * 0 for parameter in self._parameters]).sum()
-        return loss * (weight * scale).to(loss.dtype)
+    @contextmanager
+    def _without_gradients_of_nothing(self, weight: torch.Tensor | None) -> Iterator[None]:
+        """Around a backward pass: where `weight` is 0, gradients are too, on CPU even those of 0/0, which are NaN."""
+        is_weightless = weight is not None and self._device.type == "cpu" and float(weight) == 0
+        silenced = self._parameters if is_weightless else []
+        hooks = [parameter.register_hook(torch.zeros_like) for parameter in silenced]  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _divide_by(self, total: torch.Tensor) -> None:
         """Turns gradients of the sum into those of the mean; where nothing has weight, they are zero already."""
