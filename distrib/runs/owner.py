@@ -19,7 +19,7 @@ def this_process() -> dict[str, Any]:
 def is_of_this_machine(owner: Mapping[str, Any]) -> bool:
     """Whether the process runs, or ran, where it can be seen from here."""
     machine = _machine()
-    return owner.get("host") == machine["host"] and owner.get("pid_namespace") == machine["pid_namespace"]
+    return all(owner.get(key) == machine[key] for key in ("host", "pid_namespace"))
 
 
 def is_dead(owner: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from distrib.job.target import add_import_paths
 from distrib.runs.checkpoints import list_checkpoints
 from distrib.runs.events import EventWriter
 from distrib.runs.layout import RunLayout
+from distrib.runs.lease import is_held
 from distrib.train import lazy_dynamo
 from distrib.train.batches import describe
 from distrib.train.blueprint import Blueprint, Datasets
@@ -137,10 +139,11 @@ def _saving(
     spec = assignment.job.spec.checkpoint
     timeout = timedelta(seconds=assignment.request.hang_timeout_seconds)
     checkpointer = None
+    may_commit = functools.partial(is_held, assignment.run_folder, assignment.lease)
     if schedule.is_ever_saved:
         group = dist.new_group(backend="gloo", timeout=timeout)
         checkpointer = Checkpointer(
-            layout.checkpoints, assignment.attempt, task.model, optimizer, group, spec.keep
+            layout.checkpoints, assignment.attempt, task.model, optimizer, group, spec.keep, may_commit
         )  # fmt: skip
     best = None
     if spec.best is not None:
