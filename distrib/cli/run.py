@@ -46,6 +46,10 @@ def run(
     runs_dir: RunsDirOption = None,
     run_id: RunIdOption = None,
     on: OnOption = "local",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin beside a run that exists, as ID-2.")] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Go on with a finished run, to more epochs or steps.")
+    ] = False,
     record_samples: Annotated[
         bool, typer.Option("--record-samples", help="Keep the ids of the samples of each step.")
     ] = False,
@@ -69,6 +73,8 @@ def run(
                 loaded,
                 launcher=on,
                 run_id=run_id,
+                fresh=fresh,
+                extend=extend,
                 record_samples=record_samples,
                 observer=progress,
                 started=psutil.Process().create_time(),

@@ -60,6 +60,8 @@ class Schedule:
     eval_batch_size: int
     eval_interval_steps: int
     log_interval_steps: int
+    save_interval_steps: int
+    save_interval_seconds: int
     notes: tuple[str, ...]
 
     def batch_size_at(self, step: int) -> int:
@@ -84,6 +86,17 @@ class Schedule:
         if self.eval_interval_steps == 0:
             return False
         return completed_steps % self.eval_interval_steps == 0 or completed_steps == self.total_steps
+
+    @property
+    def is_ever_saved(self) -> bool:
+        """Whether checkpoints are taken at all."""
+        return self.save_interval_steps > 0 or self.save_interval_seconds > 0
+
+    def is_saved(self, completed_steps: int) -> bool:
+        """Whether a checkpoint is due by steps: at every interval and, unless never, at the last step."""
+        if completed_steps == self.total_steps:
+            return self.is_ever_saved
+        return self.save_interval_steps > 0 and completed_steps % self.save_interval_steps == 0
 
     def is_end_of_epoch(self, completed_steps: int) -> bool:
         """Whether `completed_steps` ends an epoch."""
@@ -142,6 +155,7 @@ def make_schedule(spec: JobSpec, facts: Facts, world_size: int) -> Schedule:
     last_batch = samples - (steps_per_epoch - 1) * batch
     total_steps = spec.train.steps or (spec.train.epochs or 0) * steps_per_epoch
     rank_batches = split_evenly(full_batch, world_size)
+    save_interval = Interval.parse(spec.checkpoint.every)
     eval_interval = Interval.parse(spec.train.eval_every).in_steps(steps_per_epoch) if facts.eval_samples else 0
     return Schedule(
         world_size=world_size,
@@ -157,6 +171,8 @@ def make_schedule(spec: JobSpec, facts: Facts, world_size: int) -> Schedule:
         eval_batch_size=spec.data.eval_batch_size or -(-full_batch // world_size),
         eval_interval_steps=eval_interval,
         log_interval_steps=spec.train.log_every,
+        save_interval_steps=save_interval.in_steps(steps_per_epoch),
+        save_interval_seconds=save_interval.count if save_interval.unit == "second" else 0,
         notes=tuple(_notes(spec, facts, world_size)),
     )
 

@@ -32,11 +32,13 @@ COUNT_TAG, RANGE_TAG = "<count>", "<range>"
 TARGET_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 RUN_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 STEP_INTERVAL_PATTERN = r"^([1-9][0-9]* (step|epoch)s?|never)$"
+SAVE_INTERVAL_PATTERN = r"^([1-9][0-9]* (step|epoch|second)s?|never)$"
 METRIC_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 PATTERNS_IN_WORDS = {
     TARGET_PATTERN: "module:attribute, as in torch.nn:CrossEntropyLoss",
     RUN_NAME_PATTERN: "at most 100 letters, digits, dots, dashes and underscores, starting with a letter or a digit",
     STEP_INTERVAL_PATTERN: "an interval such as '100 steps', '1 epoch' or 'never'",
+    SAVE_INTERVAL_PATTERN: "an interval such as '100 steps', '1 epoch', '60 seconds' or 'never'",
     METRIC_PATTERN: "letters, digits and underscores, not starting with a digit",
 }
 
@@ -46,7 +48,7 @@ class Interval:
     """How often something happens: every `count` steps or epochs, or never (count 0)."""
 
     count: int
-    unit: Literal["step", "epoch"]
+    unit: Literal["step", "epoch", "second"]
 
     @classmethod
     def parse(cls, text: str) -> Interval:
@@ -54,10 +56,13 @@ class Interval:
         if text == "never":
             return cls(0, "step")
         count, unit = text.split()
-        return cls(int(count), "step" if unit.startswith("step") else "epoch")
+        units: dict[str, Literal["step", "epoch", "second"]] = {"step": "step", "epoch": "epoch", "second": "second"}
+        return cls(int(count), units[unit.removesuffix("s")])
 
     def in_steps(self, steps_per_epoch: int) -> int:
-        """The interval as a number of optimizer steps; 0 for never."""
+        """The interval as a number of optimizer steps; 0 for never and for seconds."""
+        if self.unit == "second":
+            return 0
         return self.count * (steps_per_epoch if self.unit == "epoch" else 1)
 
 
@@ -205,8 +210,31 @@ class Resources(Section):
     """CPUs, and so torch threads, of each rank under every launcher."""
 
 
+class Best(Section):
+    """Which weights to keep as the best."""
+
+    metric: str
+    """The name of a metric, or `loss`: its value in evaluations decides."""
+    mode: Literal["min", "max"] = "max"
+    """Whether the greatest or the least value is the best."""
+
+
+class Checkpoint(Section):
+    """When to save, and what to keep."""
+
+    every: Annotated[str, StringConstraints(pattern=SAVE_INTERVAL_PATTERN)] = "1 epoch"
+    """`N steps`, `N epochs`, `N seconds` or `never`. Unless never, the end of training is saved too."""
+    keep: Annotated[int, Field(ge=1)] = 2
+    """The newest checkpoints that are kept."""
+    best: Best | None = None
+    """Which weights to keep as best.safetensors."""
+
+
 class Failures(Section):
     """What to do when something goes wrong or the run is asked to stop."""
+
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """How often a run whose process or connection was lost begins again from its newest checkpoint."""
 
     hang_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300
     """Seconds after which a rank that waits in vain for the others gives up."""
@@ -261,6 +289,8 @@ class JobSpec(Section):
     """Settings of DistributedDataParallel."""
     resources: Resources = Resources()
     """What the job runs on."""
+    checkpoint: Checkpoint = Checkpoint()
+    """When to save, and what to keep."""
     failures: Failures = Failures()
     """What to do when something goes wrong or the run is asked to stop."""
     storage: str = "runs"

@@ -151,6 +151,7 @@ class LocalLauncher:
             self._request_stop()
         self._watch.drain()
         log_errors(self._assignment.run_folder, self._world_size)
+        self._watch.skip_output()
         deaths = {rank: status for rank, status in statuses.items() if status not in _GOOD_STATUSES}
         if deaths:
             return Outcome("failed", find_cause(self._assignment.run_folder, deaths, self._world_size))

@@ -231,6 +231,7 @@ class RayLauncher:
         is_killed = self._follow(thread, layout.stop_file)
         self._watch.drain()
         log_errors(self._assignment.run_folder, self._world_size)
+        self._watch.skip_output()
         layout.stop_file.unlink(missing_ok=True)
         if is_killed or (self._error is None and self._watch.has_seen("stop")):
             return Outcome("stopped")

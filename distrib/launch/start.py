@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
-from distrib.errors import JobError, StoppedError, TrainingFailedError
 from distrib.job.plan import Plan, make_request, make_schedule, with_memory
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
-from distrib.launch.devices import choose_device, fit_workers, usable_cpus
+from distrib.launch.devices import choose_device, fit_workers
 from distrib.launch.observer import Observer, SilentObserver
 from distrib.launch.torch_setup import torch_ready_to_fork
-from distrib.runs.layout import RunLayout, new_run_id
-from distrib.runs.provenance import collect_provenance
-from distrib.runs.record import Run, create_record, update_record
-from distrib.runs.storage import LocalStorage
+from distrib.runs.record import Run
 
 if TYPE_CHECKING:
-    from distrib.launch.local import LocalLauncher
-    from distrib.launch.outcome import Outcome
-    from distrib.launch.ray_train import RayLauncher
-    from distrib.launch.watch import Watch
+    from distrib.launch.attempts import MakeLauncher
     from distrib.train.blueprint import Blueprint, Datasets
-    from distrib.train.host import Assignment
 
 Launcher = Literal["local", "ray"]
-MakeLauncher: TypeAlias = "Callable[[Assignment, Watch], LocalLauncher | RayLauncher]"
 
 
 def run(
@@ -41,6 +28,8 @@ def run(
     workers: int | None = None,
     launcher: Launcher = "local",
     run_id: str | None = None,
+    fresh: bool = False,
+    extend: bool = False,
     record_samples: bool = False,
     observer: Observer | None = None,
     started: float | None = None,
@@ -51,7 +40,10 @@ def run(
         job: What to train.
         workers: The number of ranks, instead of the spec's.
         launcher: `local` for processes on this machine, `ray` for a Ray of its own on this machine.
-        run_id: The run's id; by default the job's name, the time and four random characters.
+        run_id: The run's id; by default the job's name, the time and four random characters. A run that exists and is
+            not finished goes on from its newest checkpoint.
+        fresh: Begin a new run beside one that exists, as ID-2.
+        extend: Go on with a finished run, up to the epochs or steps that the job asks for now.
         record_samples: Whether each rank records the ids of its samples.
         observer: Told of everything that happens.
         started: Unix seconds from which the run's times count; by default now.
@@ -66,22 +58,63 @@ def run(
         job = job.override([f"resources.workers={workers}"])
     observer = observer or SilentObserver()
     started = time.time() if started is None else started
+    order = _Order(job, run_id, fresh, extend, record_samples, observer, started)
     if launcher == "ray":
         from distrib.launch.ray_train import OwnRay, RayLauncher
 
         with OwnRay(job) as cluster:
             prepared = cluster.start_beside(lambda: _prepare(job, launcher))
-            start = _Start(prepared, _new_folder(job, run_id), record_samples, observer, started)
-            return start.run(lambda assignment, watch: RayLauncher(assignment, prepared.world_size, watch, cluster))
+            return order.carry_out(
+                prepared.plan,
+                lambda assignment, watch: RayLauncher(assignment, prepared.world_size, watch, cluster),
+            )
     with torch_ready_to_fork() as can_fork:
         from distrib.launch.local import LocalLauncher
 
         prepared = _prepare(job, launcher)
         inherited = prepared.datasets if prepared.datasets_can_be_inherited else None
-        start = _Start(prepared, _new_folder(job, run_id), record_samples, observer, started)
-        return start.run(
-            lambda assignment, watch: LocalLauncher(assignment, prepared.world_size, watch, inherited, can_fork)
+        return order.carry_out(
+            prepared.plan,
+            lambda assignment, watch: LocalLauncher(assignment, prepared.world_size, watch, inherited, can_fork),
         )
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What the caller of `run` has asked for."""
+
+    job: Job
+    run_id: str | None
+    is_fresh: bool
+    is_extended: bool
+    record_samples: bool
+    observer: Observer
+    started: float
+
+    def carry_out(self, plan: Plan, make_launcher: MakeLauncher) -> Run:
+        """Claims the run's folder, trains and gives the folder up."""
+        from distrib.launch.attempts import Attempts
+        from distrib.launch.claim import claim_run
+        from distrib.train.host import Assignment
+
+        claim = claim_run(self.job, self.run_id, is_fresh=self.is_fresh, is_extended=self.is_extended)
+        if claim.lease is None:
+            done = f"{claim.run.id} has finished already; --extend goes on with it, --fresh starts a new run beside it"
+            self.observer.notice(done)
+            self.observer.finished(claim.run)
+            return claim.run
+        assignment = Assignment(
+            job=self.job,
+            request=plan.request,
+            run_folder=claim.run.folder,
+            working_directory=Path.cwd(),
+            lease=claim.lease.token,
+            record_samples=self.record_samples,
+        )
+        try:
+            return Attempts(self.job, plan, claim, assignment, self.observer, self.started).run(make_launcher)
+        finally:
+            claim.lease.release()
 
 
 def plan(job: Job, *, launcher: Launcher = "local") -> Plan:
@@ -130,97 +163,3 @@ def _prepare(job: Job, launcher: Launcher) -> _Prepared:
     datasets, can_be_inherited = build_datasets(blueprint)
     schedule = make_schedule(job.spec, datasets.facts, fit_workers(request, num_gpus))
     return _Prepared(job, Plan(request, schedule), blueprint, datasets, can_be_inherited)
-
-
-def _new_folder(job: Job, run_id: str | None) -> Path:
-    """Creates the folder of a new run and its job.yaml."""
-    root = Path(job.spec.storage).expanduser().absolute()
-    LocalStorage(root).check_writable()
-    folder = root / (run_id or new_run_id(job.name, datetime.now()))
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise JobError(f"--run-id: {folder} exists already; choose another id") from None
-    RunLayout(folder).job_file.write_text(job.text)
-    return folder
-
-
-class _Start:
-    """One run from its new folder to its end."""
-
-    def __init__(
-        self, prepared: _Prepared, folder: Path, record_samples: bool, observer: Observer, started: float
-    ) -> None:
-        self._prepared = prepared
-        self._folder = folder
-        self._record_samples = record_samples
-        self._observer = observer
-        self._started = started
-
-    def run(self, make_launcher: MakeLauncher) -> Run:
-        """Records the run's beginning, has it trained and records its end."""
-        from distrib.launch.watch import Watch
-
-        job, plan = self._prepared.job, self._prepared.plan
-        values = plan.as_dict()
-        run = create_record(
-            self._folder,
-            name=job.name,
-            request=values["request"],
-            schedule=values["schedule"],
-            provenance=collect_provenance(job.folder, sys.argv),
-            started=self._started,
-        )
-        self._observer.started(run, plan)
-        self._say_oversubscription()
-        with Watch(run, self._observer, self._started) as watch:
-            try:
-                outcome = self._launch(watch, make_launcher)
-            except BaseException as error:
-                update_record(self._folder, status="failed", error=_launch_error(error))
-                self._observer.finished(run)
-                raise
-            failure = outcome.failure.as_dict() if outcome.failure else None
-            update_record(self._folder, status=outcome.status, error=failure, result=watch.result)
-        self._observer.finished(run)
-        return self._conclude(run, outcome)
-
-    def _launch(self, watch: Watch, make_launcher: MakeLauncher) -> Outcome:
-        from distrib.train.host import Assignment
-
-        prepared = self._prepared
-        assignment = Assignment(
-            job=prepared.job,
-            request=prepared.plan.request,
-            run_folder=self._folder,
-            working_directory=Path.cwd(),
-            record_samples=self._record_samples,
-        )
-        return make_launcher(assignment, watch).run()
-
-    def _say_oversubscription(self) -> None:
-        plan = self._prepared.plan
-        wanted, there = plan.schedule.world_size * plan.request.cpus_per_worker, usable_cpus()
-        if plan.request.device == "cpu" and wanted > there:
-            self._observer.notice(f"{wanted} threads on {there} CPUs: the ranks will wait for each other")
-
-    def _conclude(self, run: Run, outcome: Outcome) -> Run:
-        if outcome.status == "stopped":
-            raise StoppedError(f"run {run.id} was stopped")
-        if outcome.failure is not None:
-            failure = outcome.failure
-            rank = "a rank" if failure.rank is None else f"rank {failure.rank}"
-            raise TrainingFailedError(f"{rank} on {failure.host} failed: {failure.type}: {failure.message}")
-        return run
-
-
-def _launch_error(error: BaseException) -> dict[str, object]:
-    """The record of an error of the launcher itself."""
-    return {
-        "rank": None,
-        "host": os.uname().nodename,
-        "type": type(error).__name__,
-        "message": str(error),
-        "traceback": None,
-        "kind": "infrastructure",
-    }

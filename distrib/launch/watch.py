@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from distrib.launch.observer import Observer
 from distrib.runs.events import EventTail, LineTail
+from distrib.runs.lease import Lease
 from distrib.runs.record import Run, update_record
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -25,9 +26,10 @@ class Watch:
         run: The run.
         observer: Told of everything.
         started: Unix seconds from which the first step is timed.
+        lease: The hold on the run.
     """
 
-    def __init__(self, run: Run, observer: Observer, started: float) -> None:
+    def __init__(self, run: Run, observer: Observer, started: float, lease: Lease) -> None:
         self._run = run
         self._observer = observer
         self._events = EventTail(run.layout.metrics_file)
@@ -36,6 +38,9 @@ class Watch:
         self._was_announced = False
         self._last_events: dict[str, dict[str, Any]] = {}
         self._started = started
+        self._lease = lease
+        self._events.poll()  # what earlier attempts wrote is no news
+        self._lines.poll()
         self._restore: list[Callable[[], object]] = []
 
     def __enter__(self) -> Self:
@@ -68,7 +73,8 @@ class Watch:
         self._observer.notice(message)
 
     def poll(self) -> None:
-        """Passes on what is new."""
+        """Passes on what is new, and renews the hold on the run."""
+        self._lease.renew()
         events = self._events.poll()
         for event in events:
             self._take(event)
@@ -83,6 +89,10 @@ class Watch:
         rest = self._lines.rest()
         if rest:
             self._observer.output(0, rest)
+
+    def skip_output(self) -> None:
+        """Leaves out what rank 0's log holds that has not been passed on."""
+        self._lines.poll()
 
     def has_seen(self, kind: str) -> bool:
         """Whether an event of this kind has been written."""

@@ -41,6 +41,16 @@ class RunLayout:
         """The final weights."""
         return self.folder / "model.safetensors"
 
+    @property
+    def best_file(self) -> Path:
+        """The weights of the best evaluation, where `checkpoint.best` asks for them."""
+        return self.folder / "best.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.folder / "checkpoints"
+
     def rank_log(self, rank: int) -> Path:
         """What rank `rank` printed."""
         return self.folder / "logs" / f"rank-{rank}.log"

@@ -16,6 +16,12 @@ def this_process() -> dict[str, Any]:
     return {**_machine(), "pid": os.getpid(), "start_time": _start_time(os.getpid())}
 
 
+def is_of_this_machine(owner: Mapping[str, Any]) -> bool:
+    """Whether the process runs, or ran, where it can be seen from here."""
+    machine = _machine()
+    return all(owner.get(key) == machine[key] for key in ("host", "pid_namespace"))
+
+
 def is_dead(owner: Mapping[str, Any]) -> bool:
     """Whether the process is certainly gone; False where it cannot be seen from here, as on another host."""
     machine = _machine()

@@ -16,7 +16,7 @@ from distrib.runs.owner import is_dead, this_process
 from distrib.runs.storage import LocalStorage
 
 RECORD_FIELDS = (
-    *("id", "name", "status", "started", "ended", "first_step_seconds", "error", "result"),
+    *("id", "name", "status", "started", "ended", "first_step_seconds", "error", "result", "attempt"),
     *("request", "schedule", "input_signature", "provenance", "owner"),
 )
 """What run.json holds; `started` and `ended` are Unix seconds, what is not known yet is null."""

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 _EXCHANGE_SECONDS = 0.5
-_HEADER = 3  # proposed interval, wish to stop, first step with a non-finite loss
+_HEADER = 5  # proposed interval, wish to stop, first step with a non-finite loss, save on disk, wish to save
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,15 @@ class Agreement:
 
     Attributes:
         stop: Whether any rank was asked to stop.
+        save: Whether rank 0's clock calls for a checkpoint at this step.
+        is_saved: Whether every rank's part of the save in flight is on disk.
         non_finite: (rank, global step from 1) of the first loss that is not finite, or None.
         sums: For each value handed in, its sum over the ranks, added in the order of ranks: the same bits on each.
     """
 
     stop: bool
+    save: bool
+    is_saved: bool
     non_finite: tuple[int, int] | None
     sums: list[float]
 
@@ -49,7 +53,14 @@ class Control:
         return completed_steps >= self._next
 
     def exchange(
-        self, completed_steps: int, step_seconds: float, non_finite_step: int | None, values: list[float]
+        self,
+        completed_steps: int,
+        step_seconds: float,
+        non_finite_step: int | None,
+        values: list[float],
+        *,
+        is_saved: bool = False,
+        wants_save: bool = False,
     ) -> Agreement:
         """Shares this rank's state with all others; every rank calls it at the same step with as many values.
 
@@ -58,14 +69,19 @@ class Control:
             step_seconds: How long a step takes here; rank 0's answer sets the distance to the next exchange.
             non_finite_step: The first global step whose loss was not finite here since the last exchange.
             values: What to sum over the ranks, in float64.
+            is_saved: Whether this rank's part of the save in flight is on disk.
+            wants_save: Whether a checkpoint is due by this rank's clock; rank 0's counts.
         """
         interval = min(max(1, int(_EXCHANGE_SECONDS / max(step_seconds, 1e-6))), self._longest_interval)
-        mine = [float(interval), float(self._stop_requested()), float(non_finite_step or 0), *values]
+        flags = (self._stop_requested(), non_finite_step or 0, is_saved, wants_save)
+        mine = [float(interval), *map(float, flags), *values]
         rows = gather_rows(mine, self._group)
         self._next = completed_steps + int(rows[0][0])
         failed = [(int(row[2]), rank) for rank, row in enumerate(rows) if row[2]]
         return Agreement(
             stop=any(row[1] for row in rows),
+            save=bool(rows[0][4]),
+            is_saved=all(row[3] for row in rows),
             non_finite=(min(failed)[1], min(failed)[0]) if failed else None,
             sums=[sum(row[_HEADER + i] for row in rows) for i in range(len(values))],
         )

@@ -26,12 +26,23 @@ class Place:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What all ranks of an attempt have in common; travels to them by pickle or by fork."""
+    """What all ranks of an attempt have in common; travels to them by pickle or by fork.
+
+    Attributes:
+        job: What to train.
+        request: What the launcher was asked for.
+        run_folder: Where the run is kept.
+        working_directory: Where the command was given.
+        lease: The token of the launcher's hold on the run; without it no checkpoint is committed.
+        attempt: From 0, over the run's whole life.
+        record_samples: Whether each rank records the ids of its samples.
+    """
 
     job: Job
     request: Request
     run_folder: Path
     working_directory: Path
+    lease: str = ""
     attempt: int = 0
     record_samples: bool = False
 

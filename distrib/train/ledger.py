@@ -109,6 +109,16 @@ class Ledger:
         closed, first_bad = self._share_out(losses, weights, steps.ends)
         return Settled(closed, None if first_bad is None else completed_steps - count + 1 + first_bad, weightless)
 
+    @property
+    def carried(self) -> tuple[float, float, int, int]:
+        """Of the window that has not closed: Σ loss·weight and Σ weight up to the last `settle`, steps and samples."""
+        return (*self._carried, self._open.num_steps, self._open.num_samples)
+
+    def carry(self, loss_sum: float, weight_sum: float, num_steps: int, num_samples: int) -> None:
+        """Takes up a window that a checkpoint has carried over; its seconds count as none."""
+        self._carried = (loss_sum, weight_sum)
+        self._open.num_steps, self._open.num_samples = num_steps, num_samples
+
     def _share_out(
         self, losses: list[float], weights: list[float], ends: list[Window | None]
     ) -> tuple[list[Window], int | None]:

@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from distrib.job.plan import Schedule
 from distrib.runs.events import EventWriter
-from distrib.train.control import Agreement, Control
+from distrib.train.control import Agreement, Control, gather_rows
 from distrib.train.data import StepBatch, StepLoader
 from distrib.train.evaluate import Evaluator
 from distrib.train.failure import NonFiniteLossError, PeerFailedError
@@ -21,6 +22,7 @@ from distrib.train.precision import Precision
 from distrib.train.randomness import derive_seed, reseed
 from distrib.train.sampler import GlobalBatchSampler
 from distrib.train.samples import SampleRecord
+from distrib.train.saving import Saving
 from distrib.train.stepper import Stepper
 from distrib.train.task import Task
 
@@ -44,6 +46,7 @@ class Loop:
         events: Where events go; None on other ranks than 0.
         samples: Where the ids of samples go; None unless they are recorded.
         device: Where losses are computed.
+        control_group: The gloo group of `control`.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Loop:
         events: EventWriter | None,
         samples: SampleRecord | None,
         device: torch.device,
+        control_group: dist.ProcessGroup,
     ) -> None:
         self._place = place
         self._seed = seed
@@ -81,31 +85,69 @@ class Loop:
         self._evaluator = evaluator
         self._events = events
         self._samples = samples
+        self._control_group = control_group
+        self._saving = Saving(None, None, schedule, self.warn)
         self.completed_steps = 0
         self._data_seconds = 0.0
 
-    def begin(self, is_weighted: bool, facts: dict[str, Any]) -> None:
+    def begin(self, is_weighted: bool, saving: Saving, facts: dict[str, Any]) -> None:
         """Prepares for the first step.
 
         Args:
             is_weighted: Whether the user's step gives weights.
+            saving: Saves checkpoints.
             facts: What the start event says of this attempt.
         """
         self._ledger = Ledger(self._device, is_weighted)
+        self._saving = saving
+        self._control.resume_after(self.completed_steps)
         self._write("start", self.completed_steps, world_size=self._place.world_size, **facts)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the loop, the same on every rank; all ranks call it together."""
+        rows = gather_rows(list(map(float, self._ledger.carried)), self._control_group)
+        return {
+            "completed_steps": self.completed_steps,
+            "carried": rows,
+            "rates": self._rates.state(),
+            "scaler": self._precision.scaler.state_dict(),
+            "best": None if self._saving.best is None else self._saving.best.value,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up `state`, at whatever number of ranks; call it after `begin`."""
+        self.completed_steps = state["completed_steps"]
+        self._control.resume_after(self.completed_steps)
+        self._rates.restore(state["rates"])
+        if self._precision.scaler.is_enabled() and state["scaler"]:
+            self._precision.scaler.load_state_dict(state["scaler"])
+        if self._saving.best is not None:
+            self._saving.best.value = state["best"]
+        rows = state["carried"]
+        if len(rows) == self._place.world_size:
+            mine = rows[self._place.rank]
+        else:  # sums are rank 0's then: only their total counts
+            mine = [sum(row[0] for row in rows), sum(row[1] for row in rows), *rows[0][2:]]
+            mine = mine if self._place.rank == 0 else [0.0, 0.0, *rows[0][2:]]
+        self._ledger.carry(mine[0], mine[1], int(mine[2]), int(mine[3]))
 
     def run(self, first: StepBatch) -> bool:
         """Trains to the end, beginning with the batch `first`; returns whether it got there (else it was stopped)."""
         batch = first
+        is_first = True
         while True:
             started = time.perf_counter()
             self._train(batch)
             seconds = time.perf_counter() - started
-            if self._end_step(batch, seconds) and self.completed_steps < self._schedule.total_steps:
-                self._write("stop", self.completed_steps)
-                return False
-            if self.completed_steps == self._schedule.total_steps:
-                return True
+            is_stopped = self._end_step(batch, seconds)
+            if self.completed_steps == self._schedule.total_steps or is_stopped:
+                self._finish_saving()
+                if self.completed_steps < self._schedule.total_steps:
+                    self._write("stop", self.completed_steps)
+                return self.completed_steps == self._schedule.total_steps
+            if is_first:
+                self._saving.prepare()
+                is_first = False
             loading = time.perf_counter()
             batch = self._loader.next()
             self._data_seconds = time.perf_counter() - loading
@@ -128,22 +170,54 @@ class Loop:
         if schedule.is_logged(step):
             self._ledger.end_window(step, time.time(), float(rate))
         is_evaluated = self._evaluator is not None and schedule.is_evaluated(step)
-        stop = False
-        if self._control.is_due(step) or is_evaluated or step == schedule.total_steps:
-            stop = self._exchange(seconds)
+        is_saved = self._saving.is_enabled and schedule.is_saved(step)
+        stop = save = False
+        if self._control.is_due(step) or is_evaluated or is_saved or step == schedule.total_steps:
+            agreement = self._exchange(seconds)
+            stop, save = agreement.stop, agreement.save
         if is_evaluated:
             self._evaluate()
+        if self._saving.is_enabled and (is_saved or save or stop):
+            self._save()
         return stop
 
-    def _exchange(self, step_seconds: float) -> bool:
+    def _exchange(self, step_seconds: float) -> Agreement:
         settled = self._ledger.settle(self.completed_steps)
         sums = [value for window in settled.windows for value in (window.loss_sum, window.weight_sum)]
-        agreement = self._control.exchange(self.completed_steps, step_seconds, settled.non_finite_step, sums)
+        agreement = self._control.exchange(
+            self.completed_steps,
+            step_seconds,
+            settled.non_finite_step,
+            sums,
+            is_saved=self._saving.is_ready,
+            wants_save=self._saving.wants_save,
+        )
         self._write_windows(settled.windows, agreement)
         self._warn(settled)
         if agreement.non_finite is not None:
             self._refuse_non_finite(*agreement.non_finite)
-        return agreement.stop
+        if agreement.is_saved:
+            self._commit()
+        return agreement
+
+    def _save(self) -> None:
+        """Begins a checkpoint of this very step; one that is still in flight is waited for."""
+        if self._saving.is_saving:
+            self._saving.warn_of_waiting()
+            self._finish_saving()
+        broadcast_buffers(self.task.model)
+        self._saving.begin(self.completed_steps, self.state())
+
+    def _finish_saving(self) -> None:
+        """Waits until the save in flight, if there is one, is committed."""
+        self._saving.wait()
+        if self._saving.is_saving:
+            dist.barrier(group=self._control_group)
+            self._commit()
+
+    def _commit(self) -> None:
+        step, seconds = self._saving.commit()
+        self._write("checkpoint", step, save_seconds=seconds)
 
     def _write_windows(self, windows: list[Window], agreement: Agreement) -> None:
         if self._events is None:
@@ -180,6 +254,8 @@ class Loop:
         broadcast_buffers(self.task.model)
         results = self._evaluator.evaluate()
         self._rates.after_evaluation(results)
+        if self._saving.best is not None:
+            self._saving.best.consider(results, self.task.model)
         self._write("eval", self.completed_steps, **results, eval_seconds=time.perf_counter() - started)
 
     def _write(self, event: str, step: int, **fields: Any) -> None:

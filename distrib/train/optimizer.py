@@ -54,6 +54,15 @@ class RateSchedule:
         if spec is not None and blueprint.schedule is not None:
             self._scheduler = blueprint.schedule(optimizer, **with_steps(spec, schedule).args)
 
+    def state(self) -> Any:
+        """The scheduler's state; None without one."""
+        return None if self._scheduler is None else self._scheduler.state_dict()
+
+    def restore(self, state: Any) -> None:
+        """Takes up what `state` gave."""
+        if self._scheduler is not None and state is not None:
+            self._scheduler.load_state_dict(state)
+
     def after_step(self, completed_steps: int) -> None:
         """Advances a schedule by steps or, at an epoch's end, one by epochs."""
         if self._every == "step" or (self._every == "epoch" and self._schedule.is_end_of_epoch(completed_steps)):

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from distrib.job.plan import Schedule, make_schedule
 from distrib.job.target import add_import_paths
+from distrib.runs.checkpoints import list_checkpoints
 from distrib.runs.events import EventWriter
 from distrib.runs.layout import RunLayout
+from distrib.runs.lease import is_held
 from distrib.train import lazy_dynamo
 from distrib.train.batches import describe
 from distrib.train.blueprint import Blueprint, Datasets
-from distrib.train.control import Control
+from distrib.train.checkpoint import Checkpointer
+from distrib.train.control import Control, gather_rows
 from distrib.train.data import Fetcher, StepLoader
 from distrib.train.evaluate import Evaluator
 from distrib.train.failure import Failure
-from distrib.train.host import Assignment, Host
+from distrib.train.host import Assignment, Host, Place
 from distrib.train.ledger import CAPACITY
 from distrib.train.loop import Loop
 from distrib.train.optimizer import RateSchedule, build_optimizer
@@ -28,6 +34,7 @@ from distrib.train.parallel import broadcast_buffers, join_process_group, limit_
 from distrib.train.precision import Precision
 from distrib.train.sampler import GlobalBatchSampler
 from distrib.train.samples import SampleRecord
+from distrib.train.saving import BestWeights, Saving
 from distrib.train.stepper import Stepper
 from distrib.train.task import Task
 from distrib.train.weights import save_weights
@@ -71,19 +78,77 @@ def _train(assignment: Assignment, host: Host, layout: RunLayout, datasets: Data
     blueprint = Blueprint.resolve(job)
     datasets = datasets or blueprint.build_datasets()
     schedule = make_schedule(job.spec, datasets.facts, place.world_size)
-    loop, loader, stepper = _build(assignment, host, layout, blueprint, datasets, schedule, device, control_group)
-
+    task = Task(blueprint, device)
+    optimizer = build_optimizer(blueprint, schedule, task.model)
+    state, problems = _restore(layout, task, optimizer, control_group)
+    first_step = 0 if state is None else int(state["completed_steps"])
+    loop, loader, stepper = _build(
+        assignment, host, layout, blueprint, datasets, schedule, device, control_group, task, optimizer, first_step
+    )
+    saving = _saving(assignment, layout, schedule, task, optimizer, loop)
+    if first_step >= schedule.total_steps:
+        return _finish(loop, place, layout, control_group)
     first = loader.next()
     stepper.rehearse(first, control_group)
-    loop.begin(stepper.is_weighted, {"device": _name(device), "input_signature": describe(first.batches[0])})
+    facts = {"device": _name(device), "input_signature": describe(first.batches[0])}
+    loop.begin(stepper.is_weighted, saving, facts)
+    if state is not None:
+        loop.restore(state)
+    for problem in problems:
+        loop.warn(f"a damaged checkpoint was passed over: {problem}")
     limit_waiting(request, control_group)
     is_finished = loop.run(first)
     if is_finished:
-        broadcast_buffers(loop.task.model)
-        if place.rank == 0:
-            save_weights(loop.task.model, layout.weights_file)
+        return _finish(loop, place, layout, control_group)
     dist.barrier(group=control_group)
-    return is_finished
+    return False
+
+
+def _finish(loop: Loop, place: Place, layout: RunLayout, control_group: dist.ProcessGroup) -> bool:
+    """Writes the final weights."""
+    broadcast_buffers(loop.task.model)
+    if place.rank == 0:
+        save_weights(loop.task.model, layout.weights_file)
+    dist.barrier(group=control_group)
+    return True
+
+
+def _restore(
+    layout: RunLayout, task: Task, optimizer: torch.optim.Optimizer, control_group: dist.ProcessGroup
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Takes up the newest good checkpoint, where there is one; returns its state and the damage found in newer ones."""
+    is_there = gather_rows([float(bool(list_checkpoints(layout.checkpoints)))], control_group)[0][0]
+    if not is_there:
+        return None, []
+    from distrib.train.restore import Restorer
+
+    restorer = Restorer(layout.checkpoints, control_group)
+    folder = restorer.find()
+    return (None if folder is None else restorer.load(folder, task.model, optimizer)), restorer.problems
+
+
+def _saving(
+    assignment: Assignment,
+    layout: RunLayout,
+    schedule: Schedule,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    loop: Loop,
+) -> Saving:
+    """What saves checkpoints and best weights, as the spec has it."""
+    spec = assignment.job.spec.checkpoint
+    timeout = timedelta(seconds=assignment.request.hang_timeout_seconds)
+    checkpointer = None
+    may_commit = functools.partial(is_held, assignment.run_folder, assignment.lease)
+    if schedule.is_ever_saved:
+        group = dist.new_group(backend="gloo", timeout=timeout)
+        checkpointer = Checkpointer(
+            layout.checkpoints, assignment.attempt, task.model, optimizer, group, spec.keep, may_commit
+        )  # fmt: skip
+    best = None
+    if spec.best is not None:
+        best = BestWeights(spec.best, layout.best_file if dist.get_rank() == 0 else None)
+    return Saving(checkpointer, best, schedule, loop.warn)
 
 
 def _build(
@@ -95,13 +160,14 @@ def _build(
     schedule: Schedule,
     device: torch.device,
     control_group: dist.ProcessGroup,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    first_step: int,
 ) -> tuple[Loop, StepLoader, Stepper]:
     """Puts the parts of a rank together."""
     spec, place = assignment.job.spec, host.place
     collate, seed = blueprint.bound_collate(), spec.train.seed
-    task = Task(blueprint, device)
     precision = Precision(spec.train.precision, device)
-    optimizer = build_optimizer(blueprint, schedule, task.model)
     sampler = GlobalBatchSampler(
         datasets.train,
         batch_size=spec.data.batch_size,
@@ -111,7 +177,7 @@ def _build(
         accumulate=spec.train.accumulate,
     )
     fetcher = Fetcher(datasets.train, collate, seed)
-    loader = StepLoader(fetcher, sampler, schedule, device, spec.data.loader_workers, first_step=0)
+    loader = StepLoader(fetcher, sampler, schedule, device, spec.data.loader_workers, first_step)
     stepper = Stepper(task, wrap(task.model, spec.ddp, device), optimizer, precision, schedule, spec.train.clip_norm)
     evaluator = None
     if datasets.eval is not None and schedule.eval_interval_steps:
@@ -135,6 +201,7 @@ def _build(
         if assignment.record_samples
         else None,
         device=device,
+        control_group=control_group,
     )
     return loop, loader, stepper
 

@@ -1,0 +1,172 @@
+"""A run's life: attempts, until one ends for good."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from distrib.errors import StoppedError, TrainingFailedError
+from distrib.job.plan import Plan
+from distrib.job.reader import Job
+from distrib.launch.claim import Claim
+from distrib.launch.devices import usable_cpus
+from distrib.launch.observer import Observer
+from distrib.launch.outcome import Outcome
+from distrib.launch.watch import Watch
+from distrib.runs.checkpoints import list_checkpoints, remove_uncommitted
+from distrib.runs.events import EventWriter
+from distrib.runs.layout import RunLayout
+from distrib.runs.owner import this_process
+from distrib.runs.provenance import collect_provenance
+from distrib.runs.record import Run, create_record, update_record
+from distrib.train.host import Assignment
+
+if TYPE_CHECKING:
+    from distrib.launch.local import LocalLauncher
+    from distrib.launch.ray_train import RayLauncher
+
+MakeLauncher: TypeAlias = "Callable[[Assignment, Watch], LocalLauncher | RayLauncher]"
+
+
+class Attempts:
+    """Trains a claimed run, from its first attempt to the outcome that is recorded.
+
+    A lost process or connection, or a hang, leads to the next attempt, from the newest checkpoint, as often as
+    `failures.max_restarts` says; the user's own exception ends the run at once.
+
+    Args:
+        job: The job.
+        plan: Its plan.
+        claim: The run's folder.
+        assignment: What all ranks have in common, but for the attempt.
+        observer: Told of everything that happens.
+        started: Unix seconds from which the run's times count.
+    """
+
+    def __init__(
+        self, job: Job, plan: Plan, claim: Claim, assignment: Assignment, observer: Observer, started: float
+    ) -> None:
+        self._job = job
+        self._plan = plan
+        self._claim = claim
+        self._run = claim.run
+        self._layout = RunLayout(claim.run.folder)
+        self._assignment = assignment
+        self._observer = observer
+        self._started = started
+
+    def run(self, make_launcher: MakeLauncher) -> Run:
+        """Trains the run.
+
+        Raises:
+            TrainingFailedError: It failed.
+            StoppedError: A signal stopped it.
+        """
+        self._record_start()
+        self._observer.started(self._run, self._plan)
+        self._say_what_surprises()
+        assert self._claim.lease is not None
+        with Watch(self._run, self._observer, self._started, self._claim.lease) as watch:
+            try:
+                outcome = self._attempt_until_done(watch, make_launcher)
+            except BaseException as error:
+                update_record(self._run.folder, status="failed", error=_launch_error(error))
+                self._observer.finished(self._run)
+                raise
+            failure = outcome.failure.as_dict() if outcome.failure else None
+            update_record(self._run.folder, status=outcome.status, error=failure, result=watch.result)
+        self._observer.finished(self._run)
+        return self._conclude(outcome)
+
+    def _attempt_until_done(self, watch: Watch, make_launcher: MakeLauncher) -> Outcome:
+        attempt, restarts = self._claim.attempt, 0
+        while True:
+            remove_uncommitted(self._layout.checkpoints)
+            for rank in range(self._plan.schedule.world_size):
+                self._layout.rank_error(rank).unlink(missing_ok=True)
+            outcome = make_launcher(replace(self._assignment, attempt=attempt), watch).run()
+            failure = outcome.failure
+            if failure is None or failure.kind == "user" or restarts == self._job.spec.failures.max_restarts:
+                return outcome
+            restarts += 1
+            attempt += 1
+            update_record(self._run.folder, attempt=attempt)
+            self._write_restart(attempt, f"{_shown(outcome)}; restart {restarts}")
+            watch.poll()
+
+    def _write_restart(self, attempt: int, message: str) -> None:
+        """Tells of a restart, and from where it goes on, while no rank is alive to write."""
+        checkpoints = list_checkpoints(self._layout.checkpoints)
+        step = checkpoints[0].step if checkpoints else 0
+        schedule = self._plan.schedule
+        with EventWriter(self._layout.metrics_file, attempt) as events:
+            events.write(
+                "restart",
+                step=step,
+                epoch=schedule.position(step)[0],
+                samples=schedule.samples_after(step),
+                message=f"{message}, from step {step}",
+            )
+
+    def _record_start(self) -> None:
+        values = self._plan.as_dict()
+        if self._claim.is_new:
+            create_record(
+                self._run.folder,
+                name=self._job.name,
+                request=values["request"],
+                schedule=values["schedule"],
+                provenance=collect_provenance(self._job.folder, sys.argv),
+                started=self._started,
+            )
+            return
+        self._layout.job_file.write_text(self._job.text)
+        update_record(
+            self._run.folder,
+            status="running",
+            ended=None,
+            error=None,
+            attempt=self._claim.attempt,
+            request=values["request"],
+            schedule=values["schedule"],
+            owner=this_process(),
+        )
+
+    def _say_what_surprises(self) -> None:
+        schedule, request = self._plan.schedule, self._plan.request
+        if not self._claim.is_new:
+            checkpoints = list_checkpoints(self._layout.checkpoints)
+            step = checkpoints[0].step if checkpoints else 0
+            self._observer.notice(f"going on with {self._run.id} from step {step} of {schedule.total_steps}")
+        wanted, there = schedule.world_size * request.cpus_per_worker, usable_cpus()
+        if request.device == "cpu" and wanted > there:
+            self._observer.notice(f"{wanted} threads on {there} CPUs: the ranks will wait for each other")
+
+    def _conclude(self, outcome: Outcome) -> Run:
+        if outcome.status == "stopped":
+            raise StoppedError(f"run {self._run.id} was stopped")
+        if outcome.failure is not None:
+            raise TrainingFailedError(_shown(outcome))
+        return self._run
+
+
+def _shown(outcome: Outcome) -> str:
+    failure = outcome.failure
+    assert failure is not None
+    rank = "a rank" if failure.rank is None else f"rank {failure.rank}"
+    return f"{rank} on {failure.host} failed: {failure.type}: {failure.message}"
+
+
+def _launch_error(error: BaseException) -> dict[str, object]:
+    """The record of an error of the launcher itself."""
+    return {
+        "rank": None,
+        "host": os.uname().nodename,
+        "type": type(error).__name__,
+        "message": str(error),
+        "traceback": None,
+        "kind": "infrastructure",
+    }

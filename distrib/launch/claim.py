@@ -1,0 +1,117 @@
+"""Which folder a run gets: a new one, or that of a run to go on with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from distrib.errors import JobError
+from distrib.job.reader import Job
+from distrib.runs.layout import RunLayout, new_run_id
+from distrib.runs.lease import Lease
+from distrib.runs.record import Run
+from distrib.runs.storage import LocalStorage
+
+_FREE = {"data": ("loader_workers", "eval_batch_size"), "train": ("eval_every", "log_every")}
+"""Fields that may differ between the job of a run and the job that goes on with it."""
+_COMPARED = ("model", "data", "loss", "step", "optimizer", "schedule", "train", "ddp")
+_LENGTH = ("train.epochs", "train.steps")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run's folder, held by this process.
+
+    Attributes:
+        run: The run.
+        lease: The hold on it; None where the run has finished and there is nothing to do.
+        attempt: The first attempt that has not been made.
+        is_new: Whether there was no such run before.
+    """
+
+    run: Run
+    lease: Lease | None
+    attempt: int
+    is_new: bool
+
+
+def claim_run(job: Job, run_id: str | None, *, is_fresh: bool, is_extended: bool) -> Claim:
+    """Creates a run's folder, or takes that of an unfinished run, or finds that the run has finished.
+
+    Args:
+        job: The job.
+        run_id: The run's id; None for a new one.
+        is_fresh: Whether a run that exists is left alone and another begun beside it, as ID-2.
+        is_extended: Whether a finished run goes on if the job now asks for more steps.
+
+    Raises:
+        JobError: The runs folder cannot be written, or the run was made by another job.
+        LaunchError: Another process holds the run.
+    """
+    root = Path(job.spec.storage).expanduser().absolute()
+    LocalStorage(root).check_writable()
+    folder = root / (run_id or new_run_id(job.name, datetime.now()))
+    if is_fresh:
+        folder = _unused(folder)
+    if _create(folder, job):
+        return Claim(Run(folder), Lease.acquire(folder), attempt=0, is_new=True)
+    run = Run(folder)
+    if run.status == "finished" and not is_extended:
+        return Claim(run, None, attempt=0, is_new=False)
+    lease = Lease.acquire(folder)
+    try:
+        _check_same_job(job, folder, is_extended)
+        attempt = int(run.record.get("attempt") or 0) + 1
+    except BaseException:
+        lease.release()
+        raise
+    return Claim(run, lease, attempt, is_new=False)
+
+
+def _unused(folder: Path) -> Path:
+    """`folder`, or the first of ID-2, ID-3, … that is not there."""
+    number, candidate = 2, folder
+    while candidate.exists():
+        candidate = folder.with_name(f"{folder.name}-{number}")
+        number += 1
+    return candidate
+
+
+def _create(folder: Path, job: Job) -> bool:
+    """Creates a new run's folder and its job.yaml; False where the run is there already."""
+    if (folder / "run.json").exists():
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    RunLayout(folder).job_file.write_text(job.text)
+    return True
+
+
+def _check_same_job(job: Job, folder: Path, is_extended: bool) -> None:
+    """Refuses a job that would train something else than the run's."""
+    before, now = _compared(Job.load(RunLayout(folder).job_file)), _compared(job)
+    ignored = _LENGTH if is_extended else ()
+    differing = [
+        f"{field}: {before.get(field)!r} then, {now.get(field)!r} now"
+        for field in sorted(before.keys() | now.keys())
+        if before.get(field) != now.get(field) and field not in ignored
+    ]
+    if differing:
+        raise JobError(
+            f"run {folder.name} was made by another job; what differs:\n  " + "\n  ".join(differing) + "\n"
+            "use the same job, --extend to go on beyond its end, or --fresh to begin a new run beside it"
+        )
+
+
+def _compared(job: Job) -> dict[str, Any]:
+    """What must be equal, by dotted field."""
+    spec = job.spec.model_dump()
+    found: dict[str, Any] = {}
+    for section in _COMPARED:
+        value = spec[section]
+        if section in ("data", "train", "ddp"):
+            found.update({f"{section}.{key}": item for key, item in value.items() if key not in _FREE.get(section, ())})
+        else:
+            found[section] = value
+    return found

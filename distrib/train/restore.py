@@ -1,0 +1,133 @@
+"""Restoring: the newest checkpoint that is committed and verifies, at any number of ranks."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.checkpoint.metadata import Metadata
+
+from distrib.runs.checkpoints import CheckpointFolder, DamagedError, list_checkpoints
+from distrib.train.checkpoint import METADATA
+from distrib.train.plain_state import load_state
+from distrib.train.saved_state import join_optimizer, model_tensors
+
+
+class Restorer:
+    """Takes up the newest checkpoint that is committed and verifies; all ranks use it together.
+
+    Args:
+        checkpoints: The run's folder of checkpoints.
+        group: A gloo group of all ranks.
+    """
+
+    def __init__(self, checkpoints: Path, group: dist.ProcessGroup) -> None:
+        self._checkpoints = checkpoints
+        self._group = group
+        self.problems: list[str] = []
+
+    def find(self) -> CheckpointFolder | None:
+        """The checkpoint that all ranks agree on; `problems` says which newer ones are damaged, and how.
+
+        Rank 0 decides which are looked at; each rank reads its part of the files.
+        """
+        folders: list[CheckpointFolder] = self._agree(list_checkpoints(self._checkpoints))
+        for folder in folders:
+            problem = self._agree_on_problem(folder)
+            if problem is None:
+                return folder
+            self.problems.append(problem)
+        return None
+
+    def load(self, folder: CheckpointFolder, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Loads the checkpoint into the model and the optimizer, and returns what else it holds."""
+        plain: dict[str, Any] = load_state(folder.state_file.read_text())
+        parameters, buffers = model_tensors(model)
+        reader = SafeReader(folder.path)
+        stored = reader.read_metadata().state_dict_metadata
+        optimizer_tensors = {
+            name: torch.empty(entry.size, dtype=entry.properties.dtype)  # type: ignore[union-attr]
+            for name, entry in stored.items()
+            if name.startswith("optimizer/")
+        }
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            dcp.load({**parameters, **buffers, **optimizer_tensors}, storage_reader=reader, no_dist=True)
+        join_optimizer(optimizer, optimizer_tensors, plain.pop("optimizer"))
+        return plain
+
+    def _agree(self, mine: Any) -> Any:
+        shared = [mine]
+        dist.broadcast_object_list(shared, src=0, group=self._group)
+        return shared[0]
+
+    def _agree_on_problem(self, folder: CheckpointFolder) -> str | None:
+        rank, world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
+        mine: str | None = None
+        try:
+            files = folder.files()
+            folder.verify(sorted(files)[rank::world_size], files)
+            if rank == 0:
+                SafeReader(folder.path).read_metadata()
+                load_state(folder.state_file.read_text())
+        except (DamagedError, OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            mine = str(error) if isinstance(error, DamagedError) else f"{folder.name}: {error}"
+        found: list[str | None] = [None] * world_size
+        dist.all_gather_object(found, mine, group=self._group)
+        return next((problem for problem in found if problem is not None), None)
+
+
+class SafeReader(dcp.FileSystemReader):
+    """Reads a checkpoint's pickled metadata without running what else a pickle can hold."""
+
+    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
+        """The metadata.
+
+        Raises:
+            pickle.UnpicklingError: It names anything but the classes that metadata consists of.
+        """
+        data = (Path(self.path) / METADATA).read_bytes()
+        metadata: Metadata = _MetadataUnpickler(io.BytesIO(data)).load()
+        if not isinstance(metadata, Metadata):
+            raise pickle.UnpicklingError("it is not a checkpoint's metadata")
+        if getattr(metadata, "storage_meta", None) is None:
+            with contextlib.suppress(AttributeError):
+                metadata.storage_meta = None
+        return metadata
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    """An unpickler for the few classes that DCP's metadata consists of."""
+
+    _ALLOWED = frozenset(
+        {
+            ("torch", "Size"),
+            ("torch", "device"),
+            ("torch.serialization", "_get_layout"),
+            ("torch.distributed.checkpoint.metadata", "Metadata"),
+            ("torch.distributed.checkpoint.metadata", "MetadataIndex"),
+            ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata"),
+            ("torch.distributed.checkpoint.metadata", "BytesStorageMetadata"),
+            ("torch.distributed.checkpoint.metadata", "ChunkStorageMetadata"),
+            ("torch.distributed.checkpoint.metadata", "TensorProperties"),
+            ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
+            ("torch.distributed.checkpoint.metadata", "StorageMeta"),
+            ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+            ("pathlib", "PosixPath"),
+            ("collections", "OrderedDict"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if is_dtype or (module, name) in self._ALLOWED:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"its metadata names {module}.{name}, which metadata has no use for")
