@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Annotated, Any, TextIO
 
@@ -47,7 +48,8 @@ app.command("list")(list_)
 
 
 def main() -> None:
-    """Runs the command line and exits with its code."""
+    """Runs the command line and exits with its code; SIGTERM is to it what Ctrl-C is."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(_run_and_report(sys.argv[1:]))
 
 

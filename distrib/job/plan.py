@@ -57,6 +57,7 @@ class Schedule:
     rank_batches: tuple[int, ...]
     last_rank_batches: tuple[int, ...]
     micro_batches: tuple[int, ...]
+    accumulate: int
     eval_batch_size: int
     eval_interval_steps: int
     log_interval_steps: int
@@ -168,6 +169,7 @@ def make_schedule(spec: JobSpec, facts: Facts, world_size: int) -> Schedule:
         rank_batches=rank_batches,
         last_rank_batches=split_evenly(last_batch, world_size),
         micro_batches=tuple(size for size in split_evenly(max(rank_batches), spec.train.accumulate) if size),
+        accumulate=spec.train.accumulate,
         eval_batch_size=spec.data.eval_batch_size or -(-full_batch // world_size),
         eval_interval_steps=eval_interval,
         log_interval_steps=spec.train.log_every,

@@ -66,20 +66,24 @@ class Attempts:
             StoppedError: A signal stopped it.
         """
         self._record_start()
-        self._observer.started(self._run, self._plan)
-        self._say_what_surprises()
-        assert self._claim.lease is not None
-        with Watch(self._run, self._observer, self._started, self._claim.lease) as watch:
-            try:
-                outcome = self._attempt_until_done(watch, make_launcher)
-            except BaseException as error:
-                update_record(self._run.folder, status="failed", error=_launch_error(error))
-                self._observer.finished(self._run)
-                raise
-            failure = outcome.failure.as_dict() if outcome.failure else None
-            update_record(self._run.folder, status=outcome.status, error=failure, result=watch.result)
+        try:
+            outcome = self._train(make_launcher)
+        except BaseException as error:
+            update_record(self._run.folder, status="failed", error=_launch_error(error))
+            self._observer.finished(self._run)
+            raise
         self._observer.finished(self._run)
         return self._conclude(outcome)
+
+    def _train(self, make_launcher: MakeLauncher) -> Outcome:
+        assert self._claim.lease is not None
+        self._observer.started(self._run, self._plan)
+        self._say_what_surprises()
+        with Watch(self._run, self._observer, self._started, self._claim.lease) as watch:
+            outcome = self._attempt_until_done(watch, make_launcher)
+            failure = outcome.failure.as_dict() if outcome.failure else None
+            update_record(self._run.folder, status=outcome.status, error=failure, result=watch.result)
+        return outcome
 
     def _attempt_until_done(self, watch: Watch, make_launcher: MakeLauncher) -> Outcome:
         attempt, restarts = self._claim.attempt, 0
@@ -141,6 +145,8 @@ class Attempts:
             checkpoints = list_checkpoints(self._layout.checkpoints)
             step = checkpoints[0].step if checkpoints else 0
             self._observer.notice(f"going on with {self._run.id} from step {step} of {schedule.total_steps}")
+        for note in schedule.notes:
+            self._observer.notice(note)
         wanted, there = schedule.world_size * request.cpus_per_worker, usable_cpus()
         if request.device == "cpu" and wanted > there:
             self._observer.notice(f"{wanted} threads on {there} CPUs: the ranks will wait for each other")

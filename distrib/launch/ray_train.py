@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -15,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from distrib.errors import LaunchError
 from distrib.job.reader import Job
 from distrib.job.spec import WorkerRange
+from distrib.launch.environment import environment_defaults
 from distrib.launch.failures import find_cause, log_errors
 from distrib.launch.outcome import Outcome
 from distrib.launch.watch import Watch
@@ -64,10 +68,13 @@ class OwnRay:
         resources = job.spec.resources
         workers = resources.workers.max if isinstance(resources.workers, WorkerRange) else resources.workers
         self._num_cpus = workers * resources.cpus_per_worker
+        self._environment = ExitStack()
         self.folder = ""
 
     def __enter__(self) -> Self:
         self.folder = tempfile.mkdtemp(prefix="distrib-ray-")
+        token = {} if "RAY_AUTH_MODE" in os.environ else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+        self._environment.enter_context(environment_defaults({**_SETTINGS, **token}))
         return self
 
     def start_beside(self, work: Callable[[], Result]) -> Result:
@@ -88,12 +95,9 @@ class OwnRay:
             return result
 
     def _start(self) -> None:
-        for name, value in _SETTINGS.items():
-            os.environ.setdefault(name, value)
-        if "RAY_AUTH_MODE" not in os.environ:
-            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         import ray
 
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address="local",
@@ -107,12 +111,22 @@ class OwnRay:
             )
         except Exception as error:
             raise LaunchError(f"Ray could not be started on this machine: {error}") from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one of its own in place
 
     def __exit__(self, *exception: object) -> None:
         import ray
 
         ray.shutdown()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._environment.close()
+
+
+@functools.cache
+def _token() -> str:
+    """What lets this process into its Ray; one for all, since Ray remembers the first."""
+    return secrets.token_hex(32)
 
 
 def _start_coordinator() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from distrib.launch.environment import environment_defaults
 
 
 @contextmanager
@@ -18,14 +19,14 @@ def torch_ready_to_fork() -> Iterator[bool]:
     torch's `cuda.is_available` asks NVML, since the CUDA runtime's answer would spoil a later fork.
     """
     is_fresh = "torch" not in sys.modules
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    import torch
+    with environment_defaults({"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}):
+        import torch
 
-    num_threads = torch.get_num_threads()
-    if is_fresh:
-        torch.set_num_threads(1)
-    try:
-        yield sys.platform == "linux" and is_fresh and threading.active_count() == 1
-    finally:
+        num_threads = torch.get_num_threads()
         if is_fresh:
-            torch.set_num_threads(num_threads)
+            torch.set_num_threads(1)
+        try:
+            yield sys.platform == "linux" and is_fresh and threading.active_count() == 1
+        finally:
+            if is_fresh:
+                torch.set_num_threads(num_threads)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 
 from distrib.job.plan import Schedule
 from distrib.train.batches import map_tensors
 from distrib.train.process import die_with_parent
 from distrib.train.randomness import derive_seed, reseed
 from distrib.train.sampler import EpochIndices, GlobalBatchSampler, MicroBatch, SamplerOfRun
+from distrib.train.tracebacks import user_traceback
 
 Collate = Callable[[list[Any]], Any]
 
@@ -36,13 +37,14 @@ class Fetcher:
             and isinstance(dataset, TensorDataset)
             and type(dataset).__getitem__ is TensorDataset.__getitem__
         )
+        self.is_by_batch = _offers_batches(dataset)
 
     def __getitems__(self, indices: EpochIndices) -> Any:
         """The collated batch of `indices`."""
         if self.is_whole:
             rows = torch.tensor(indices, dtype=torch.int64)
             return [tensor[rows] for tensor in self.dataset.tensors]
-        if hasattr(self.dataset, "__getitems__"):
+        if self.is_by_batch:
             reseed(derive_seed("sample", self.seed, indices.epoch, indices[0]))
             return self.collate(self.dataset.__getitems__(list(indices)))
         return self.collate([self._sample(indices.epoch, index) for index in indices])
@@ -50,6 +52,50 @@ class Fetcher:
     def _sample(self, epoch: int, index: int) -> Any:
         reseed(derive_seed("sample", self.seed, epoch, index))
         return self.dataset[index]
+
+
+def _offers_batches(dataset: Any) -> bool:
+    """Whether a dataset fetches many samples at once by itself; a plain `Subset` does if its dataset does."""
+    if isinstance(dataset, Subset) and type(dataset).__getitems__ is Subset.__getitems__:
+        return _offers_batches(dataset.dataset)
+    return hasattr(dataset, "__getitems__")
+
+
+class LoaderFailedError(Exception):
+    """The user's dataset or collate function raised in a loader worker.
+
+    Attributes:
+        type: The name of the exception's class.
+        message: Its text.
+        traceback: The user's frames, as Python prints them.
+    """
+
+    def __init__(self, type_name: str, message: str, traceback: str) -> None:
+        super().__init__(type_name, message, traceback)
+        self.type = type_name
+        self.message = message
+        self.traceback = traceback
+
+
+class _InLoaderWorker:
+    """A fetcher whose errors travel to the rank as they are: torch would wrap them in text of its own."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+
+    def __getitems__(self, indices: EpochIndices) -> Any:
+        """The batch, or the error in its place."""
+        try:
+            return self._fetcher.__getitems__(indices)
+        except Exception as error:
+            return LoaderFailedError(type(error).__name__, str(error), user_traceback(error))
+
+
+def _raise_errors(batches: Iterator[Any]) -> Iterator[Any]:
+    for batch in batches:
+        if isinstance(batch, LoaderFailedError):
+            raise batch
+        yield batch
 
 
 def _as_is(batch: Any) -> Any:
@@ -71,7 +117,7 @@ def iterate(
         batches: Iterator[Any] = map(fetcher.__getitems__, index_lists)
         return (map_tensors(batch, torch.Tensor.pin_memory) for batch in batches) if pin_memory else batches
     loader: DataLoader[Any] = DataLoader(
-        fetcher,  # type: ignore[arg-type]
+        _InLoaderWorker(fetcher),  # type: ignore[arg-type]
         batch_sampler=index_lists,
         num_workers=loader_workers,
         collate_fn=_as_is,
@@ -79,7 +125,7 @@ def iterate(
         worker_init_fn=_start_loader_worker,
         generator=torch.Generator().manual_seed(fetcher.seed),
     )
-    return iter(loader)
+    return _raise_errors(iter(loader))
 
 
 @dataclass(frozen=True)

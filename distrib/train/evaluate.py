@@ -50,8 +50,6 @@ class Evaluator:
         mine = range(rank * samples // world_size, (rank + 1) * samples // world_size)
         size = schedule.eval_batch_size
         self._index_lists = [EpochIndices(list(mine[i : i + size]), 0) for i in range(0, len(mine), size)]
-        for metric in task.metrics.values():
-            self._share_states_of(metric)
 
     def evaluate(self) -> dict[str, Any]:
         """The mean loss (None where nothing has weight) and every metric over the whole data, on every rank."""
@@ -62,7 +60,7 @@ class Evaluator:
         try:
             with torch.inference_mode():
                 loss = self._run(model)
-                return {"loss": loss, **{name: _compute(metric) for name, metric in self._task.metrics.items()}}
+                return {"loss": loss, **{name: self._compute(metric) for name, metric in self._task.metrics.items()}}
         finally:
             for module, mode in modes.items():
                 module.training = mode
@@ -93,29 +91,33 @@ class Evaluator:
         for metric in self._task.metrics.values():
             metric.update(outcome.outputs, outcome.targets)
 
-    def _share_states_of(self, metric: Any) -> None:
-        """Makes a torchmetrics metric, and any inside it, gather its states over the control group."""
+    def _compute(self, metric: Any) -> Any:
+        """A metric's value over all ranks, as plain numbers."""
+        from torchmetrics import Metric  # here, since it takes most of a second and not every job has metrics
+
         for part in metric.modules():
-            if hasattr(part, "dist_sync_fn"):
-                part.dist_sync_fn = self._gather
-                part.distributed_available_fn = lambda: dist.get_world_size(self._control) > 1
+            if isinstance(part, Metric):
+                part._to_sync = False  # its states are summed here: its own way hangs on lists of unequal length
+                self._sum_states(part)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*`compute` method of metric .* was called before")
+            return _plain(metric.compute())
 
-    def _gather(self, state: torch.Tensor, group: object = None) -> list[torch.Tensor]:
-        """A state of every rank, in the order of ranks; one without samples takes the others' type and shape."""
-        states: list[torch.Tensor] = [state] * dist.get_world_size(self._control)
-        dist.all_gather_object(states, state.detach().cpu(), group=self._control)
-        filled = next((other for other in states if other.numel()), states[0])
-        return [(other if other.numel() else filled[:0] if filled.ndim else other).to(state.device) for other in states]
-
-
-def _compute(metric: Any) -> Any:
-    """A metric's value as plain numbers."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=r".*`compute` method of metric .* was called before", module="torchmetrics"
-        )
-        value = metric.compute()
-    return _plain(value)
+    def _sum_states(self, metric: Any) -> None:
+        """Replaces each state of a metric by that of all ranks together, in the order of ranks."""
+        if dist.get_world_size(self._control) == 1 or not metric._reductions:
+            return
+        mine = {name: getattr(metric, name) for name in metric._reductions}
+        gathered: list[Any] = [None] * dist.get_world_size(self._control)
+        dist.all_gather_object(gathered, map_tensors(mine, torch.Tensor.cpu), group=self._control)
+        for name, reduction in metric._reductions.items():
+            states = [state[name] for state in gathered]
+            if isinstance(states[0], list):
+                merged: Any = [item for state in states for item in state]
+            else:
+                merged = torch.stack(states)
+                merged = reduction(merged) if reduction is not None else merged
+            setattr(metric, name, map_tensors(merged, lambda tensor: tensor.to(metric.device)))
 
 
 def _plain(value: Any) -> Any:

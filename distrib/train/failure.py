@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 import torch.distributed as dist
 
 from distrib.errors import DistribError
+from distrib.train.data import LoaderFailedError
 from distrib.train.host import Place
+from distrib.train.tracebacks import user_traceback
 
 Kind = Literal["user", "infrastructure", "hang"]
 
@@ -57,16 +56,12 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException, place: Place) -> Failure:
         """Describes an exception of the rank at `place`."""
-        is_message = isinstance(error, DistribError)
-        return cls(
-            rank=place.rank,
-            host=place.host_name,
-            type=type(error).__name__,
-            message=str(error),
-            traceback=None if is_message else _user_traceback(error),
-            kind=_kind(error),
-            time=time.time(),
-        )
+        name, message, shown = type(error).__name__, str(error), None
+        if isinstance(error, LoaderFailedError):
+            name, message, shown = error.type, error.message, error.traceback
+        elif not isinstance(error, DistribError):
+            shown = user_traceback(error)
+        return cls(place.rank, place.host_name, name, message, shown, _kind(error), time.time())
 
     @classmethod
     def read(cls, path: Path) -> Failure | None:
@@ -95,17 +90,3 @@ def _kind(error: BaseException) -> Kind:
     if isinstance(error, RuntimeError) and _LOADER_SIGN in text:
         return "infrastructure"
     return "user"
-
-
-def _user_traceback(error: BaseException) -> str:
-    """The traceback from the user's first frame on; whole where none is the user's.
-
-    The frames before it belong to this package and to torch: how the user's code came to be called.
-    """
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-    theirs = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith((ours, theirs)):
-        frames = frames.tb_next
-    shown = frames if frames is not None else error.__traceback__
-    return "".join(traceback.format_exception(type(error), error, shown))

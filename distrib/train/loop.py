@@ -86,9 +86,10 @@ class Loop:
         self._events = events
         self._samples = samples
         self._control_group = control_group
-        self._saving = Saving(None, None, schedule, self.warn)
+        self._saving = Saving(None, None, schedule)
         self.completed_steps = 0
         self._data_seconds = 0.0
+        self._stall: dict[str, float] = {}
 
     def begin(self, is_weighted: bool, saving: Saving, facts: dict[str, Any]) -> None:
         """Prepares for the first step.
@@ -202,11 +203,12 @@ class Loop:
 
     def _save(self) -> None:
         """Begins a checkpoint of this very step; one that is still in flight is waited for."""
-        if self._saving.is_saving:
-            self._saving.warn_of_waiting()
-            self._finish_saving()
+        started = time.perf_counter()
+        self._finish_saving()
+        waited = time.perf_counter() - started
         broadcast_buffers(self.task.model)
         self._saving.begin(self.completed_steps, self.state())
+        self._stall = {"wait_seconds": waited, "stall_seconds": time.perf_counter() - started - waited}
 
     def _finish_saving(self) -> None:
         """Waits until the save in flight, if there is one, is committed."""
@@ -217,7 +219,7 @@ class Loop:
 
     def _commit(self) -> None:
         step, seconds = self._saving.commit()
-        self._write("checkpoint", step, save_seconds=seconds)
+        self._write("checkpoint", step, save_seconds=seconds, **self._stall)
 
     def _write_windows(self, windows: list[Window], agreement: Agreement) -> None:
         if self._events is None:

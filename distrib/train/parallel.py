@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distrib.job.plan import Request
+from distrib.job.plan import Request, Schedule, split_evenly
 from distrib.job.spec import Ddp
 from distrib.train.host import Host
 
@@ -69,6 +69,26 @@ def broadcast_buffers(model: nn.Module) -> None:
     if dist.get_world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
+
+
+def find_batch_norms(model: nn.Module) -> list[nn.Module]:
+    """The layers that normalise by the statistics of the rank's own samples."""
+    kinds = (nn.modules.batchnorm._BatchNorm,)
+    return [part for part in model.modules() if isinstance(part, kinds) and not isinstance(part, nn.SyncBatchNorm)]
+
+
+def batch_norm_warning(model: nn.Module, schedule: Schedule) -> str | None:
+    """What to say where BatchNorm meets a slice too small for statistics, or None."""
+    sizes = [*schedule.rank_batches, *schedule.last_rank_batches]
+    smallest = min(
+        part for size in sizes if size for part in split_evenly(size, schedule.accumulate) if part
+    )  # fmt: skip
+    if smallest > 1 or not find_batch_norms(model):
+        return None
+    return (
+        "the model has BatchNorm, and some rank computes its statistics from a single sample: torch refuses that where "
+        "the normalised input has no other dimensions; take a larger batch_size, fewer workers or less accumulation"
+    )
 
 
 def use_threads(count: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,6 @@ class Saving:
         checkpointer: Does the work; None where nothing is ever saved.
         best: Keeps the best weights, where asked for.
         schedule: What is due when.
-        warn: Told of what the user should know.
     """
 
     def __init__(
@@ -85,14 +83,11 @@ class Saving:
         checkpointer: Checkpointer | None,
         best: BestWeights | None,
         schedule: Schedule,
-        warn: Callable[[str], None],
     ) -> None:
         self._checkpointer = checkpointer
         self.best = best
         self._schedule = schedule
-        self._warn = warn
         self._last_save = time.monotonic()
-        self._has_warned = False
 
     @property
     def is_enabled(self) -> bool:
@@ -139,13 +134,6 @@ class Saving:
         if self._checkpointer is not None and self._checkpointer.is_saving:
             self._checkpointer.wait()
             assert self._checkpointer.is_ready
-
-    def warn_of_waiting(self) -> None:
-        """Says once that saves are due faster than they can be written."""
-        if not self._has_warned:
-            self._has_warned = True
-            self._warn("a checkpoint was due while the one before was still being written, and training waited for it; "
-                       "set checkpoint.every to save less often")  # fmt: skip
 
     def prepare(self) -> None:
         """Gets ready for the first save, beside training."""

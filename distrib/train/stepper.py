@@ -16,7 +16,7 @@ from distrib.job.plan import Schedule
 from distrib.train.control import gather_rows
 from distrib.train.data import StepBatch
 from distrib.train.ledger import Ledger
-from distrib.train.parallel import without_sync
+from distrib.train.parallel import find_batch_norms, without_sync
 from distrib.train.precision import Precision
 from distrib.train.task import Outcome, Task
 
@@ -51,6 +51,7 @@ class Stepper:
         self._clip_norm = clip_norm
         self._parameters = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
         self._device = self._parameters[0].device
+        self._norms = find_batch_norms(task.model)
         self.is_weighted = False
 
     def rehearse(self, batch: StepBatch, control: dist.ProcessGroup) -> None:
@@ -60,7 +61,8 @@ class Stepper:
         reduce gradients in another order than the uninterrupted run did. Learns too whether the step gives weights.
         """
         buffers = copy.deepcopy(list(self._task.model.buffers()))
-        with self._precision.autocast():
+        is_stand_in = batch.micro_batches[0].num_samples == 0
+        with self._precision.autocast(), self._as_stand_in(is_stand_in):
             outcome = self._task.run(self._model, batch.batches[0])
         (outcome.loss * 0.0).backward()  # type: ignore[no-untyped-call]
         self._task.model.zero_grad()
@@ -82,7 +84,7 @@ class Stepper:
         last = len(batch.batches) - 1
         for number, (part, data) in enumerate(zip(batch.micro_batches, batch.batches, strict=True)):
             with nullcontext() if number == last else without_sync(self._model):
-                with self._precision.autocast():
+                with self._precision.autocast(), self._as_stand_in(part.num_samples == 0):
                     outcome = self._task.run(self._model, data)
                 weight = None
                 if not self.is_weighted:
@@ -112,6 +114,18 @@ class Stepper:
         scaler.step(self._optimizer)
         scaler.update()
         self._task.model.zero_grad()
+
+    @contextmanager
+    def _as_stand_in(self, is_stand_in: bool) -> Iterator[None]:
+        """Around the forward pass of a sample that does not count: it leaves BatchNorm's statistics alone."""
+        norms = [norm for norm in self._norms if is_stand_in and norm.training]
+        for norm in norms:
+            norm.training = False
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.training = True
 
     def _weight(self, outcome: Outcome, counts: bool) -> torch.Tensor:
         """The micro-batch's weight as a float64 scalar on the device."""

@@ -30,8 +30,16 @@ from distrib.train.host import Assignment, Host, Place
 from distrib.train.ledger import CAPACITY
 from distrib.train.loop import Loop
 from distrib.train.optimizer import RateSchedule, build_optimizer
-from distrib.train.parallel import broadcast_buffers, join_process_group, limit_waiting, use_threads, wrap
+from distrib.train.parallel import (
+    batch_norm_warning,
+    broadcast_buffers,
+    join_process_group,
+    limit_waiting,
+    use_threads,
+    wrap,
+)
 from distrib.train.precision import Precision
+from distrib.train.process import temporary_files_removed
 from distrib.train.sampler import GlobalBatchSampler
 from distrib.train.samples import SampleRecord
 from distrib.train.saving import BestWeights, Saving
@@ -58,7 +66,8 @@ def main(assignment: Assignment, host: Host, datasets: Datasets | None = None) -
     """
     layout = RunLayout(assignment.run_folder)
     try:
-        is_finished = _train(assignment, host, layout, datasets)
+        with temporary_files_removed(assignment.job.spec.data.loader_workers):
+            is_finished = _train(assignment, host, layout, datasets)
     except BaseException as error:
         failure = Failure.of(error, host.place)
         failure.write(layout.rank_error(host.place.rank))
@@ -94,6 +103,9 @@ def _train(assignment: Assignment, host: Host, layout: RunLayout, datasets: Data
     loop.begin(stepper.is_weighted, saving, facts)
     if state is not None:
         loop.restore(state)
+    surprise = batch_norm_warning(task.model, schedule)
+    if surprise is not None:
+        loop.warn(surprise)
     for problem in problems:
         loop.warn(f"a damaged checkpoint was passed over: {problem}")
     limit_waiting(request, control_group)
@@ -148,7 +160,7 @@ def _saving(
     best = None
     if spec.best is not None:
         best = BestWeights(spec.best, layout.best_file if dist.get_rank() == 0 else None)
-    return Saving(checkpointer, best, schedule, loop.warn)
+    return Saving(checkpointer, best, schedule)
 
 
 def _build(

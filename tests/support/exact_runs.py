@@ -102,7 +102,9 @@ class Runs:
         folder = self._folder / name
         folder.mkdir()
         shutil.copy(JOBS, folder)
-        (folder / "job.yaml").write_text(json.dumps({"name": name, **self._specs[name](folder)}))
+        (folder / "job.yaml").write_text(
+            json.dumps({"name": name, "checkpoint": {"every": "never"}, **self._specs[name](folder)})
+        )
         command = [sys.executable, "-m", "distrib", "run", "job.yaml", "--json", "--record-samples"]
         command += ["--device", "cpu", "--runs-dir", "runs", "--run-id", "run"]
         environment = {key: value for key, value in os.environ.items() if key != "DISTRIB_RUNS_DIR"}

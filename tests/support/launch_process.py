@@ -79,7 +79,8 @@ class Workplace:
     def assert_clean(self):
         """Nothing was written to the home folder, and no temporary file is left but torch's own empty folder."""
         left = [path.name for folder in (self.home, self.temporary) for path in folder.rglob("*")]
-        assert [name for name in left if not name.startswith("torchinductor_")] == []
+        kept = [name for name in left if not name.startswith("torchinductor_")]
+        assert kept == [], kept
 
     def close(self):
         for launch in self._launches:

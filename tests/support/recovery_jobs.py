@@ -1,0 +1,179 @@
+"""What the jobs of tests/recovery train: a small network whose processes can be killed at chosen moments.
+
+A strike is a file in the folder `strikes` beside this module: which rank, at which moment, for the how manieth time in
+its attempt, and whom it hits. Only the first file, by name, is armed; whoever strikes removes it. What happens on disk
+is heard of through Python's audit events, so that the moments are those of the run folder's format and of nothing else.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from exact_jobs import NUM_CLASSES, NUM_FEATURES, Mlp, Points
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+STRIKES = Path(__file__).with_name("strikes")
+
+ON_RENAME = {
+    "COMMITTED": "commit",
+    "manifest.json": "manifest",
+    ".metadata": "metadata",
+    "best.safetensors": "best",
+    "model.safetensors": "final",
+}
+ON_REMOVAL = {"COMMITTED": "remove", "state.json": "removing"}
+
+
+class Fragile(nn.Module):
+    """Has dropout, takes its time, and is where strikes happen."""
+
+    def __init__(self, hidden=8, dropout=0.1, seconds=0.002):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(NUM_FEATURES, hidden), nn.Tanh(), nn.Dropout(dropout), nn.Linear(hidden, NUM_CLASSES)
+        ).double()
+        self._seconds = seconds
+        self._striker = Striker()
+        self._striker.note("start")
+
+    def forward(self, inputs):
+        self._striker.note("forward" if self.training else "evaluate")
+        if self.training:
+            time.sleep(self._seconds)
+        outputs = self.layers(inputs)
+        if outputs.requires_grad:
+            outputs.register_hook(lambda _: self._striker.note("backward"))
+        return outputs
+
+
+class FragileNorm(Fragile):
+    """The same with buffers."""
+
+    def __init__(self, **args):
+        super().__init__(**args)
+        self.layers = nn.Sequential(nn.BatchNorm1d(NUM_FEATURES).double(), *self.layers)
+
+
+class FragileHalf(Fragile):
+    """The same in single precision, which fp16's autocast wants."""
+
+    def __init__(self, **args):
+        super().__init__(**args)
+        self.layers = self.layers.float()
+
+
+class One(nn.Module):
+    """A single parameter: most ranks have nothing to save."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(NUM_FEATURES, NUM_CLASSES, bias=False).double()
+
+    def forward(self, inputs):
+        return self.linear(inputs)
+
+
+class Suicidal(Mlp):
+    """Rank 0 kills itself in the third forward pass of every attempt, or raises there."""
+
+    def __init__(self, how, notes):
+        super().__init__()
+        self._how, self._notes, self._num_calls = how, notes, 0
+        if dist.get_rank() == 0:
+            with open(notes, "a") as file:
+                file.write("built\n")
+
+    def forward(self, inputs):
+        self._num_calls += 1
+        if self._num_calls == 3 and dist.get_rank() == 0:
+            if self._how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ValueError("no such label: 7")
+        return super().forward(inputs)
+
+
+class Augmented(Points):
+    """Points that are moved at random, and loaded by whoever loads."""
+
+    def __getitem__(self, index):
+        inputs, target = super().__getitem__(index)
+        noise = 0.1 * torch.randn(inputs.shape, dtype=inputs.dtype) + 0.1 * random.gauss()
+        return inputs + noise.to(inputs.dtype), target
+
+
+class Striker:
+    """A rank's ear for its own moments."""
+
+    def __init__(self):
+        self._strike, self._token = None, None
+        if not STRIKES.is_dir() or not dist.is_initialized():
+            return
+        tokens = sorted(STRIKES.iterdir())
+        if not tokens:
+            return
+        self._token = tokens[0]
+        self._strike = json.loads(self._token.read_text())
+        self._pid, self._left, self._lock = os.getpid(), self._strike["nth"], threading.Lock()
+        if dist.get_rank() != self._strike["rank"] % dist.get_world_size():
+            return
+        register_optimizer_step_pre_hook(lambda *_: self.note("update"))
+        register_optimizer_step_post_hook(lambda *_: self.note("updated"))
+        sys.addaudithook(self._hear)
+
+    def note(self, moment):
+        """Something happens now; strikes if this is the moment."""
+        if self._strike is None or moment != self._strike["moment"] or os.getpid() != self._pid:
+            return
+        if dist.get_rank() != self._strike["rank"] % dist.get_world_size():
+            return
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                self._token.unlink()
+                self._kill(self._strike["victim"])
+
+    def _kill(self, victim):
+        launcher = os.getppid()
+        if victim == "launcher":
+            os.kill(launcher, signal.SIGKILL)
+            time.sleep(60)
+        if victim == "all":
+            for rank in children_of(launcher):
+                if rank != os.getpid():
+                    os.kill(rank, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _hear(self, event, arguments):
+        moment = None
+        if event == "os.rename":
+            name = os.path.basename(os.fspath(arguments[1]))
+            moment = "part" if name.startswith("part-") else ON_RENAME.get(name)
+        elif event == "os.remove":
+            name = os.path.basename(os.fsdecode(arguments[0]))
+            moment = "tidy" if name.startswith("part-") else ON_REMOVAL.get(name)
+        elif event == "os.mkdir":
+            moment = "folder" if "step-" in os.fspath(arguments[0]) else None
+        elif event == "open" and isinstance(arguments[0], str | os.PathLike):
+            name, is_written = os.path.basename(os.fspath(arguments[0])), arguments[2] & os.O_ACCMODE != os.O_RDONLY
+            if name.endswith(".distcp"):
+                moment = "write" if is_written else "read"
+            elif name == "state.json":
+                moment = "state" if is_written else None
+        if moment is not None:
+            self.note(moment)
+
+
+def children_of(pid):
+    """The direct children of a process."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

@@ -1,0 +1,410 @@
+"""Launches that are killed and started again, and what their runs must have in common with one that was not."""
+
+import json
+import os
+import queue
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from distrib.runs.events import read_events
+from distrib.runs.layout import RunLayout
+from distrib.runs.record import Run
+
+SUPPORT = Path(__file__).parent
+REPOSITORY = Path(__file__).parents[2]
+TIMES = frozenset({"time", "attempt", "step_seconds", "data_seconds", "samples_per_second", "eval_seconds"})
+RUN = "run"
+
+NUM_SAMPLES, BATCH_SIZE, EVERY, EVAL_EVERY = 101, 8, 7, 20
+
+JOB = {
+    "name": "fragile",
+    "model": "recovery_jobs:Fragile",
+    "data": {
+        "train": {"target": "recovery_jobs:Points", "args": {"num_samples": NUM_SAMPLES}},
+        "eval": {"target": "recovery_jobs:Points", "args": {"num_samples": 30, "seed": 1}},
+        "batch_size": BATCH_SIZE,
+    },
+    "loss": "torch.nn:CrossEntropyLoss",
+    "metrics": {
+        "accuracy": {
+            "target": "torchmetrics.classification:MulticlassAccuracy",
+            "args": {"num_classes": 3, "average": "micro"},
+        }
+    },
+    "optimizer": {"target": "torch.optim:AdamW", "args": {"lr": 0.01}},
+    "schedule": {"target": "torch.optim.lr_scheduler:CosineAnnealingLR", "args": {"T_max": "$steps"}},
+    "train": {"steps": 150, "log_every": 1, "eval_every": f"{EVAL_EVERY} steps"},
+    "ddp": {"bucket_mb": 0.0002},
+    "resources": {"workers": 2, "device": "cpu"},
+    "checkpoint": {"every": f"{EVERY} steps", "best": {"metric": "loss", "mode": "min"}},
+    "failures": {"max_restarts": 50, "hang_timeout": 30},
+}
+
+
+def job(**changes):
+    """The job with some sections changed: dicts are merged, anything else is replaced, None removes."""
+    merged = {**JOB, **changes}
+    for name, change in changes.items():
+        if isinstance(change, dict) and isinstance(JOB.get(name), dict) and "target" not in change:
+            merged[name] = {**JOB[name], **change}
+        for part in [key for key, value in merged[name].items() if value is None] if isinstance(change, dict) else []:
+            del merged[name][part]
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+class Server:
+    """Starts the command quickly; see recovery_server.py."""
+
+    def __init__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.recovery_server"],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={key: value for key, value in os.environ.items() if not key.startswith("DISTRIB_")},
+        )
+        self._pids = queue.Queue()
+        self.statuses = {}
+        self.ended = threading.Condition()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def start(self, **order):
+        """Starts the command; returns the process's number."""
+        with self._lock:
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()
+            return self._pids.get(timeout=60)
+
+    def close(self):
+        """Ends it, and whatever it has started."""
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+    def _read(self):
+        for line in self._process.stdout:
+            answer = json.loads(line)
+            if "status" not in answer:
+                self._pids.put(answer["pid"])
+                continue
+            with self.ended:
+                self.statuses[answer["pid"]] = answer["status"]
+                self.ended.notify_all()
+
+
+class Place:
+    """A folder with a job, its modules and its runs.
+
+    Args:
+        server: Starts the launches; None starts each as a program of its own.
+        folder: Must not exist.
+        spec: The job.
+    """
+
+    def __init__(self, server, folder, spec):
+        folder.mkdir(parents=True)
+        self._server = server
+        self.folder = folder
+        self.strikes = folder / "strikes"
+        self.strikes.mkdir()
+        for module in ("exact_jobs.py", "recovery_jobs.py"):
+            shutil.copy(SUPPORT / module, folder)
+        self.write(spec)
+        self.launches = []
+
+    @property
+    def run(self):
+        return Run(self.folder / "runs" / RUN)
+
+    @property
+    def layout(self):
+        return RunLayout(self.folder / "runs" / RUN)
+
+    def write(self, spec):
+        """Replaces the job."""
+        (self.folder / "job.yaml").write_text(json.dumps(spec))
+
+    def start(self, *arguments, runs="runs", run_id=RUN):
+        """Starts the command."""
+        command = ["run", "job.yaml", "--runs-dir", str(runs), "--record-samples", "--run-id", run_id, *arguments]
+        launch = Launch(self._server, self.folder, list(map(str, command)), len(self.launches))
+        self.launches.append(launch)
+        return launch
+
+    def finish(self, *arguments, timeout=60, **options):
+        """Runs the command to a good end."""
+        launch = self.start(*arguments, **options)
+        assert launch.wait(timeout) == 0, launch.output
+        return launch
+
+    def stop_at(self, step, *arguments):
+        """Runs the command until a checkpoint of `step` or later is committed, and stops it with SIGTERM."""
+        launch = self.start(*arguments)
+        launch.wait_until(lambda: any(number >= step for number in self.committed()))
+        launch.send(signal.SIGTERM)
+        assert launch.wait(60) == 130, launch.output
+        return launch
+
+    def committed(self):
+        """The steps of the committed checkpoints."""
+        names = [path.parent.name for path in self.layout.checkpoints.glob("step-*/COMMITTED")]
+        return sorted(int(name.split("-")[1]) for name in names if name.count("-") == 2)
+
+    def checkpoint(self, position=-1):
+        """The folder of a committed checkpoint, by position in order of steps."""
+        return sorted(path.parent for path in self.layout.checkpoints.glob("step-*/COMMITTED"))[position]
+
+    def events(self, *kinds):
+        events = read_events(self.layout.metrics_file)
+        return [event for event in events if event["event"] in kinds] if kinds else events
+
+    def warnings(self):
+        return [event["message"] for event in self.events("warning") if "was still being written" not in event["message"]]
+
+    def plan(self, strikes):
+        """Puts the strikes down, to happen one after the other."""
+        for number, strike in enumerate(strikes):
+            (self.strikes / f"{number:03}.json").write_text(json.dumps(strike))
+
+    def close(self):
+        for launch in self.launches:
+            launch.kill()
+
+
+class Launch:
+    """One process of the command."""
+
+    def __init__(self, server, folder, arguments, number):
+        self._server = server
+        self._output = folder / f"output-{number}"
+        self._output.touch()
+        self._process = None
+        output = str(self._output)
+        if server is None:
+            with self._output.open("ab") as file:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "distrib", *arguments],
+                    cwd=folder,
+                    env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
+                )
+            self.pid = self._process.pid
+        else:
+            self.pid = server.start(arguments=arguments, folder=str(folder), output=output, errors=output)
+
+    @property
+    def output(self):
+        return self._output.read_text()
+
+    def poll(self):
+        """The exit code, or None while it runs."""
+        return self._process.poll() if self._process is not None else self._server.statuses.get(self.pid)
+
+    def wait(self, timeout):
+        """Waits for the end; returns the exit code."""
+        if self._process is not None:
+            return self._process.wait(timeout)
+        with self._server.ended:
+            has_ended = self._server.ended.wait_for(lambda: self.pid in self._server.statuses, timeout)
+        assert has_ended, f"still running after {timeout} s: {self.output}"
+        return self._server.statuses[self.pid]
+
+    def wait_until(self, condition, timeout=60.0):
+        """Waits until `condition()` is true, as long as the process lives; returns its value."""
+        deadline = time.monotonic() + timeout
+        while not (value := condition()):
+            assert self.poll() is None, f"ended too early: {self.output}"
+            assert time.monotonic() < deadline, f"waited in vain: {self.output}"
+            time.sleep(0.002)
+        return value
+
+    def ranks(self):
+        """The processes of the ranks, in order."""
+        try:
+            return sorted(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
+        except OSError:
+            return []
+
+    def send(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        """Ends it whatever it does; its ranks die with it."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait(10)
+
+
+def is_alive(pid):
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
+
+
+def seconds_until_dead(pids, timeout):
+    """Waits until none of the processes lives."""
+    started = time.monotonic()
+    while left := [pid for pid in pids if is_alive(pid)]:
+        assert time.monotonic() - started < timeout, f"alive after {timeout} s: {left}"
+        time.sleep(0.01)
+    return time.monotonic() - started
+
+
+EXACT = ("forward", "backward", "update", "updated", "evaluate", "folder", "write", "read", "metadata", "state", "part")
+EXACT += ("manifest", "commit", "tidy", "remove", "removing", "best", "start", "time")
+ONLY_RANK_0 = {"metadata", "state", "manifest", "commit", "tidy", "remove", "removing", "best"}
+MANY = {"forward", "backward", "update", "updated"}
+VICTIMS = ("self", "all", "launcher")
+
+
+def make_strikes(seed, count, moments=EXACT):
+    """Strikes chosen at random; each attempt between two of them is short."""
+    chosen = random.Random(seed)
+    strikes = []
+    for number in range(count):
+        moment = chosen.choice([name for name in moments if number or name not in ("read", "start")])
+        rank = 0 if moment in ONLY_RANK_0 else chosen.randrange(4)
+        nth = 1 + chosen.randrange(20) if moment in MANY else 1 + chosen.randrange(2)
+        if moment in ("start", "read", "best", "evaluate", "removing"):
+            nth = 1
+        if number == 0 and moment in MANY:
+            nth += EVERY
+        strikes.append({"moment": moment, "rank": rank, "nth": nth, "victim": chosen.choice(VICTIMS)})
+    return strikes
+
+
+def run_through(place, strikes, seed=0, timeout=60, arguments=()):
+    """Runs the job to its end through the strikes, starting its launcher again whenever that was killed.
+
+    A strike at no particular moment, `time`, is this function's: it hits from outside, some steps into the attempt.
+    """
+    place.plan(strikes)
+    chosen = random.Random(seed)
+    while True:
+        launch = place.start(*arguments)
+        while launch.poll() is None:
+            tokens = sorted(place.strikes.iterdir())
+            strike = _read(tokens[0]) if tokens else None
+            if strike is None or strike["moment"] != "time":
+                _wait_for_change(launch, place, tokens, timeout)
+                continue
+            _hit(launch, place, tokens[0], strike, chosen)
+        code = launch.wait(timeout)
+        if code != -signal.SIGKILL:
+            break
+    assert code == 0, launch.output
+    assert not list(place.strikes.iterdir()), f"strikes that never happened: {list(place.strikes.iterdir())}"
+
+
+def _read(token):
+    try:
+        return json.loads(token.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _wait_for_change(launch, place, tokens, timeout):
+    deadline = time.monotonic() + timeout
+    while launch.poll() is None and (not tokens or tokens == sorted(place.strikes.iterdir())):
+        assert time.monotonic() < deadline, f"stuck: {launch.output}"
+        time.sleep(0.005)
+
+
+def _hit(launch, place, token, strike, chosen):
+    """Kills someone from outside, once this attempt has gone some steps."""
+    attempt, started = None, None
+    wanted = chosen.randrange(20)
+    deadline = time.monotonic() + 30
+    while launch.poll() is None:
+        assert time.monotonic() < deadline, f"stuck: {launch.output}"
+        events = place.events("start", "train")
+        starts = [event for event in events if event["event"] == "start"]
+        newest = [event["step"] for event in events if event["event"] == "train" and event["attempt"] == attempt]
+        if attempt is None and starts and len(launch.ranks()) and starts[-1]["time"] > token.stat().st_mtime:
+            attempt = starts[-1]["attempt"]
+        started = newest[0] if newest else None
+        if started is not None and newest[-1] >= started + wanted:
+            break
+        time.sleep(0.005)
+    time.sleep(chosen.random() * 0.03)
+    ranks = launch.ranks()
+    if launch.poll() is not None or not ranks:
+        return
+    victims = {"self": [chosen.choice(ranks)], "all": ranks, "launcher": [launch.pid]}[strike["victim"]]
+    token.unlink()
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    seconds_until_dead(victims, 10)
+
+
+def newest_of_each_step(events):
+    """Of each step the event of the highest attempt, without what clocks said."""
+    newest = {}
+    for event in events:
+        if event["step"] not in newest or event["attempt"] >= newest[event["step"]]["attempt"]:
+            newest[event["step"]] = event
+    return {
+        step: {name: value for name, value in event.items() if name not in TIMES}
+        for step, event in sorted(newest.items())
+    }
+
+
+def samples_by_step(layout, world_size):
+    """Of each step the ids by rank that its highest attempt recorded, and its epoch."""
+    records = defaultdict(dict)
+    for rank in range(world_size):
+        for line in layout.samples_file(rank).read_text().splitlines():
+            record = json.loads(line)
+            records[record["step"]].setdefault(record["attempt"], {})[rank] = (record["epoch"], record["ids"])
+    return {step: attempts[max(attempts)] for step, attempts in sorted(records.items())}
+
+
+def assert_each_sample_once_per_epoch(layout, world_size, num_steps, num_samples=NUM_SAMPLES, batch_size=BATCH_SIZE):
+    """Each id exactly once in each whole epoch, and no step missing."""
+    steps = samples_by_step(layout, world_size)
+    assert list(steps) == list(range(1, num_steps + 1))
+    epochs = defaultdict(list)
+    for ranks in steps.values():
+        for epoch, ids in ranks.values():
+            epochs[epoch] += ids
+    steps_per_epoch = -(-num_samples // batch_size)
+    for epoch, ids in epochs.items():
+        if (epoch + 1) * steps_per_epoch <= num_steps:
+            assert sorted(ids) == list(range(num_samples))
+        else:
+            assert len(ids) == len(set(ids))
+
+
+def assert_same(place, reference, world_size, num_steps=150):
+    """The run of `place` has come to what the uninterrupted run of `reference` came to, bit by bit."""
+    ours, theirs = place.layout, reference.layout
+    assert ours.weights_file.read_bytes() == theirs.weights_file.read_bytes()
+    assert theirs.best_file.exists() == ours.best_file.exists()
+    if theirs.best_file.exists():
+        assert ours.best_file.read_bytes() == theirs.best_file.read_bytes()
+    for kind in ("train", "eval"):
+        expected = newest_of_each_step(reference.events(kind))
+        found = newest_of_each_step(place.events(kind))
+        assert found == expected
+        if kind == "train":
+            assert list(found) == list(range(1, num_steps + 1))
+    assert samples_by_step(ours, world_size) == samples_by_step(theirs, world_size)
+    assert_each_sample_once_per_epoch(ours, world_size, num_steps)
+    assert (place.run.status, place.run.error) == ("finished", None)
+    assert not list(ours.folder.rglob(".*.*[0-9]")), "temporary files are left"
+    assert place.committed()[-1] == num_steps
