@@ -50,7 +50,11 @@ app.command("list")(list_)
 def main() -> None:
     """Runs the command line and exits with its code; SIGTERM is to it what Ctrl-C is."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(_run_and_report(sys.argv[1:]))
+    code = _run_and_report(sys.argv[1:])
+    if code == StoppedError.exit_code:
+        sys.stderr.flush()
+        os._exit(code)  # Python itself would end by SIGINT where the KeyboardInterrupt, though caught, was in an exec()
+    sys.exit(code)
 
 
 def _print_version(is_asked_for: bool) -> None:

@@ -15,6 +15,7 @@ from distrib.job.spec import (
     COUNT_TAG,
     PATTERNS_IN_WORDS,
     RANGE_TAG,
+    SAVE_INTERVAL_PATTERN,
     STEP_INTERVAL_PATTERN,
     TARGET_PATTERN,
     Section,
@@ -134,7 +135,7 @@ def _hint_for_text(kind: str, value: str, context: Mapping[str, Any]) -> str:
         match = nearest(value, re.findall("'(.*?)'", context["expected"]))
     elif kind == "string_pattern_mismatch" and context["pattern"] == TARGET_PATTERN:
         match = _guess_target(value)
-    elif kind == "string_pattern_mismatch" and context["pattern"] == STEP_INTERVAL_PATTERN:
+    elif kind == "string_pattern_mismatch" and context["pattern"] in (STEP_INTERVAL_PATTERN, SAVE_INTERVAL_PATTERN):
         match = _guess_interval(value)
     return f"did you mean '{match}'?" if match else ""
 

@@ -50,15 +50,21 @@ def _objective(spec: JobSpec) -> Iterator[Problem]:
 def _evaluation(spec: JobSpec) -> Iterator[Problem]:
     if spec.metrics and spec.data.eval is None:
         yield "metrics", "metrics are computed on data.eval, which the job does not have; add it, or remove metrics"
-    schedule = spec.schedule
-    if schedule is None or schedule.every != "eval":
-        return
+    if spec.schedule is not None and spec.schedule.every == "eval":
+        yield from _judged(spec, "schedule.metric", spec.schedule.metric, "schedule.every", "every: eval")
+    best = spec.checkpoint.best
+    if best is not None:
+        yield from _judged(spec, "checkpoint.best.metric", best.metric, "checkpoint.best", "best")
+
+
+def _judged(spec: JobSpec, field: str, metric: str | None, parent: str, what: str) -> Iterator[Problem]:
+    """Problems of `field`, which names the metric that `what` (at `parent`) goes by."""
     names = [*spec.metrics, "loss"]
-    if schedule.metric not in names:
-        match = difflib.get_close_matches(schedule.metric or "", names, n=1)
+    if metric not in names:
+        match = difflib.get_close_matches(metric or "", names, n=1)
         advice = f"did you mean '{match[0]}'?" if match else f"the job has: {', '.join(names)}"
-        yield "schedule.metric", f"no metric is called '{schedule.metric}'; {advice}"
+        yield field, f"no metric is called '{metric}'; {advice}"
     if spec.data.eval is None:
-        yield "schedule.every", "every: eval needs data.eval, which the job does not have; add it, or use step or epoch"
+        yield parent, f"{what} needs data.eval, which the job does not have; add it, or change {parent}"
     elif spec.train.eval_every == "never":
-        yield "schedule.every", "every: eval never comes with train.eval_every: never; change one of them"
+        yield parent, f"{what} never comes with train.eval_every: never; change one of them"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from distrib.errors import StoppedError, TrainingFailedError
 from distrib.job.plan import Plan
 from distrib.job.reader import Job
-from distrib.launch.claim import Claim
+from distrib.launch.claim import Claim, write_job
 from distrib.launch.devices import usable_cpus
 from distrib.launch.observer import Observer
 from distrib.launch.outcome import Outcome
@@ -52,6 +52,8 @@ class Attempts:
         self._job = job
         self._plan = plan
         self._claim = claim
+        assert claim.lease is not None
+        self._lease = claim.lease
         self._run = claim.run
         self._layout = RunLayout(claim.run.folder)
         self._assignment = assignment
@@ -64,22 +66,23 @@ class Attempts:
         Raises:
             TrainingFailedError: It failed.
             StoppedError: A signal stopped it.
+            LaunchError: Another launcher has taken the run over.
         """
         self._record_start()
         try:
             outcome = self._train(make_launcher)
         except BaseException as error:
-            update_record(self._run.folder, status="failed", error=_launch_error(error))
-            self._observer.finished(self._run)
+            if self._lease.is_held:
+                update_record(self._run.folder, status="failed", error=_launch_error(error))
+                self._observer.finished(self._run)
             raise
         self._observer.finished(self._run)
         return self._conclude(outcome)
 
     def _train(self, make_launcher: MakeLauncher) -> Outcome:
-        assert self._claim.lease is not None
         self._observer.started(self._run, self._plan)
         self._say_what_surprises()
-        with Watch(self._run, self._observer, self._started, self._claim.lease) as watch:
+        with Watch(self._run, self._observer, self._started, self._lease) as watch:
             outcome = self._attempt_until_done(watch, make_launcher)
             failure = outcome.failure.as_dict() if outcome.failure else None
             update_record(self._run.folder, status=outcome.status, error=failure, result=watch.result)
@@ -88,10 +91,9 @@ class Attempts:
     def _attempt_until_done(self, watch: Watch, make_launcher: MakeLauncher) -> Outcome:
         attempt, restarts = self._claim.attempt, 0
         while True:
-            remove_uncommitted(self._layout.checkpoints)
-            for rank in range(self._plan.schedule.world_size):
-                self._layout.rank_error(rank).unlink(missing_ok=True)
+            self._clear()
             outcome = make_launcher(replace(self._assignment, attempt=attempt), watch).run()
+            self._lease.check()
             failure = outcome.failure
             if failure is None or failure.kind == "user" or restarts == self._job.spec.failures.max_restarts:
                 return outcome
@@ -100,6 +102,15 @@ class Attempts:
             update_record(self._run.folder, attempt=attempt)
             self._write_restart(attempt, f"{_shown(outcome)}; restart {restarts}")
             watch.poll()
+
+    def _clear(self) -> None:
+        """Removes what earlier attempts have left half done, while no rank runs."""
+        remove_uncommitted(self._layout.checkpoints)
+        for file in (self._layout.weights_file, self._layout.best_file, self._layout.record_file):
+            for temporary in self._run.folder.glob(f".{file.name}.*"):
+                temporary.unlink(missing_ok=True)
+        for rank in range(self._plan.schedule.world_size):
+            self._layout.rank_error(rank).unlink(missing_ok=True)
 
     def _write_restart(self, attempt: int, message: str) -> None:
         """Tells of a restart, and from where it goes on, while no rank is alive to write."""
@@ -127,7 +138,7 @@ class Attempts:
                 started=self._started,
             )
             return
-        self._layout.job_file.write_text(self._job.text)
+        write_job(self._run.folder, self._job)
         update_record(
             self._run.folder,
             status="running",

@@ -9,6 +9,7 @@ from typing import Any
 
 from distrib.errors import JobError
 from distrib.job.reader import Job
+from distrib.runs.checkpoints import list_checkpoints
 from distrib.runs.layout import RunLayout, new_run_id
 from distrib.runs.lease import Lease
 from distrib.runs.record import Run
@@ -37,12 +38,13 @@ class Claim:
     is_new: bool
 
 
-def claim_run(job: Job, run_id: str | None, *, is_fresh: bool, is_extended: bool) -> Claim:
+def claim_run(job: Job, run_id: str | None, num_steps: int, *, is_fresh: bool, is_extended: bool) -> Claim:
     """Creates a run's folder, or takes that of an unfinished run, or finds that the run has finished.
 
     Args:
         job: The job.
         run_id: The run's id; None for a new one.
+        num_steps: The optimizer steps that the job asks for.
         is_fresh: Whether a run that exists is left alone and another begun beside it, as ID-2.
         is_extended: Whether a finished run goes on if the job now asks for more steps.
 
@@ -55,14 +57,18 @@ def claim_run(job: Job, run_id: str | None, *, is_fresh: bool, is_extended: bool
     folder = root / (run_id or new_run_id(job.name, datetime.now()))
     if is_fresh:
         folder = _unused(folder)
-    if _create(folder, job):
-        return Claim(Run(folder), Lease.acquire(folder), attempt=0, is_new=True)
+    folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
-    if run.status == "finished" and not is_extended:
+    if _is_done(run, num_steps if is_extended else 0):
+        _check_same_job(job, folder, is_extended)
         return Claim(run, None, attempt=0, is_new=False)
     lease = Lease.acquire(folder)
     try:
+        if not run.layout.record_file.exists():
+            write_job(folder, job)
+            return Claim(run, lease, attempt=0, is_new=True)
         _check_same_job(job, folder, is_extended)
+        _check_length(run, num_steps)
         attempt = int(run.record.get("attempt") or 0) + 1
     except BaseException:
         lease.release()
@@ -79,13 +85,26 @@ def _unused(folder: Path) -> Path:
     return candidate
 
 
-def _create(folder: Path, job: Job) -> bool:
-    """Creates a new run's folder and its job.yaml; False where the run is there already."""
-    if (folder / "run.json").exists():
+def write_job(folder: Path, job: Job) -> None:
+    """Writes a run's job.yaml."""
+    LocalStorage(folder).put(RunLayout(folder).job_file.name, job.text.encode())
+
+
+def _is_done(run: Run, num_steps: int) -> bool:
+    """Whether a run is there and finished, and is not to go on to `num_steps`."""
+    if not run.layout.record_file.exists() or run.status != "finished":
         return False
-    folder.mkdir(parents=True, exist_ok=True)
-    RunLayout(folder).job_file.write_text(job.text)
-    return True
+    return num_steps <= int((run.record.get("schedule") or {}).get("total_steps") or 0)
+
+
+def _check_length(run: Run, num_steps: int) -> None:
+    """Refuses a job that would end before where the run already is."""
+    checkpoints = list_checkpoints(run.layout.checkpoints)
+    if checkpoints and checkpoints[0].step > num_steps:
+        raise JobError(
+            f"run {run.id} has a checkpoint of step {checkpoints[0].step}, but the job now ends at step {num_steps}; "
+            "ask for more, or use --fresh to begin a new run beside it"
+        )
 
 
 def _check_same_job(job: Job, folder: Path, is_extended: bool) -> None:

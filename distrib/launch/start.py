@@ -97,7 +97,9 @@ class _Order:
         from distrib.launch.claim import claim_run
         from distrib.train.host import Assignment
 
-        claim = claim_run(self.job, self.run_id, is_fresh=self.is_fresh, is_extended=self.is_extended)
+        claim = claim_run(
+            self.job, self.run_id, plan.schedule.total_steps, is_fresh=self.is_fresh, is_extended=self.is_extended
+        )
         if claim.lease is None:
             done = f"{claim.run.id} has finished already; --extend goes on with it, --fresh starts a new run beside it"
             self.observer.notice(done)

@@ -11,6 +11,7 @@ from typing import Any, Self
 from distrib.launch.observer import Observer
 from distrib.runs.events import EventTail, LineTail
 from distrib.runs.lease import Lease
+from distrib.runs.newest import newest_event
 from distrib.runs.record import Run, update_record
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -100,8 +101,12 @@ class Watch:
 
     @property
     def result(self) -> dict[str, Any]:
-        """The newest values of training and evaluation, for run.json."""
-        return {kind: self._last_events[kind] for kind in ("train", "eval") if kind in self._last_events}
+        """The newest values of training and evaluation, for run.json; earlier attempts' where there was no more to do."""
+        newest = {
+            kind: self._last_events.get(kind) or newest_event(self._run.layout.metrics_file, kind)
+            for kind in ("train", "eval")
+        }
+        return {kind: event for kind, event in newest.items() if event is not None}
 
     def _take(self, event: dict[str, Any]) -> None:
         kind = str(event.get("event"))

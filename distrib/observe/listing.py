@@ -29,7 +29,7 @@ def plan_listing(plan: Plan, spec: JobSpec, run_id: str | None = None) -> str:
         "Request": _request(plan.request),
         "Schedule": _schedule(plan.schedule, spec),
         "Memory per worker, batches and activations apart": _memory(plan.memory),
-        f"Kept in {place(layout.folder)}": _kept(plan, layout),
+        f"Kept in {place(layout.folder)}": _kept(plan, layout, spec),
         "Please note": [("", note) for note in plan.schedule.notes],
     }
     shown = ["\n".join([title, *map(_row, rows)]) for title, rows in parts.items() if rows]
@@ -114,12 +114,25 @@ def _memory(memory: Memory | None) -> Rows:
     return [("parameters", num_items(memory.num_parameters)), *rows, ("together", num_bytes(sum(sizes.values())))]
 
 
-def _kept(plan: Plan, layout: RunLayout) -> Rows:
+def _checkpoints(plan: Plan, spec: JobSpec) -> str:
+    schedule, memory = plan.schedule, plan.memory
+    if not schedule.is_ever_saved:
+        return "none: checkpoint.every is never"
+    seconds = schedule.save_interval_seconds
+    interval = f"every {duration(seconds)}" if seconds else _every(schedule.save_interval_steps, schedule)
+    size = "" if memory is None else f", {num_bytes(memory.weights_bytes + (memory.optimizer_bytes or 0))} each"
+    return f"{interval} and at the end, the newest {spec.checkpoint.keep} kept{size}"
+
+
+def _kept(plan: Plan, layout: RunLayout, spec: JobSpec) -> Rows:
     interval = _every(plan.schedule.log_interval_steps, plan.schedule)
     weights = "" if plan.memory is None else f", {num_bytes(plan.memory.weights_bytes)}"
+    best = spec.checkpoint.best
     return [
         (layout.record_file.name, "status, this plan and where the run comes from"),
         (layout.metrics_file.name, f"training {interval}, and every evaluation"),
+        ("checkpoints/", _checkpoints(plan, spec)),
         (layout.weights_file.name, f"final weights{weights}"),
+        *([(layout.best_file.name, f"weights of the best {best.metric}")] if best else []),
         ("logs/", "what each rank prints"),
     ]

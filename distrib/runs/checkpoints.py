@@ -82,13 +82,16 @@ class CheckpointFolder:
             DamagedError: The checkpoint is not committed or its manifest is damaged.
         """
         try:
-            committed = (self.path / _COMMITTED).read_text().strip()
+            committed = (self.path / _COMMITTED).read_bytes().strip()
             manifest = (self.path / _MANIFEST).read_bytes()
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise DamagedError(f"{self.name}: {_reason(error)}") from None
-        if hashlib.sha256(manifest).hexdigest() != committed:
+        if hashlib.sha256(manifest).hexdigest().encode() != committed:
             raise DamagedError(f"{self.name}/{_MANIFEST} does not match {_COMMITTED}")
-        files: dict[str, Mapping[str, Any]] = json.loads(manifest)["files"]
+        try:
+            files: dict[str, Mapping[str, Any]] = dict(json.loads(manifest)["files"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{self.name}/{_MANIFEST}: {type(error).__name__}: {error}") from None
         return files
 
     def verify(self, names: Iterable[str], files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -102,9 +105,16 @@ class CheckpointFolder:
                 found = describe_file(self.path / name)
             except OSError as error:
                 raise DamagedError(f"{self.name}/{name}: {_reason(error)}") from None
-            if found != files[name]:
-                what = "size" if found["bytes"] != files[name]["bytes"] else "checksum"
+            expected = files[name]
+            if found != expected:
+                is_size = isinstance(expected, dict) and found["bytes"] != expected.get("bytes")
+                what = "size" if is_size else "checksum"
                 raise DamagedError(f"{self.name}/{name}: its {what} is not what the manifest says")
+
+    def set_aside(self) -> None:
+        """Renames a damaged checkpoint, which then is none any more, and leaves it for whoever wants to look at it."""
+        with contextlib.suppress(OSError):
+            self.path.rename(self.path.with_name(f"damaged-{self.name}"))
 
     def remove(self) -> None:
         """Deletes the checkpoint, COMMITTED first, so that no half of it can be taken for a whole."""

@@ -69,16 +69,30 @@ class Lease:
         return lease
 
     def renew(self) -> None:
-        """Says that the owner is alive; does so every few seconds however often it is called."""
+        """Says that the owner is alive; does so every few seconds however often it is called.
+
+        Raises:
+            LaunchError: The run is another's now.
+        """
         if time.monotonic() - self._renewed >= _RENEWAL_SECONDS:
             self._renewed = time.monotonic()
-            if is_held(self._folder, self.token):
-                self._write()
+            self.check()
+            self._write()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the run is still this owner's."""
+        return is_held(self._folder, self.token)
+
+    def check(self) -> None:
+        """Raises LaunchError where the run is another's now."""
+        if not self.is_held:
+            raise LaunchError(f"run {self._folder.name} was taken over by another launcher; this one ends")
 
     def release(self) -> None:
         """Gives the run up."""
         with _locked(self._folder):
-            if is_held(self._folder, self.token):
+            if self.is_held:
                 (self._folder / _NAME).unlink(missing_ok=True)
 
     def _write(self) -> None:

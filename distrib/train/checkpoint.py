@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import nn
 
 from distrib.errors import DistribError
-from distrib.runs.checkpoints import CheckpointFolder, remove_old
+from distrib.runs.checkpoints import CheckpointFolder, remove_old, write_durably
+from distrib.train.failure import PeerFailedError
 from distrib.train.plain_state import dump_state
 from distrib.train.saved_state import model_tensors, share_of, split_optimizer
 
@@ -167,11 +168,15 @@ class Checkpointer:
 
         folder.path.mkdir(parents=True, exist_ok=True)
         writer = dcp.FileSystemWriter(folder.path, single_file_per_rank=True, sync_files=True, overwrite=True)
-        dcp.save(staged, storage_writer=writer, process_group=self._group)
+        try:
+            dcp.save(staged, storage_writer=writer, process_group=self._group)
+        except dcp.CheckpointException as error:
+            rank, (cause, _) = next(iter(error.failures.items()))
+            if self._rank in error.failures:
+                raise error.failures[self._rank][0] from None
+            raise PeerFailedError(f"rank {rank} could not save: {cause}") from None
         names = [path.name for path in folder.path.glob(f"__{self._rank}_*.distcp")]
         if self._rank == 0:
             names.append(METADATA)
-            with folder.state_file.open("w") as file:
-                file.write(state)
-                file.flush()
+            write_durably(folder.state_file, state)
         folder.write_part(self._rank, names)

@@ -47,6 +47,7 @@ class Loop:
         samples: Where the ids of samples go; None unless they are recorded.
         device: Where losses are computed.
         control_group: The gloo group of `control`.
+        first_step: The steps that earlier attempts have completed.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Loop:
         samples: SampleRecord | None,
         device: torch.device,
         control_group: dist.ProcessGroup,
+        first_step: int,
     ) -> None:
         self._place = place
         self._seed = seed
@@ -87,7 +89,7 @@ class Loop:
         self._samples = samples
         self._control_group = control_group
         self._saving = Saving(None, None, schedule)
-        self.completed_steps = 0
+        self.completed_steps = first_step
         self._data_seconds = 0.0
         self._stall: dict[str, float] = {}
 
@@ -117,11 +119,8 @@ class Loop:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes up `state`, at whatever number of ranks; call it after `begin`."""
-        self.completed_steps = state["completed_steps"]
-        self._control.resume_after(self.completed_steps)
         self._rates.restore(state["rates"])
-        if self._precision.scaler.is_enabled() and state["scaler"]:
-            self._precision.scaler.load_state_dict(state["scaler"])
+        self._precision.restore(state["scaler"])
         if self._saving.best is not None:
             self._saving.best.value = state["best"]
         rows = state["carried"]

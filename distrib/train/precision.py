@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -21,6 +21,12 @@ class Precision:
     def autocast(self) -> AbstractContextManager[object]:
         """The context of a forward pass and its loss."""
         return nullcontext() if self._dtype is None else torch.autocast(self._device.type, self._dtype)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up what the scaler's `state_dict` gave."""
+        if self.scaler.is_enabled() and state:
+            self.scaler.load_state_dict(state)
+            self._last_scale = self.scaler.get_scale()
 
     def skipped_updates(self) -> int:
         """How many updates the scaler skipped since the last call, at least; waits for the device under fp16."""

@@ -24,6 +24,8 @@ from distrib.train.saved_state import join_optimizer, model_tensors
 class Restorer:
     """Takes up the newest checkpoint that is committed and verifies; all ranks use it together.
 
+    Damaged ones are set aside, lest they be counted among those to keep.
+
     Args:
         checkpoints: The run's folder of checkpoints.
         group: A gloo group of all ranks.
@@ -45,6 +47,8 @@ class Restorer:
             if problem is None:
                 return folder
             self.problems.append(problem)
+            if dist.get_rank(self._group) == 0:
+                folder.set_aside()
         return None
 
     def load(self, folder: CheckpointFolder, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -76,13 +80,29 @@ class Restorer:
             files = folder.files()
             folder.verify(sorted(files)[rank::world_size], files)
             if rank == 0:
-                SafeReader(folder.path).read_metadata()
-                load_state(folder.state_file.read_text())
-        except (DamagedError, OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            mine = str(error) if isinstance(error, DamagedError) else f"{folder.name}: {error}"
+                _check_content(folder)
+        except DamagedError as error:
+            mine = str(error)
         found: list[str | None] = [None] * world_size
         dist.all_gather_object(found, mine, group=self._group)
         return next((problem for problem in found if problem is not None), None)
+
+
+def _check_content(folder: CheckpointFolder) -> None:
+    """Reads what checksums vouch for but parsing may still refuse.
+
+    Raises:
+        DamagedError: A file is not what a checkpoint has.
+    """
+    name = METADATA
+    try:
+        SafeReader(folder.path).read_metadata()
+        name = folder.state_file.name
+        step = load_state(folder.state_file.read_text())["completed_steps"]
+    except Exception as error:  # a pickle, above all, can raise anything
+        raise DamagedError(f"{folder.name}/{name}: {type(error).__name__}: {error}") from None
+    if step != folder.step:
+        raise DamagedError(f"{folder.name}/{name}: it is the state after step {step}")
 
 
 class SafeReader(dcp.FileSystemReader):

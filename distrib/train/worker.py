@@ -89,13 +89,16 @@ def _train(assignment: Assignment, host: Host, layout: RunLayout, datasets: Data
     schedule = make_schedule(job.spec, datasets.facts, place.world_size)
     task = Task(blueprint, device)
     optimizer = build_optimizer(blueprint, schedule, task.model)
+    rates = RateSchedule(blueprint, schedule, optimizer)  # before restoring: to make one sets the optimizer's rates
     state, problems = _restore(layout, task, optimizer, control_group)
     first_step = 0 if state is None else int(state["completed_steps"])
     loop, loader, stepper = _build(
-        assignment, host, layout, blueprint, datasets, schedule, device, control_group, task, optimizer, first_step
-    )
+        assignment, host, layout, blueprint, datasets, schedule, device, control_group, task, optimizer, rates,
+        first_step,
+    )  # fmt: skip
     saving = _saving(assignment, layout, schedule, task, optimizer, loop)
     if first_step >= schedule.total_steps:
+        _warn_of_damage(loop, problems, first_step)
         return _finish(loop, place, layout, control_group)
     first = loader.next()
     stepper.rehearse(first, control_group)
@@ -106,14 +109,21 @@ def _train(assignment: Assignment, host: Host, layout: RunLayout, datasets: Data
     surprise = batch_norm_warning(task.model, schedule)
     if surprise is not None:
         loop.warn(surprise)
-    for problem in problems:
-        loop.warn(f"a damaged checkpoint was passed over: {problem}")
+    _warn_of_damage(loop, problems, first_step)
     limit_waiting(request, control_group)
     is_finished = loop.run(first)
     if is_finished:
         return _finish(loop, place, layout, control_group)
     dist.barrier(group=control_group)
     return False
+
+
+def _warn_of_damage(loop: Loop, problems: list[str], first_step: int) -> None:
+    for problem in problems:
+        loop.warn(f"a damaged checkpoint was passed over and renamed damaged-…: {problem}")
+    if problems:
+        place = f"goes on from step {first_step}" if first_step else "starts from the beginning: no checkpoint is left"
+        loop.warn(f"training {place}")
 
 
 def _finish(loop: Loop, place: Place, layout: RunLayout, control_group: dist.ProcessGroup) -> bool:
@@ -174,6 +184,7 @@ def _build(
     control_group: dist.ProcessGroup,
     task: Task,
     optimizer: torch.optim.Optimizer,
+    rates: RateSchedule,
     first_step: int,
 ) -> tuple[Loop, StepLoader, Stepper]:
     """Puts the parts of a rank together."""
@@ -203,7 +214,7 @@ def _build(
         loader=loader,
         sampler=sampler,
         stepper=stepper,
-        rates=RateSchedule(blueprint, schedule, optimizer),
+        rates=rates,
         optimizer=optimizer,
         control=Control(control_group, host.stop_requested, CAPACITY),
         precision=precision,
@@ -214,6 +225,7 @@ def _build(
         else None,
         device=device,
         control_group=control_group,
+        first_step=first_step,
     )
     return loop, loader, stepper
 

@@ -119,8 +119,14 @@ def test_schedule_on_evaluations_needs_evaluation_data(refusal: Refusal, text: s
     )
     assert refusal(changed) == [
         "job.yaml:8: schedule.every: every: eval needs data.eval, which the job does not have; "
-        "add it, or use step or epoch"
+        "add it, or change schedule.every"
     ]
+
+
+def test_the_best_weights_go_by_a_metric_that_there_is(refusal: Refusal, text: str) -> None:
+    assert refusal(text + "checkpoint: {best: {metric: acuracy}}\n")[0].endswith(
+        "checkpoint.best.metric: no metric is called 'acuracy'; did you mean 'accuracy'?"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(EVENT_FIELDS))
