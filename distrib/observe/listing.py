@@ -121,7 +121,7 @@ def _checkpoints(plan: Plan, spec: JobSpec) -> str:
     seconds = schedule.save_interval_seconds
     interval = f"every {duration(seconds)}" if seconds else _every(schedule.save_interval_steps, schedule)
     size = "" if memory is None else f", {num_bytes(memory.weights_bytes + (memory.optimizer_bytes or 0))} each"
-    return f"{interval} and at the end, the newest {spec.checkpoint.keep} kept{size}"
+    return f"{interval} and at the end, {spec.checkpoint.keep} kept{size}"
 
 
 def _kept(plan: Plan, layout: RunLayout, spec: JobSpec) -> Rows:

@@ -39,7 +39,7 @@ def test_the_whole_listing(plan, spec):
         "Kept in runs/my-run",
         "  run.json           status, this plan and where the run comes from",
         "  metrics.jsonl      training every 10 steps, and every evaluation",
-        "  checkpoints/       every epoch and at the end, the newest 2 kept, 11.7 KiB each",
+        "  checkpoints/       every epoch and at the end, 2 kept, 11.7 KiB each",
         "  model.safetensors  final weights, 3.91 KiB",
         "  logs/              what each rank prints",
     ]
