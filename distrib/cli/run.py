@@ -32,8 +32,8 @@ Exit codes:
   0    finished
   1    the training failed
   2    the job or the command line is wrong
-  3    the workers cannot be started
-  130  stopped
+  3    the workers cannot be started, or another process holds the run
+  130  stopped; the same command with --run-id goes on
 """
 
 

@@ -101,7 +101,7 @@ class Watch:
 
     @property
     def result(self) -> dict[str, Any]:
-        """The newest values of training and evaluation, for run.json; earlier attempts' where there was no more to do."""
+        """The newest values of training and evaluation, of earlier launches where this one had nothing left to do."""
         newest = {
             kind: self._last_events.get(kind) or newest_event(self._run.layout.metrics_file, kind)
             for kind in ("train", "eval")

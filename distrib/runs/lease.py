@@ -111,7 +111,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
         record = json.loads((folder / _NAME).read_bytes())
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and "owner" in record and "token" in record else None
+    return record if isinstance(record, dict) and isinstance(record.get("owner"), dict) and "token" in record else None
 
 
 @contextmanager

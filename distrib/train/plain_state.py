@@ -29,7 +29,8 @@ def _encode(value: Any, path: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.Tensor):
-        return {_KIND: "tensor", "dtype": str(value.dtype).removeprefix("torch."), "value": value.tolist()}
+        dtype = str(value.dtype).removeprefix("torch.")
+        return {_KIND: "tensor", "dtype": dtype, "shape": list(value.shape), "value": value.tolist()}
     for kind, of in _SEQUENCES.items():
         if type(value) is of:
             return {_KIND: kind, "items": [_encode(item, f"{path}[{i}]") for i, item in enumerate(value)]}
@@ -49,7 +50,7 @@ _MAPPINGS: dict[str, Any] = {"dict": dict, "counter": Counter, "ordered": Ordere
 def _decode(value: dict[str, Any]) -> Any:
     kind = value.get(_KIND)
     if kind == "tensor":
-        return torch.tensor(value["value"], dtype=getattr(torch, value["dtype"]))
+        return torch.tensor(value["value"], dtype=getattr(torch, value["dtype"])).reshape(value["shape"])
     if kind in _SEQUENCES:
         return _SEQUENCES[kind](value["items"])
     if kind in _MAPPINGS:
