@@ -97,6 +97,8 @@ class Attempts:
             failure = outcome.failure
             if failure is None or failure.kind == "user" or restarts == self._job.spec.failures.max_restarts:
                 return outcome
+            if watch.stop_requested():
+                return Outcome("stopped")
             restarts += 1
             attempt += 1
             update_record(self._run.folder, attempt=attempt)

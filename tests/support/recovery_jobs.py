@@ -1,10 +1,11 @@
 """What the jobs of tests/recovery train: a small network whose processes can be killed at chosen moments.
 
 A strike is a file in the folder `strikes` beside this module: which rank, at which moment, for the how manieth time in
-its attempt, and whom it hits. Only the first file, by name, is armed; whoever strikes removes it. What happens on disk
+its attempt (`time`: how many milliseconds after its first step has begun), and whom it hits. Only the first file, by name, is armed; whoever strikes removes it. What happens on disk
 is heard of through Python's audit events, so that the moments are those of the run folder's format and of nothing else.
 """
 
+import errno
 import json
 import os
 import random
@@ -25,6 +26,7 @@ STRIKES = Path(__file__).with_name("strikes")
 ON_RENAME = {
     "COMMITTED": "commit",
     "manifest.json": "manifest",
+    "state.json": "state",
     ".metadata": "metadata",
     "best.safetensors": "best",
     "model.safetensors": "final",
@@ -70,15 +72,12 @@ class FragileHalf(Fragile):
         self.layers = self.layers.float()
 
 
-class One(nn.Module):
+class One(Fragile):
     """A single parameter: most ranks have nothing to save."""
 
     def __init__(self):
         super().__init__()
-        self.linear = nn.Linear(NUM_FEATURES, NUM_CLASSES, bias=False).double()
-
-    def forward(self, inputs):
-        return self.linear(inputs)
+        self.layers = nn.Linear(NUM_FEATURES, NUM_CLASSES, bias=False).double()
 
 
 class Suicidal(Mlp):
@@ -121,6 +120,7 @@ class Striker:
             return
         self._token = tokens[0]
         self._strike = json.loads(self._token.read_text())
+        self._victim = self._strike["victim"]
         self._pid, self._left, self._lock = os.getpid(), self._strike["nth"], threading.Lock()
         if dist.get_rank() != self._strike["rank"] % dist.get_world_size():
             return
@@ -129,19 +129,30 @@ class Striker:
         sys.addaudithook(self._hear)
 
     def note(self, moment):
-        """Something happens now; strikes if this is the moment."""
+        """Something happens now; strikes if this is the moment, or sets the clock if it is the start of one."""
+        if moment == "forward" and self._strike is not None and self._strike["moment"] == "time":
+            moment = "time"
         if self._strike is None or moment != self._strike["moment"] or os.getpid() != self._pid:
             return
         if dist.get_rank() != self._strike["rank"] % dist.get_world_size():
             return
+        if moment == "time":
+            threading.Timer(self._strike["nth"] / 1000, self._hit).start()
+            self._strike = None
+            return
         with self._lock:
             self._left -= 1
             if self._left == 0:
-                self._token.unlink()
-                self._kill(self._strike["victim"])
+                self._hit()
+
+    def _hit(self):
+        self._token.unlink()
+        self._kill(self._victim)
 
     def _kill(self, victim):
         launcher = os.getppid()
+        if victim == "disk":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if victim == "launcher":
             os.kill(launcher, signal.SIGKILL)
             time.sleep(60)
@@ -165,8 +176,6 @@ class Striker:
             name, is_written = os.path.basename(os.fspath(arguments[0])), arguments[2] & os.O_ACCMODE != os.O_RDONLY
             if name.endswith(".distcp"):
                 moment = "write" if is_written else "read"
-            elif name == "state.json":
-                moment = "state" if is_written else None
         if moment is not None:
             self.note(moment)
 
@@ -177,3 +186,11 @@ def children_of(pid):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def warm_up_then_decay(optimizer, num_steps):
+    """Schedules in sequence, one of which has a function of the user's own."""
+    schedulers = torch.optim.lr_scheduler
+    warm_up = schedulers.LambdaLR(optimizer, lambda step: (1 + step) / 10)
+    decay = schedulers.CosineAnnealingWarmRestarts(optimizer, T_0=num_steps // 4)
+    return schedulers.SequentialLR(optimizer, [warm_up, decay], milestones=[num_steps // 3])

@@ -168,12 +168,24 @@ class Place:
         return [event for event in events if event["event"] in kinds] if kinds else events
 
     def warnings(self):
-        return [event["message"] for event in self.events("warning") if "was still being written" not in event["message"]]
+        return [event["message"] for event in self.events("warning")]
 
     def plan(self, strikes):
         """Puts the strikes down, to happen one after the other."""
         for number, strike in enumerate(strikes):
             (self.strikes / f"{number:03}.json").write_text(json.dumps(strike))
+
+    def copy(self, folder):
+        """Another place with the same job and the same runs."""
+        shutil.copytree(self.folder, folder)
+        other = object.__new__(Place)
+        other._server, other.folder, other.strikes, other.launches = self._server, folder, folder / "strikes", []
+        return other
+
+    def snapshot(self):
+        """What the runs consist of: contents and times of all files."""
+        files = [path for path in (self.folder / "runs").rglob("*") if path.is_file()]
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
     def close(self):
         for launch in self.launches:
@@ -231,11 +243,8 @@ class Launch:
         return value
 
     def ranks(self):
-        """The processes of the ranks, in order."""
-        try:
-            return sorted(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
-        except OSError:
-            return []
+        """The processes of the ranks."""
+        return children_of(self.pid)
 
     def send(self, number):
         if self.poll() is None:
@@ -246,6 +255,14 @@ class Launch:
         if self.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
             self.wait(10)
+
+
+def children_of(pid):
+    """The direct children of a process."""
+    try:
+        return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except OSError:
+        return []
 
 
 def is_alive(pid):
@@ -279,77 +296,24 @@ def make_strikes(seed, count, moments=EXACT):
     for number in range(count):
         moment = chosen.choice([name for name in moments if number or name not in ("read", "start")])
         rank = 0 if moment in ONLY_RANK_0 else chosen.randrange(4)
-        nth = 1 + chosen.randrange(20) if moment in MANY else 1 + chosen.randrange(2)
+        nth = 1 + chosen.randrange(20 if moment in MANY else 2)
         if moment in ("start", "read", "best", "evaluate", "removing"):
             nth = 1
+        if moment == "time":
+            nth = 1 + chosen.randrange(60)
         if number == 0 and moment in MANY:
             nth += EVERY
         strikes.append({"moment": moment, "rank": rank, "nth": nth, "victim": chosen.choice(VICTIMS)})
     return strikes
 
 
-def run_through(place, strikes, seed=0, timeout=60, arguments=()):
-    """Runs the job to its end through the strikes, starting its launcher again whenever that was killed.
-
-    A strike at no particular moment, `time`, is this function's: it hits from outside, some steps into the attempt.
-    """
+def run_through(place, strikes, timeout=60):
+    """Runs the job to its end through the strikes, starting its launcher again whenever that was killed."""
     place.plan(strikes)
-    chosen = random.Random(seed)
-    while True:
-        launch = place.start(*arguments)
-        while launch.poll() is None:
-            tokens = sorted(place.strikes.iterdir())
-            strike = _read(tokens[0]) if tokens else None
-            if strike is None or strike["moment"] != "time":
-                _wait_for_change(launch, place, tokens, timeout)
-                continue
-            _hit(launch, place, tokens[0], strike, chosen)
-        code = launch.wait(timeout)
-        if code != -signal.SIGKILL:
-            break
+    while (code := (launch := place.start()).wait(timeout)) == -signal.SIGKILL:
+        pass
     assert code == 0, launch.output
     assert not list(place.strikes.iterdir()), f"strikes that never happened: {list(place.strikes.iterdir())}"
-
-
-def _read(token):
-    try:
-        return json.loads(token.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _wait_for_change(launch, place, tokens, timeout):
-    deadline = time.monotonic() + timeout
-    while launch.poll() is None and (not tokens or tokens == sorted(place.strikes.iterdir())):
-        assert time.monotonic() < deadline, f"stuck: {launch.output}"
-        time.sleep(0.005)
-
-
-def _hit(launch, place, token, strike, chosen):
-    """Kills someone from outside, once this attempt has gone some steps."""
-    attempt, started = None, None
-    wanted = chosen.randrange(20)
-    deadline = time.monotonic() + 30
-    while launch.poll() is None:
-        assert time.monotonic() < deadline, f"stuck: {launch.output}"
-        events = place.events("start", "train")
-        starts = [event for event in events if event["event"] == "start"]
-        newest = [event["step"] for event in events if event["event"] == "train" and event["attempt"] == attempt]
-        if attempt is None and starts and len(launch.ranks()) and starts[-1]["time"] > token.stat().st_mtime:
-            attempt = starts[-1]["attempt"]
-        started = newest[0] if newest else None
-        if started is not None and newest[-1] >= started + wanted:
-            break
-        time.sleep(0.005)
-    time.sleep(chosen.random() * 0.03)
-    ranks = launch.ranks()
-    if launch.poll() is not None or not ranks:
-        return
-    victims = {"self": [chosen.choice(ranks)], "all": ranks, "launcher": [launch.pid]}[strike["victim"]]
-    token.unlink()
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
-    seconds_until_dead(victims, 10)
 
 
 def newest_of_each_step(events):
@@ -374,7 +338,7 @@ def samples_by_step(layout, world_size):
     return {step: attempts[max(attempts)] for step, attempts in sorted(records.items())}
 
 
-def assert_each_sample_once_per_epoch(layout, world_size, num_steps, num_samples=NUM_SAMPLES, batch_size=BATCH_SIZE):
+def assert_each_sample_once_per_epoch(layout, world_size, num_steps, batch_size=BATCH_SIZE):
     """Each id exactly once in each whole epoch, and no step missing."""
     steps = samples_by_step(layout, world_size)
     assert list(steps) == list(range(1, num_steps + 1))
@@ -382,15 +346,15 @@ def assert_each_sample_once_per_epoch(layout, world_size, num_steps, num_samples
     for ranks in steps.values():
         for epoch, ids in ranks.values():
             epochs[epoch] += ids
-    steps_per_epoch = -(-num_samples // batch_size)
+    steps_per_epoch = -(-NUM_SAMPLES // batch_size)
     for epoch, ids in epochs.items():
         if (epoch + 1) * steps_per_epoch <= num_steps:
-            assert sorted(ids) == list(range(num_samples))
+            assert sorted(ids) == list(range(NUM_SAMPLES))
         else:
             assert len(ids) == len(set(ids))
 
 
-def assert_same(place, reference, world_size, num_steps=150):
+def assert_same(place, reference, world_size, num_steps=150, batch_size=BATCH_SIZE):
     """The run of `place` has come to what the uninterrupted run of `reference` came to, bit by bit."""
     ours, theirs = place.layout, reference.layout
     assert ours.weights_file.read_bytes() == theirs.weights_file.read_bytes()
@@ -404,7 +368,7 @@ def assert_same(place, reference, world_size, num_steps=150):
         if kind == "train":
             assert list(found) == list(range(1, num_steps + 1))
     assert samples_by_step(ours, world_size) == samples_by_step(theirs, world_size)
-    assert_each_sample_once_per_epoch(ours, world_size, num_steps)
+    assert_each_sample_once_per_epoch(ours, world_size, num_steps, batch_size)
     assert (place.run.status, place.run.error) == ("finished", None)
-    assert not list(ours.folder.rglob(".*.*[0-9]")), "temporary files are left"
+    assert {path.name for path in ours.folder.rglob(".*")} <= {".metadata"}, "temporary files are left"
     assert place.committed()[-1] == num_steps

@@ -25,8 +25,8 @@ import torchmetrics.classification  # noqa: E402, F401
 import distrib.launch.attempts  # noqa: E402
 import distrib.launch.local  # noqa: E402
 import distrib.launch.start  # noqa: E402
-import distrib.observe.progress  # noqa: E402, F401
-import distrib.train.restore  # noqa: E402, F401
+import distrib.observe.progress  # noqa: E402
+import distrib.train.restore  # noqa: E402
 from distrib.cli.main import main  # noqa: E402
 
 

@@ -1,0 +1,103 @@
+"""A rank that fails ends the run: at once, without another attempt, and the right one is named."""
+
+import socket
+
+import pytest
+
+pytestmark = pytest.mark.timeout(90)
+
+LAUNCHERS = [pytest.param("local", 5, id="local"), pytest.param("ray", 10, id="ray", marks=pytest.mark.ray)]
+
+NO_RESTART = "failures.max_restarts=0"
+
+
+def fail(workplace, fault, *, on="local", rank=1, step=2, sets=(), timeout=60):
+    """Runs a job with a fault; returns the launch and the seconds from the fault to its end."""
+    args = f"{{fault: {fault}, notes: {workplace.notes}, rank: {rank}, step: {step}}}"
+    model = f"{{target: launch_jobs:Faulty, args: {args}}}"
+    arguments = [part for text in [f"model={model}", *sets] for part in ("--set", text)]
+    launch = workplace.start("--on", on, *arguments)
+    assert launch.wait(timeout) == 1, launch.stdout + launch.stderr
+    ((_, struck),) = workplace.noted(fault)
+    return launch, launch.ended - struck
+
+
+def assert_one_attempt(workplace, launch, world_size=2):
+    assert sorted(rank for rank, _ in workplace.noted("built")) == list(range(world_size))
+    assert launch.run.status == "failed"
+    assert not launch.run.weights.exists()
+    assert {event["attempt"] for event in launch.run.events()} <= {0}
+    launch.seconds_until_gone(1)
+
+
+@pytest.mark.parametrize(("on", "limit"), LAUNCHERS)
+def test_an_exception_while_others_wait_for_the_rank(workplace, on, limit):
+    launch, seconds = fail(workplace, "raise late", on=on)
+    assert seconds < 1 + limit
+    assert "Traceback (most recent call last)" in launch.stdout
+    assert 'launch_jobs.py", line ' in launch.stdout
+    assert launch.stdout.count("ValueError: rank 1 has had enough") == 2  # in the headline and at the traceback's end
+    assert "on_rank" not in launch.stdout
+    assert "gloo" not in launch.stdout + launch.stderr
+    assert "Connection" not in launch.stdout + launch.stderr
+    assert launch.stderr == ""
+    error = launch.run.error
+    assert (error["rank"], error["type"], error["kind"]) == (1, "ValueError", "user")
+    assert error["message"] == "rank 1 has had enough"
+    assert error["host"] == socket.gethostname()
+    assert error["traceback"].splitlines()[-1] == "ValueError: rank 1 has had enough"
+    assert "logs/rank-1.log" in launch.stdout
+    assert "ValueError: rank 1 has had enough" in launch.run.layout.rank_log(1).read_text()
+    assert_one_attempt(workplace, launch)
+    workplace.assert_clean()
+
+
+def test_an_exception_of_rank_0(workplace):
+    launch, seconds = fail(workplace, "raise", rank=0, step=1)
+    assert seconds < 5
+    assert (launch.run.error["rank"], launch.run.error["type"]) == (0, "ValueError")
+    assert_one_attempt(workplace, launch)
+
+
+@pytest.mark.parametrize(("on", "limit"), LAUNCHERS)
+def test_a_killed_rank(workplace, on, limit):
+    launch, seconds = fail(workplace, "kill", on=on, sets=[NO_RESTART])
+    assert seconds < limit
+    error = launch.run.error
+    type_ = {"local": "SIGKILL", "ray": "RankLost"}[on]
+    assert (error["rank"], error["type"], error["kind"]) == (1, type_, "infrastructure")
+    assert f"rank 1 on {socket.gethostname()}: {type_}: the rank's process was " in launch.stdout
+    assert_one_attempt(workplace, launch)
+
+
+@pytest.mark.parametrize(
+    ("fault", "type_", "world_size"),
+    [("sys.exit", "SystemExit", 2), ("os._exit", "RankExited", 1), ("os._exit", "RankExited", 2)],
+)
+def test_a_rank_that_leaves_with_status_0_has_not_finished(workplace, fault, type_, world_size):
+    launch, seconds = fail(
+        workplace, fault, rank=world_size - 1, sets=[f"resources.workers={world_size}", "failures.hang_timeout=20"]
+    )
+    assert seconds < 5
+    error = launch.run.error
+    assert (error["rank"], error["type"], error["kind"]) == (world_size - 1, type_, "user")
+    assert_one_attempt(workplace, launch, world_size)
+
+
+def test_a_killed_loader_worker_is_nobodys_fault(workplace):
+    data = f"{{target: launch_jobs:LoadedSamples, args: {{count: 22, notes: {workplace.notes}, fatal: 13}}}}"
+    sets = [f"data.train={data}", "data.loader_workers=1", NO_RESTART]
+    launch = workplace.start(*(part for text in sets for part in ("--set", text)))
+    assert launch.wait(60) == 1
+    assert (launch.run.error["type"], launch.run.error["kind"]) == ("RuntimeError", "infrastructure")
+    assert "DataLoader worker" in launch.run.error["message"]
+    assert launch.run.status == "failed"
+    assert len({pid for pid, _ in workplace.noted("loader")}) == 2
+    launch.seconds_until_gone(1)
+
+
+def test_a_rank_that_hangs(workplace):
+    launch, seconds = fail(workplace, "sleep", sets=["failures.hang_timeout=3", NO_RESTART])
+    assert 3 <= seconds < 10
+    assert launch.run.error["kind"] == "hang"
+    assert_one_attempt(workplace, launch)

@@ -1,0 +1,54 @@
+"""Real launches in folders of their own, killed for real."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+SUPPORT = str(Path(__file__).parents[1] / "support")
+if SUPPORT not in sys.path:
+    sys.path.append(SUPPORT)
+
+from tests.support.recovery_runs import Place, Server, job  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def server():
+    """Starts launches quickly."""
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def make_place(server, tmp_path):
+    """Makes folders to launch in: `make_place(name, spec)`, or `like` another."""
+    places = []
+
+    def make(name, spec=None, *, like=None, is_program=False):
+        if like is not None:
+            places.append(like.copy(tmp_path / name))
+        else:
+            places.append(Place(None if is_program else server, tmp_path / name, spec))
+        return places[-1]
+
+    yield make
+    for place in places:
+        place.close()
+
+
+@pytest.fixture(scope="session")
+def references(server, tmp_path_factory):
+    """Uninterrupted runs by number of ranks, each made when it is first asked for."""
+    folder = tmp_path_factory.mktemp("references")
+    places = {}
+
+    def get(world_size):
+        if world_size not in places:
+            places[world_size] = Place(server, folder / str(world_size), job(resources={"workers": world_size}))
+            places[world_size].finish()
+        return places[world_size]
+
+    yield get
+    for place in places.values():
+        place.close()

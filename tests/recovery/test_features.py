@@ -1,0 +1,82 @@
+"""What a training may be made of, each thing killed once: all of its state is in the checkpoints."""
+
+import random
+
+import pytest
+
+from tests.support.recovery_runs import assert_same, job, run_through
+
+pytestmark = pytest.mark.timeout(120)
+
+STEPS = 60
+
+
+def schedule(name, every="step", metric=None, **args):
+    """A learning-rate schedule of torch."""
+    found = {"target": f"torch.optim.lr_scheduler:{name}", "args": args, "every": every}
+    return {**found, "metric": metric} if metric else found
+
+
+def sgd(**args):
+    return {"target": "torch.optim:SGD", "args": {"lr": 0.05, **args}}
+
+
+def training(**args):
+    return {"steps": STEPS, "log_every": 1, "eval_every": "10 steps", **args}
+
+
+AUGMENTED = {"target": "recovery_jobs:Augmented", "args": {"num_samples": 101}}
+HALF = {"num_samples": 101, "dtype": "float32"}
+SPECS = {
+    "dropout, augmentation, loaders, accumulation, OneCycleLR with momentum": job(
+        data={"train": AUGMENTED, "loader_workers": 1},
+        optimizer=sgd(momentum=0.9),
+        schedule=schedule("OneCycleLR", max_lr=0.2, total_steps="$steps"),
+        train=training(accumulate=2),
+    ),
+    "buffers, ReduceLROnPlateau": job(
+        model="recovery_jobs:FragileNorm",
+        schedule=schedule("ReduceLROnPlateau", "eval", "loss", patience=0, threshold=0.2),
+        optimizer=sgd(),
+        train=training(),
+    ),
+    "fp16 with overflow, clipping, StepLR": job(
+        model="recovery_jobs:FragileHalf",
+        data={
+            "train": {"target": "recovery_jobs:Points", "args": HALF},
+            "eval": {"target": "recovery_jobs:Points", "args": {**HALF, "seed": 1}},
+        },
+        loss=None,
+        step={"target": "exact_jobs:scaled_loss", "args": {"scale": 1024.0}},
+        metrics={"accuracy": None},
+        schedule=schedule("StepLR", "epoch", step_size=1, gamma=0.7),
+        train=training(precision="fp16", clip_norm=300.0),
+    ),
+    "MultiStepLR, Adagrad": job(
+        optimizer={"target": "torch.optim:Adagrad", "args": {"lr": 0.05}},
+        schedule=schedule("MultiStepLR", milestones=[10, 30, 31, 50]),
+        train=training(),
+    ),
+    "schedules in sequence": job(
+        optimizer={"target": "torch.optim:NAdam", "args": {"lr": 0.05}},
+        schedule={"target": "recovery_jobs:warm_up_then_decay", "args": {"num_steps": "$steps"}},
+        train=training(log_every=1),
+    ),
+    "LinearLR": job(
+        optimizer={"target": "torch.optim:RMSprop", "args": {"lr": 0.01, "momentum": 0.5}},
+        schedule=schedule("LinearLR", start_factor=0.1, total_iters=40),
+        train=training(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_state_of(make_place, name):
+    reference, place = (make_place(folder, SPECS[name]) for folder in ("reference", "killed"))
+    reference.finish()
+    nth = random.Random(name).randrange(24, 40)
+    run_through(place, [{"moment": "update", "rank": 1, "nth": nth, "victim": "self"}])
+    assert_same(place, reference, 2, STEPS)
+    assert place.warnings() == reference.warnings()
+    rates = {event["lr"] for event in place.events("train")}
+    assert len(rates) > 1

@@ -1,0 +1,83 @@
+"""Whatever is killed, and whenever: the run comes to the same bits as one that nothing happened to."""
+
+import os
+import signal
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.support.recovery_runs import (
+    assert_same,
+    children_of,
+    job,
+    make_strikes,
+    run_through,
+    samples_by_step,
+    seconds_until_dead,
+)
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_kills_at_random_moments(make_place, references, world_size):
+    place = make_place("killed", job(resources={"workers": world_size}))
+    run_through(place, make_strikes(world_size, 5))
+    assert_same(place, references(world_size), world_size)
+
+
+def test_ranks_without_a_share(make_place):
+    spec = job(
+        model="recovery_jobs:One", optimizer={"target": "torch.optim:SGD", "args": {"lr": 0.1}}, train={"steps": 30}
+    )
+    reference, place = (make_place(name, {**spec, "resources": {"workers": 3}}) for name in ("reference", "killed"))
+    reference.finish()
+    run_through(place, [{"moment": "updated", "rank": 2, "nth": 20, "victim": "self"}])
+    assert_same(place, reference, 3, 30)
+
+
+def test_a_program_of_its_own(make_place, references):
+    place = make_place("killed", job(), is_program=True)
+    run_through(place, [{"moment": "commit", "rank": 0, "nth": 2, "victim": "launcher"}])
+    assert_same(place, references(2), 2)
+
+
+@pytest.mark.parametrize("moment", ["at once", "in training"])
+def test_no_process_outlives_the_launcher(make_place, moment):
+    data = {"loader_workers": 1} if moment == "in training" else {}
+    place = make_place("killed", job(data=data, train={"steps": 100000}, resources={"workers": 3}))
+    launch = place.start()
+    launch.wait_until(launch.ranks)
+    if moment == "in training":
+        launch.wait_until(lambda: place.events("checkpoint"))
+        assert len(launch.ranks()) == 3
+    ranks = launch.ranks()
+    loaders = [loader for rank in ranks for loader in children_of(rank)]
+    assert len(loaders) >= len(ranks) * (moment == "in training")
+    os.kill(launch.pid, signal.SIGKILL)
+    assert seconds_until_dead([*ranks, *loaders], 5) < 2
+    time.sleep(0.2)
+    before = place.snapshot()
+    time.sleep(0.5)
+    assert place.snapshot() == before
+
+
+def test_at_another_number_of_ranks(make_place):
+    model = {"target": "recovery_jobs:Fragile", "args": {"dropout": 0.0}}
+    spec = job(model=model, train={"log_every": 4})
+    reference, place = make_place("reference", spec), make_place("resized", spec)
+    reference.finish()
+    place.stop_at(50)
+    place.finish("--workers", "3")
+    assert [event["world_size"] for event in place.events("start")] == [2, 3]
+    for name, weight in load_file(reference.layout.weights_file).items():
+        assert (weight - load_file(place.layout.weights_file)[name]).abs().max() < 1e-9
+    ours, theirs = (
+        {step: [i for _, (_, ids) in sorted(ranks.items()) for i in ids] for step, ranks in steps.items()}
+        for steps in (samples_by_step(place.layout, 3), samples_by_step(reference.layout, 2))
+    )
+    assert ours == theirs
+    losses = [{event["step"]: event["loss"] for event in one.events("train")} for one in (place, reference)]
+    assert losses[0].keys() == losses[1].keys()
+    assert all(abs(losses[0][step] - losses[1][step]) < 1e-9 for step in losses[0])
