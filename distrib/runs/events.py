@@ -23,7 +23,7 @@ class EventWriter:
     def __init__(self, path: Path, attempt: int, clock: Callable[[], float] = clocks.time) -> None:
         self._attempt = attempt
         self._clock = clock
-        self._starts_inside_a_line = _ends_inside_a_line(path)
+        self._starts_inside_a_line = ends_inside_a_line(path)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
     def write(
@@ -91,7 +91,7 @@ def parse_event(line: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) else None
 
 
-def _ends_inside_a_line(path: Path) -> bool:
+def ends_inside_a_line(path: Path) -> bool:
     """Whether a writer died in the middle of the file's last line."""
     try:
         with path.open("rb") as file:

@@ -79,6 +79,7 @@ class Checkpointer:
         self._may_commit = may_commit
         self._rank = dist.get_rank(group)
         self._world_size = dist.get_world_size(group)
+        self._device = next(model.parameters()).device
         self._stager: Any = None
         self._preparation: threading.Thread | None = None
         self._save: _Save | None = None
@@ -112,7 +113,8 @@ class Checkpointer:
     def _prepare(self) -> None:
         from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-        has_cuda = torch.cuda.is_available()
+        has_cuda = self._device.type == "cuda"
+        self._use_device()
         self._stager = DefaultStager(
             StagingOptions(
                 use_pinned_memory=has_cuda,
@@ -158,6 +160,11 @@ class Checkpointer:
             remove_old(self._checkpoints, self._keep)
         return save.folder.step, time.perf_counter() - save.started
 
+    def _use_device(self) -> None:
+        """Makes the rank's GPU that of this thread too: a new thread's is the first, where it would take up memory."""
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
+
     def _share(self) -> dict[str, torch.Tensor]:
         parameters, buffers = model_tensors(self._model)
         optimizer_tensors, _ = split_optimizer(self._optimizer)
@@ -166,6 +173,7 @@ class Checkpointer:
     def _write(self, folder: CheckpointFolder, staged: Any, state: str) -> None:
         import torch.distributed.checkpoint as dcp
 
+        self._use_device()
         folder.path.mkdir(parents=True, exist_ok=True)
         writer = dcp.FileSystemWriter(folder.path, single_file_per_rank=True, sync_files=True, overwrite=True)
         try:

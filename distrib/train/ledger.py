@@ -110,14 +110,19 @@ class Ledger:
         return Settled(closed, None if first_bad is None else completed_steps - count + 1 + first_bad, weightless)
 
     @property
-    def carried(self) -> tuple[float, float, int, int]:
-        """Of the window that has not closed: Σ loss·weight and Σ weight up to the last `settle`, steps and samples."""
-        return (*self._carried, self._open.num_steps, self._open.num_samples)
+    def carried(self) -> list[float]:
+        """Of the window that has not closed: Σ loss·weight and Σ weight up to the last `settle`, then its numbers."""
+        window = self._open
+        numbers = (window.num_steps, window.num_samples, window.seconds, window.data_seconds)
+        return [*self._carried, *map(float, numbers)]
 
-    def carry(self, loss_sum: float, weight_sum: float, num_steps: int, num_samples: int) -> None:
-        """Takes up a window that a checkpoint has carried over; its seconds count as none."""
+    def carry(self, carried: list[float]) -> None:
+        """Takes up a window that a checkpoint has carried over."""
+        loss_sum, weight_sum, num_steps, num_samples, seconds, data_seconds = carried
         self._carried = (loss_sum, weight_sum)
-        self._open.num_steps, self._open.num_samples = num_steps, num_samples
+        self._open = Window(
+            num_steps=int(num_steps), num_samples=int(num_samples), seconds=seconds, data_seconds=data_seconds
+        )
 
     def _share_out(
         self, losses: list[float], weights: list[float], ends: list[Window | None]

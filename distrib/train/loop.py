@@ -108,7 +108,7 @@ class Loop:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the loop, the same on every rank; all ranks call it together."""
-        rows = gather_rows(list(map(float, self._ledger.carried)), self._control_group)
+        rows = gather_rows(self._ledger.carried, self._control_group)
         return {
             "completed_steps": self.completed_steps,
             "carried": rows,
@@ -129,7 +129,7 @@ class Loop:
         else:  # sums are rank 0's then: only their total counts
             mine = [sum(row[0] for row in rows), sum(row[1] for row in rows), *rows[0][2:]]
             mine = mine if self._place.rank == 0 else [0.0, 0.0, *rows[0][2:]]
-        self._ledger.carry(mine[0], mine[1], int(mine[2]), int(mine[3]))
+        self._ledger.carry(mine)
 
     def run(self, first: StepBatch) -> bool:
         """Trains to the end, beginning with the batch `first`; returns whether it got there (else it was stopped)."""

@@ -39,14 +39,14 @@ def make_place(server, tmp_path):
 
 @pytest.fixture(scope="session")
 def references(server, tmp_path_factory):
-    """Uninterrupted runs by number of ranks, each made when it is first asked for."""
+    """Uninterrupted runs by number of ranks, each started when it is first asked for."""
     folder = tmp_path_factory.mktemp("references")
     places = {}
 
     def get(world_size):
         if world_size not in places:
             places[world_size] = Place(server, folder / str(world_size), job(resources={"workers": world_size}))
-            places[world_size].finish()
+            places[world_size].start()
         return places[world_size]
 
     yield get

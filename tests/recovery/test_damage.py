@@ -18,7 +18,7 @@ SPEC = job(train={"steps": STEPS}, checkpoint={"keep": 10})
 @pytest.fixture(scope="module")
 def reference(server, tmp_path_factory):
     place = Place(server, tmp_path_factory.mktemp("damage") / "reference", SPEC)
-    place.finish()
+    place.start()
     yield place
     place.close()
 

@@ -73,7 +73,7 @@ SPECS = {
 @pytest.mark.parametrize("name", SPECS)
 def test_the_state_of(make_place, name):
     reference, place = (make_place(folder, SPECS[name]) for folder in ("reference", "killed"))
-    reference.finish()
+    reference.start()
     nth = random.Random(name).randrange(24, 40)
     run_through(place, [{"moment": "update", "rank": 1, "nth": nth, "victim": "self"}])
     assert_same(place, reference, 2, STEPS)

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_kills_at_random_moments(make_place, references, world_size):
-    place = make_place("killed", job(resources={"workers": world_size}))
+    reference, place = references(world_size), make_place("killed", job(resources={"workers": world_size}))
     run_through(place, make_strikes(world_size, 5))
-    assert_same(place, references(world_size), world_size)
+    assert_same(place, reference, world_size)
 
 
 def test_ranks_without_a_share(make_place):
@@ -32,15 +32,15 @@ def test_ranks_without_a_share(make_place):
         model="recovery_jobs:One", optimizer={"target": "torch.optim:SGD", "args": {"lr": 0.1}}, train={"steps": 30}
     )
     reference, place = (make_place(name, {**spec, "resources": {"workers": 3}}) for name in ("reference", "killed"))
-    reference.finish()
+    reference.start()
     run_through(place, [{"moment": "updated", "rank": 2, "nth": 20, "victim": "self"}])
     assert_same(place, reference, 3, 30)
 
 
 def test_a_program_of_its_own(make_place, references):
-    place = make_place("killed", job(), is_program=True)
+    reference, place = references(2), make_place("killed", job(), is_program=True)
     run_through(place, [{"moment": "commit", "rank": 0, "nth": 2, "victim": "launcher"}])
-    assert_same(place, references(2), 2)
+    assert_same(place, reference, 2)
 
 
 @pytest.mark.parametrize("moment", ["at once", "in training"])
@@ -67,9 +67,10 @@ def test_at_another_number_of_ranks(make_place):
     model = {"target": "recovery_jobs:Fragile", "args": {"dropout": 0.0}}
     spec = job(model=model, train={"log_every": 4})
     reference, place = make_place("reference", spec), make_place("resized", spec)
-    reference.finish()
+    begun = reference.start()
     place.stop_at(50)
     place.finish("--workers", "3")
+    assert begun.wait(60) == 0
     assert [event["world_size"] for event in place.events("start")] == [2, 3]
     for name, weight in load_file(reference.layout.weights_file).items():
         assert (weight - load_file(place.layout.weights_file)[name]).abs().max() < 1e-9

@@ -23,7 +23,7 @@ ELSEWHERE = {"token": "theirs", "owner": {"host": "elsewhere", "pid": 4711, "boo
 @pytest.fixture(scope="module")
 def reference(server, tmp_path_factory):
     place = Place(server, tmp_path_factory.mktemp("owners") / "reference", SPEC)
-    place.finish()
+    place.start()
     yield place
     place.close()
 

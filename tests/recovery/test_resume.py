@@ -85,10 +85,11 @@ def test_fresh_begins_beside(make_place, finished, stopped):
 def test_extended(make_place):
     short, long = (job(train={"steps": None, "epochs": epochs}, schedule=None) for epochs in (3, 6))
     place, reference = make_place("again", short), make_place("long", long)
+    begun = reference.start()
     place.finish()
     place.write(long)
     place.finish("--extend")
-    reference.finish()
+    assert begun.wait(60) == 0
     assert_same_but_evaluated_once_more(place, reference, 6 * 13)
 
 

@@ -1,8 +1,9 @@
 """What the jobs of tests/recovery train: a small network whose processes can be killed at chosen moments.
 
 A strike is a file in the folder `strikes` beside this module: which rank, at which moment, for the how manieth time in
-its attempt (`time`: how many milliseconds after its first step has begun), and whom it hits. Only the first file, by name, is armed; whoever strikes removes it. What happens on disk
-is heard of through Python's audit events, so that the moments are those of the run folder's format and of nothing else.
+its attempt (`time`: how many milliseconds after its first step has begun), and whom it hits. Only the first file, by
+name, is armed; whoever strikes removes it. What happens on disk is heard of through Python's audit events, so that the
+moments are those of the run folder's format and of nothing else.
 """
 
 import errno

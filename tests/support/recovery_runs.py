@@ -356,6 +356,7 @@ def assert_each_sample_once_per_epoch(layout, world_size, num_steps, batch_size=
 
 def assert_same(place, reference, world_size, num_steps=150, batch_size=BATCH_SIZE):
     """The run of `place` has come to what the uninterrupted run of `reference` came to, bit by bit."""
+    assert reference.launches[-1].wait(60) == 0, reference.launches[-1].output
     ours, theirs = place.layout, reference.layout
     assert ours.weights_file.read_bytes() == theirs.weights_file.read_bytes()
     assert theirs.best_file.exists() == ours.best_file.exists()
