@@ -1,0 +1,184 @@
+"""The command `python -m cluster.lab`: its verbs, and how errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from cluster.lab.errors import LabError
+from cluster.lab.lab import DEFAULT_NAME, FOLDER_VARIABLE, Lab
+
+_STOPPED = 130
+
+app = typer.Typer(
+    name="cluster.lab",
+    help="Many hosts on one Linux machine, each with an address and a Ray of its own, to rehearse failures with. "
+    "Needs root and iproute2.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+NameOption = Annotated[str, typer.Option("--name", metavar="NAME", help="Which lab, where there are several.")]
+FolderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--folder", metavar="DIR", help=f"Where labs keep their files; also ${FOLDER_VARIABLE}.", show_default=False
+    ),
+]
+HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="host1 (the head), host2, …", show_default=False)]
+
+
+@app.command()
+def up(
+    hosts: Annotated[int, typer.Option("--hosts", metavar="N", help="How many hosts.")] = 3,
+    cpus: Annotated[int, typer.Option("--cpus", metavar="C", help="CPUs that each host tells Ray of.")] = 2,
+    gpus: Annotated[int, typer.Option("--gpus", metavar="G", help="Pretend GPUs that each host tells Ray of.")] = 0,
+    rate: Annotated[
+        str | None, typer.Option("--rate", metavar="RATE", help="Limit of each link, such as 200mbit or 1gbit.")
+    ] = None,
+    hide: Annotated[
+        list[str] | None,
+        typer.Option("--hide", metavar="PATH:HOST", help="A folder that this host does not see; repeatable."),
+    ] = None,
+    names: Annotated[
+        Literal["loopback", "address"],
+        typer.Option("--names", help="What a host's own name resolves to; on Debian it is loopback."),
+    ] = "loopback",
+    name: NameOption = DEFAULT_NAME,
+    folder: FolderOption = None,
+    *,
+    ipv6: Annotated[bool, typer.Option("--ipv6", help="Give the hosts addresses of IPv6.")] = False,
+) -> None:
+    """Start a lab; returns once Ray runs on every host."""
+    lab = Lab.up(
+        hosts,
+        cpus=cpus,
+        gpus=gpus,
+        rate=rate,
+        hide=[_split_hidden(text) for text in hide or []],
+        names=names,
+        is_ipv6=ipv6,
+        name=name,
+        folder=folder,
+        report=_say,
+    )
+    print(lab.address)
+
+
+@app.command()
+def status(
+    name: NameOption = DEFAULT_NAME,
+    folder: FolderOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", show_default=False)] = False,
+) -> None:
+    """Show the lab's address and how its hosts are."""
+    facts = Lab.find(name, folder).status()
+    if as_json:
+        print(json.dumps(facts))
+        return
+    print(f"{facts['name']}  {facts['address']}  RAY_ADDRESS={facts['ray_address']} on its hosts")
+    for host in facts["hosts"]:
+        sizes = f"{host['cpus']} CPUs" + (f", {host['gpus']} GPUs" if host["gpus"] else "")
+        role = "  head" if host["is_head"] else ""
+        print(f"{host['name']:<7} {host['address']:<15} {host['status']:<8} {sizes}{role}")
+
+
+@app.command("exec", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def exec_(
+    host: HostArgument,
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="What to run there.", show_default=False)],
+    name: NameOption = DEFAULT_NAME,
+    folder: FolderOption = None,
+) -> None:
+    """Run a command on a host, from this folder and with this environment; exits as the command does.
+
+    RAY_ADDRESS is set to the lab's. Options of the lab come before HOST.
+    """
+    lab = Lab.find(name, folder)
+    program = lab.command(host, command)
+    sys.stdout.flush()
+    os.execve(program[0], program, lab.environment())
+
+
+@app.command()
+def kill(host: HostArgument, name: NameOption = DEFAULT_NAME, folder: FolderOption = None) -> None:
+    """End all processes of a host at once, by SIGKILL."""
+    Lab.find(name, folder).kill(host)
+
+
+@app.command()
+def cut(host: HostArgument, name: NameOption = DEFAULT_NAME, folder: FolderOption = None) -> None:
+    """Drop everything to and from a host, without a word to either side."""
+    Lab.find(name, folder).cut(host)
+
+
+@app.command()
+def heal(host: HostArgument, name: NameOption = DEFAULT_NAME, folder: FolderOption = None) -> None:
+    """Undo cut."""
+    Lab.find(name, folder).heal(host)
+
+
+@app.command()
+def join(
+    host: Annotated[
+        str | None, typer.Argument(metavar="[HOST]", help="One that is down, to start anew.", show_default=False)
+    ] = None,
+    cpus: Annotated[int | None, typer.Option("--cpus", metavar="C", help="By default as the head.")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", metavar="G", help="By default as the head.")] = None,
+    name: NameOption = DEFAULT_NAME,
+    folder: FolderOption = None,
+) -> None:
+    """Add the next host, or start one anew that was killed or has left."""
+    Lab.find(name, folder).join(host, cpus=cpus, gpus=gpus, report=_say)
+
+
+@app.command()
+def leave(
+    host: HostArgument,
+    deadline: Annotated[float, typer.Option("--deadline", metavar="SECONDS", help="When the host goes.")] = 30.0,
+    name: NameOption = DEFAULT_NAME,
+    folder: FolderOption = None,
+    *,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it is gone, or at once.")] = True,
+) -> None:
+    """Drain a host: Ray is told that it is about to be taken away, and at the deadline it is."""
+    Lab.find(name, folder).leave(host, deadline_seconds=deadline, wait=wait)
+
+
+@app.command()
+def down(name: NameOption = DEFAULT_NAME, folder: FolderOption = None) -> None:
+    """Take the lab down, what is left of a broken one too; nothing of it stays."""
+    Lab(name, folder).down()
+
+
+def main() -> None:
+    """Runs the command line and exits with its code; SIGTERM is to it what Ctrl-C is."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app(prog_name="python -m cluster.lab")
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("lab: interrupted", file=sys.stderr)
+        sys.exit(_STOPPED)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _split_hidden(text: str) -> tuple[str, str]:
+    path, separator, host = text.rpartition(":")
+    if not separator or not path:
+        raise LabError(f"--hide {text!r} is not PATH:HOST, such as /mnt/data:host2")
+    return host, path

@@ -1,0 +1,109 @@
+"""How a host's Ray is started: the command, its environment, and when it answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from cluster.lab.errors import LabError
+from cluster.lab.state import Host, Subnet
+
+GCS_PORT = 6379
+DASHBOARD_PORT = 8265
+_OBJECT_STORE_BYTES = 128 * 2**20
+_HEAD_SETTINGS = Path(__file__).parents[1] / "head.env"
+# From session_DATE_TIME_PID/sockets/plasma_store; the paths of sockets end at 107 bytes.
+MAX_TEMP_DIR_LENGTH = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
+
+
+def start_command(host: Host, head_address: str, temp_dir: Path) -> list[str]:
+    """The command that starts Ray on a host and returns once it runs."""
+    is_head = host.address == head_address
+    role = (
+        ["--head", f"--port={GCS_PORT}", "--include-dashboard=true", f"--dashboard-port={DASHBOARD_PORT}"]
+        + [f"--dashboard-host={'::' if ':' in host.address else '0.0.0.0'}"]
+        if is_head
+        else [f"--address={join(head_address, GCS_PORT)}"]
+    )
+    return [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", *role),
+        *(
+            f"--node-ip-address={host.address}",
+            f"--temp-dir={temp_dir}",
+            f"--object-store-memory={_OBJECT_STORE_BYTES}",
+        ),
+        *(f"--num-cpus={host.num_cpus}", f"--num-gpus={host.num_gpus}", "--disable-usage-stats"),
+        *("--log-style=record", "--log-color=false"),
+    ]
+
+
+def node_environment(host: Host, head_address: str, subnet: Subnet) -> dict[str, str]:
+    """The caller's environment, as Ray on a host should have it."""
+    environment = without_proxy(os.environ, subnet)
+    environment.pop("RAY_ADDRESS", None)
+    if host.address == head_address:
+        environment |= head_settings()
+    return environment | {"RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def command_environment(environment: Mapping[str, str], head_address: str, subnet: Subnet) -> dict[str, str]:
+    """An environment in which programs find the lab's Ray."""
+    return without_proxy(environment, subnet) | {"RAY_ADDRESS": join(head_address, GCS_PORT)}
+
+
+def without_proxy(environment: Mapping[str, str], subnet: Subnet) -> dict[str, str]:
+    """An environment in which no proxy is asked for the lab's own addresses."""
+    changed = dict(environment)
+    for name in ("no_proxy", "NO_PROXY"):
+        if any(changed.get(proxy) for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")):
+            changed[name] = ",".join(filter(None, (changed.get(name), str(subnet))))
+    return changed
+
+
+def head_settings() -> dict[str, str]:
+    """The variables of `cluster/head.env`."""
+    lines = _HEAD_SETTINGS.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def join(address: str, port: int) -> str:
+    """`address:port`, with the brackets that IPv6 needs."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def dashboard_answers(url: str) -> bool:
+    """Whether Ray Jobs can be spoken to."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/api/version", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def find_node_id(url: str, address: str) -> str | None:
+    """The id of the living Ray node with this address, as the head's dashboard knows it."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/api/v0/nodes?detail=0&limit=10000", timeout=10) as answer:
+            nodes = json.load(answer)["data"]["result"]["result"]
+    except (urllib.error.URLError, OSError) as error:
+        raise LabError(f"the head does not answer at {url}: {error}") from None
+    for node in nodes:
+        if node["node_ip"] == address and node["state"] == "ALIVE":
+            return str(node["node_id"])
+    return None
+
+
+def drain_command(ray_address: str, node_id: str, deadline_seconds: float) -> list[str]:
+    """The command that tells Ray that a node is about to be taken away."""
+    return [
+        *(sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--address={ray_address}"),
+        *(f"--node-id={node_id}", "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=the host leaves the lab"),
+        f"--deadline-remaining-seconds={round(deadline_seconds)}",
+    ]

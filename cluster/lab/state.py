@@ -1,0 +1,170 @@
+"""What a lab remembers of itself, in a file that every step is written to before it is taken."""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from cluster.lab.errors import LabError
+from cluster.lab.processes import Process
+
+_NAME = "lab.json"
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass
+class Host:
+    """One host of a lab.
+
+    Attributes:
+        number: From 1, the head.
+        status: starting | up | leaving | left | killed; what was last done to it.
+        is_cut: Whether its link drops everything.
+        first: The process whose end is the host's end; None before it has started.
+    """
+
+    number: int
+    address: str
+    num_cpus: int
+    num_gpus: int
+    status: str = "starting"
+    is_cut: bool = False
+    first: Process | None = None
+
+    @property
+    def name(self) -> str:
+        """`host1`, `host2`, …"""
+        return f"host{self.number}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the host's processes run."""
+        return self.first is not None and self.first.is_alive
+
+
+@dataclass
+class LabState:
+    """A lab as a whole.
+
+    Attributes:
+        subnet: The range of its addresses; the machine itself has the last one.
+        rate: What each link is limited to, as `tc` writes it; None: nothing.
+        names: loopback | address; what a host's own name resolves to.
+        status: starting | up | going.
+        builders: Processes that are at work on the lab, `up` or `join`.
+    """
+
+    name: str
+    subnet: str
+    rate: str | None
+    names: str
+    status: str = "starting"
+    hosts: list[Host] = field(default_factory=list)
+    builders: list[Process] = field(default_factory=list)
+
+    def host(self, name: str) -> Host:
+        """The host called `name`.
+
+        Raises:
+            LabError: There is none.
+        """
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        known = ", ".join(host.name for host in self.hosts)
+        raise LabError(f"there is no host {name!r} in lab {self.name!r}; it has {known or 'none yet'}")
+
+    @property
+    def network(self) -> Subnet:
+        """The range of its addresses."""
+        return ipaddress.ip_network(self.subnet)
+
+
+class StateFile:
+    """The folder of a lab, and the state in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def create(self, state: LabState) -> None:
+        """Makes the folder.
+
+        Raises:
+            LabError: It is there already.
+        """
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir()
+        except FileExistsError:
+            raise LabError(
+                f"there is a lab {state.name!r} already; take it down first (python -m cluster.lab down "
+                f"--name {state.name}), or call this one otherwise by --name"
+            ) from None
+        self._write(state)
+
+    def read(self) -> LabState | None:
+        """The state; None where there is no lab, or none that got as far as writing one."""
+        try:
+            record = json.loads((self.folder / _NAME).read_bytes())
+        except (OSError, ValueError):
+            return None
+        hosts = [Host(**{**host, "first": _process(host["first"])}) for host in record.pop("hosts")]
+        builders = [Process(**builder) for builder in record.pop("builders")]
+        return LabState(**record, hosts=hosts, builders=builders)
+
+    @contextmanager
+    def change(self) -> Iterator[LabState]:
+        """The state, to be changed by one process at a time; written at the end.
+
+        Raises:
+            LabError: There is no lab, or it is being taken down.
+        """
+        try:
+            descriptor = os.open(self.folder, os.O_RDONLY)
+        except OSError:
+            raise missing(self.folder) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            state = self.read()
+            if state is None:
+                raise missing(self.folder)
+            if state.status == "going":
+                raise LabError(f"lab {state.name!r} is being taken down")
+            yield state
+            self._write(state)
+        finally:
+            os.close(descriptor)
+
+    def remove(self) -> None:
+        """Removes the folder, and the one that holds labs where it was the last."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.folder.parent.rmdir()
+        except OSError:
+            pass
+
+    def _write(self, state: LabState) -> None:
+        temporary = self.folder / f".{_NAME}.{os.getpid()}"
+        temporary.write_text(json.dumps(asdict(state), indent=1))
+        temporary.replace(self.folder / _NAME)
+
+
+def missing(folder: Path) -> LabError:
+    """There is no lab in `folder`."""
+    return LabError(
+        f"there is no lab {folder.name!r} in {folder.parent}; start one with python -m cluster.lab up, "
+        "or say which by --name and --folder"
+    )
+
+
+def _process(record: dict[str, object] | None) -> Process | None:
+    return None if record is None else Process(int(str(record["pid"])), str(record["start_time"]))
