@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from distrib.job.spec import Interval, JobSpec, Target, WorkerRange
+from distrib.job.spec import Interval, JobSpec, Target, WorkerRange, parse_bytes
 
 Device = Literal["cpu", "cuda"]
+
+_A_TRACE = 0.001
+"""What Ray itself asks for of a resource that only marks a host: a thousandth of the one that is there."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,22 @@ class Request:
     cpus_per_worker: int
     hang_timeout_seconds: float
     grace_seconds: float
+    memory_bytes: int | None = None
+    accelerator: str | None = None
+    placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = "pack"
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def resources_per_worker(self) -> dict[str, float]:
         """The resources of one worker in Ray's terms."""
-        gpus = {"GPU": 1.0} if self.device == "cuda" else {}
-        return {"CPU": float(self.cpus_per_worker), **gpus}
+        resources = {"CPU": float(self.cpus_per_worker)}
+        if self.device == "cuda":
+            resources["GPU"] = 1.0
+        if self.memory_bytes is not None:
+            resources["memory"] = float(self.memory_bytes)
+        if self.accelerator is not None:
+            resources[f"accelerator_type:{self.accelerator}"] = _A_TRACE
+        return resources
 
 
 @dataclass(frozen=True)
@@ -134,7 +147,8 @@ def split_evenly(total: int, parts: int) -> tuple[int, ...]:
 
 def make_request(spec: JobSpec, launcher: Literal["local", "ray"], device: Device) -> Request:
     """What `spec` asks of `launcher`, with `device: auto` already decided."""
-    workers = spec.resources.workers
+    resources = spec.resources
+    workers = resources.workers
     bounds = (workers.min, workers.max) if isinstance(workers, WorkerRange) else (workers, workers)
     return Request(
         launcher=launcher,
@@ -142,9 +156,13 @@ def make_request(spec: JobSpec, launcher: Literal["local", "ray"], device: Devic
         max_workers=bounds[1],
         device=device,
         backend="nccl" if device == "cuda" else "gloo",
-        cpus_per_worker=spec.resources.cpus_per_worker,
+        cpus_per_worker=resources.cpus_per_worker,
         hang_timeout_seconds=spec.failures.hang_timeout,
         grace_seconds=spec.failures.grace,
+        memory_bytes=None if resources.memory_per_worker is None else parse_bytes(resources.memory_per_worker),
+        accelerator=resources.accelerator,
+        placement=resources.placement,
+        labels=resources.labels,
     )
 
 

@@ -34,13 +34,18 @@ RUN_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 STEP_INTERVAL_PATTERN = r"^([1-9][0-9]* (step|epoch)s?|never)$"
 SAVE_INTERVAL_PATTERN = r"^([1-9][0-9]* (step|epoch|second)s?|never)$"
 METRIC_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+BYTES_PATTERN = r"^[1-9][0-9]*(\.[0-9]+)? ?(KiB|MiB|GiB|TiB|kB|MB|GB|TB)$"
 PATTERNS_IN_WORDS = {
     TARGET_PATTERN: "module:attribute, as in torch.nn:CrossEntropyLoss",
     RUN_NAME_PATTERN: "at most 100 letters, digits, dots, dashes and underscores, starting with a letter or a digit",
     STEP_INTERVAL_PATTERN: "an interval such as '100 steps', '1 epoch' or 'never'",
     SAVE_INTERVAL_PATTERN: "an interval such as '100 steps', '1 epoch', '60 seconds' or 'never'",
     METRIC_PATTERN: "letters, digits and underscores, not starting with a digit",
+    BYTES_PATTERN: "a size such as '8GiB' or '500 MB'",
 }
+
+_BYTES = {"k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
+"""The power of 1000 or 1024 that a unit's first letter stands for."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,13 @@ class Interval:
         if self.unit == "second":
             return 0
         return self.count * (steps_per_epoch if self.unit == "epoch" else 1)
+
+
+def parse_bytes(text: str) -> int:
+    """Reads `8GiB` or `500 MB` as a number of bytes; the spec's pattern has already refused anything else."""
+    number, unit = re.findall(r"[0-9.]+|[A-Za-z]+", text)
+    factor: int = (1024 if unit.endswith("iB") else 1000) ** _BYTES[unit[0]]
+    return round(float(number) * factor)
 
 
 class Section(BaseModel):
@@ -208,6 +220,14 @@ class Resources(Section):
     """`auto`: cuda where there are enough GPUs, cpu where there are none, otherwise an error."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     """CPUs, and so torch threads, of each rank under every launcher."""
+    memory_per_worker: Annotated[str, StringConstraints(pattern=BYTES_PATTERN)] | None = None
+    """Memory that a worker is scheduled with on Ray, as in `8GiB`; a local run does not limit memory."""
+    accelerator: Annotated[str, Field(min_length=1)] | None = None
+    """Type of GPU that each worker needs on Ray, by Ray's name for it, as in `H100`."""
+    placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = "pack"
+    """On Ray: `pack` puts the workers on few hosts, `spread` on many; `strict_…` rather waits than does otherwise."""
+    labels: dict[str, str] = {}
+    """Labels that a host must have on Ray, by name."""
 
 
 class Best(Section):

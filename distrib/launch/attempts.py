@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Protocol, TypeAlias
 
-from distrib.errors import StoppedError, TrainingFailedError
+from distrib.errors import LaunchError, StoppedError, TrainingFailedError
 from distrib.job.plan import Plan
 from distrib.job.reader import Job
 from distrib.launch.claim import Claim, write_job
@@ -24,11 +24,21 @@ from distrib.runs.provenance import collect_provenance
 from distrib.runs.record import Run, create_record, update_record
 from distrib.train.host import Assignment
 
-if TYPE_CHECKING:
-    from distrib.launch.local import LocalLauncher
-    from distrib.launch.ray_train import RayLauncher
 
-MakeLauncher: TypeAlias = "Callable[[Assignment, Watch], LocalLauncher | RayLauncher]"
+class AttemptLauncher(Protocol):
+    """What runs one attempt."""
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks that it starts."""
+
+    def run(self) -> Outcome:
+        """Runs the attempt to its end."""
+
+
+MakeLauncher: TypeAlias = Callable[[Assignment, Watch], AttemptLauncher | None]
+"""Makes the launcher of the next attempt, or None where a stop came before there was room for it."""
+_NOT_SHARED = "StorageNotSharedError"
 
 
 class Attempts:
@@ -39,7 +49,8 @@ class Attempts:
 
     Args:
         job: The job.
-        plan: Its plan.
+        plan_for: Its plan for a number of ranks.
+        world_size: The number of ranks of the first attempt.
         claim: The run's folder.
         assignment: What all ranks have in common, but for the attempt.
         observer: Told of everything that happens.
@@ -47,10 +58,18 @@ class Attempts:
     """
 
     def __init__(
-        self, job: Job, plan: Plan, claim: Claim, assignment: Assignment, observer: Observer, started: float
+        self,
+        job: Job,
+        plan_for: Callable[[int], Plan],
+        world_size: int,
+        claim: Claim,
+        assignment: Assignment,
+        observer: Observer,
+        started: float,
     ) -> None:
         self._job = job
-        self._plan = plan
+        self._plan_for = plan_for
+        self._plan = plan_for(world_size)
         self._claim = claim
         assert claim.lease is not None
         self._lease = claim.lease
@@ -92,18 +111,40 @@ class Attempts:
         attempt, restarts = self._claim.attempt, 0
         while True:
             self._clear()
-            outcome = make_launcher(replace(self._assignment, attempt=attempt), watch).run()
+            launcher = make_launcher(replace(self._assignment, attempt=attempt), watch)
+            if launcher is None:
+                return Outcome("stopped")
+            self._resize(attempt, launcher.world_size)
+            outcome = launcher.run()
             self._lease.check()
             failure = outcome.failure
-            if failure is None or failure.kind == "user" or restarts == self._job.spec.failures.max_restarts:
+            if outcome.status in ("finished", "stopped"):
+                return outcome
+            if failure is not None and (
+                failure.kind == "user"
+                or failure.type == _NOT_SHARED
+                or restarts == self._job.spec.failures.max_restarts
+            ):
                 return outcome
             if watch.stop_requested():
                 return Outcome("stopped")
-            restarts += 1
             attempt += 1
             update_record(self._run.folder, attempt=attempt)
-            self._write_restart(attempt, f"{_shown(outcome)}; restart {restarts}")
+            if failure is not None:
+                restarts += 1
+                self._write("restart", attempt, f"{_shown(outcome)}; restart {restarts}")
+            else:
+                self._write("resize", attempt, outcome.reason)
             watch.poll()
+
+    def _resize(self, attempt: int, world_size: int) -> None:
+        """Takes note of another number of ranks."""
+        before = self._plan.schedule.world_size
+        if world_size == before:
+            return
+        self._plan = self._plan_for(world_size)
+        update_record(self._run.folder, schedule=self._plan.as_dict()["schedule"])
+        self._write("resize", attempt, f"{world_size} workers instead of {before}")
 
     def _clear(self) -> None:
         """Removes what earlier attempts have left half done, while no rank runs."""
@@ -111,17 +152,17 @@ class Attempts:
         for file in (self._layout.weights_file, self._layout.best_file, self._layout.record_file):
             for temporary in self._run.folder.glob(f".{file.name}.*"):
                 temporary.unlink(missing_ok=True)
-        for rank in range(self._plan.schedule.world_size):
-            self._layout.rank_error(rank).unlink(missing_ok=True)
+        for error_file in self._layout.rank_error(0).parent.glob(self._layout.rank_error(0).name.replace("0", "*")):
+            error_file.unlink(missing_ok=True)
 
-    def _write_restart(self, attempt: int, message: str) -> None:
-        """Tells of a restart, and from where it goes on, while no rank is alive to write."""
+    def _write(self, event: str, attempt: int, message: str) -> None:
+        """Tells of a restart or a resize, and from where the run goes on, while no rank is alive to write."""
         checkpoints = list_checkpoints(self._layout.checkpoints)
         step = checkpoints[0].step if checkpoints else 0
         schedule = self._plan.schedule
         with EventWriter(self._layout.metrics_file, attempt) as events:
             events.write(
-                "restart",
+                event,
                 step=step,
                 epoch=schedule.position(step)[0],
                 samples=schedule.samples_after(step),
@@ -167,7 +208,10 @@ class Attempts:
     def _conclude(self, outcome: Outcome) -> Run:
         if outcome.status == "stopped":
             raise StoppedError(f"run {self._run.id} was stopped")
-        if outcome.failure is not None:
+        failure = outcome.failure
+        if failure is not None and failure.type == _NOT_SHARED:
+            raise LaunchError(failure.message)
+        if failure is not None:
             raise TrainingFailedError(_shown(outcome))
         return self._run
 

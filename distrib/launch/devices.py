@@ -30,6 +30,20 @@ def choose_device(job: Job, num_gpus: int) -> Device:
     return "cuda"
 
 
+def choose_device_on_ray(job: Job, num_gpus: int) -> Device:
+    """Decides `resources.device` for a Ray cluster with `num_gpus` GPUs: CUDA wherever there is any.
+
+    Whether there are enough is for the placement to say, since hosts come and go.
+
+    Raises:
+        JobError: CUDA is asked for where there is no GPU at all.
+    """
+    device = job.spec.resources.device
+    if device == "cuda" and num_gpus == 0:
+        raise job.error("resources.device", "cuda is asked for, but no host of Ray has a GPU; use --device cpu or auto")
+    return "cpu" if device == "cpu" or num_gpus == 0 else "cuda"
+
+
 def usable_cpus() -> int:
     """The CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,33 +16,35 @@ _ORDER = {"user": 0, _LEFT: 1, "hang": 2, "infrastructure": 2}
 """What is a cause rather than a consequence comes first."""
 
 
-def log_errors(run_folder: Path, world_size: int) -> None:
+def read_failures(run_folder: Path, world_size: int) -> dict[int, Failure]:
+    """What ranks have written of their failures, by rank."""
+    layout = RunLayout(run_folder)
+    found = {rank: Failure.read(layout.rank_error(rank)) for rank in range(world_size)}
+    return {rank: failure for rank, failure in found.items() if failure is not None}
+
+
+def log_errors(run_folder: Path, failures: Mapping[int, Failure]) -> None:
     """Ends the log of each rank that failed with its error; to be called once no rank writes any more."""
     layout = RunLayout(run_folder)
-    for rank in range(world_size):
-        failure = Failure.read(layout.rank_error(rank))
-        if failure is not None:
-            with layout.rank_log(rank).open("a") as log:
-                log.write(f"{failure.traceback or f'{failure.type}: {failure.message}'}".rstrip() + "\n")
+    for rank, failure in failures.items():
+        with layout.rank_log(rank).open("a") as log:
+            log.write(f"{failure.traceback or f'{failure.type}: {failure.message}'}".rstrip() + "\n")
 
 
-def find_cause(run_folder: Path, deaths: Mapping[int, int], world_size: int) -> Failure:
+def find_cause(written: Mapping[int, Failure], deaths: Mapping[int, int]) -> Failure:
     """The failure that explains an attempt's end.
 
     A rank that a signal killed outranks all others; then comes the earliest error of the user's own, then a rank that
     left without a word, and at last the broken connections that follow from any of these.
 
     Args:
-        run_folder: The run's folder, where ranks write their errors.
+        written: What ranks have said of their failures, by rank.
         deaths: Exit status by rank of those that ended by themselves and badly, before the launcher killed the rest;
             negative is a signal's number.
-        world_size: The number of ranks.
     """
-    layout = RunLayout(run_folder)
     killed = [rank for rank, status in deaths.items() if status < 0]
     if killed:
         return _killed(killed[0], deaths[killed[0]])
-    written = {rank: failure for rank in range(world_size) if (failure := Failure.read(layout.rank_error(rank)))}
     failures = [*written.values(), *(_left(rank, status) for rank, status in deaths.items() if rank not in written)]
     if not failures:
         return _left(None, None)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from distrib.launch.failures import find_cause, log_errors
+from distrib.launch.failures import find_cause, log_errors, read_failures
 from distrib.launch.outcome import Outcome
 from distrib.launch.watch import Watch
 from distrib.runs.layout import RunLayout
@@ -132,7 +132,7 @@ class LocalLauncher:
         self, assignment: Assignment, world_size: int, watch: Watch, datasets: Datasets | None, can_fork: bool
     ) -> None:
         self._assignment = assignment
-        self._world_size = world_size
+        self.world_size = world_size
         self._watch = watch
         self._datasets = datasets
         self._can_fork = can_fork
@@ -150,12 +150,13 @@ class LocalLauncher:
             self._kill()
             self._request_stop()
         self._watch.drain()
-        log_errors(self._assignment.run_folder, self._world_size)
+        failures = read_failures(self._assignment.run_folder, self.world_size)
+        log_errors(self._assignment.run_folder, failures)
         self._watch.skip_output()
         deaths = {rank: status for rank, status in statuses.items() if status not in _GOOD_STATUSES}
         if deaths:
-            return Outcome("failed", find_cause(self._assignment.run_folder, deaths, self._world_size))
-        is_finished = list(statuses.values()) == [_EXIT_STATUS["finished"]] * self._world_size
+            return Outcome("failed", find_cause(failures, deaths))
+        is_finished = list(statuses.values()) == [_EXIT_STATUS["finished"]] * self.world_size
         return Outcome("finished" if is_finished else "stopped")
 
     def _start(self) -> None:
@@ -168,8 +169,8 @@ class LocalLauncher:
             if self._can_fork:
                 gc.collect()
                 gc.freeze()
-            for rank in range(self._world_size):
-                place = Place(rank, self._world_size, rank, socket.gethostname())
+            for rank in range(self.world_size):
+                place = Place(rank, self.world_size, rank, socket.gethostname(), gpu=rank)
                 self._pids[rank] = start(LocalHost(place, port, listener.fileno(), reader))
                 if hasattr(os, "pidfd_open"):
                     self._pidfds[rank] = os.pidfd_open(self._pids[rank])

@@ -13,9 +13,11 @@ class Outcome:
     """The end of an attempt.
 
     Attributes:
-        status: `finished`, `failed`, or `stopped` on request.
+        status: `finished`, `failed`, `stopped` on request, or `resized`: stopped to go on with other workers.
         failure: The cause, where it failed.
+        reason: Why the workers change, where they do.
     """
 
-    status: Literal["finished", "failed", "stopped"]
+    status: Literal["finished", "failed", "stopped", "resized"]
     failure: Failure | None = None
+    reason: str = ""

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from distrib.job.plan import Plan, make_request, make_schedule, with_memory
+from distrib.job.plan import Plan, Request, make_request, make_schedule, with_memory
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
-from distrib.launch.devices import choose_device, fit_workers
+from distrib.launch.devices import choose_device, choose_device_on_ray, fit_workers
 from distrib.launch.observer import Observer, SilentObserver
 from distrib.launch.torch_setup import torch_ready_to_fork
 from distrib.runs.record import Run
 
 if TYPE_CHECKING:
     from distrib.launch.attempts import MakeLauncher
+    from distrib.launch.ray_train import RayLauncher
+    from distrib.launch.watch import Watch
     from distrib.train.blueprint import Blueprint, Datasets
+    from distrib.train.host import Assignment
 
 Launcher = Literal["local", "ray"]
 
@@ -27,6 +31,7 @@ def run(
     *,
     workers: int | None = None,
     launcher: Launcher = "local",
+    address: str | None = None,
     run_id: str | None = None,
     fresh: bool = False,
     extend: bool = False,
@@ -39,7 +44,9 @@ def run(
     Args:
         job: What to train.
         workers: The number of ranks, instead of the spec's.
-        launcher: `local` for processes on this machine, `ray` for a Ray of its own on this machine.
+        launcher: `local` for processes on this machine, `ray` for Ray Train.
+        address: With `ray`, the cluster to join: its head's HOST:PORT, or `auto`; by default a Ray of its own on this
+            machine.
         run_id: The run's id; by default the job's name, the time and four random characters. A run that exists and is
             not finished goes on from its newest checkpoint.
         fresh: Begin a new run beside one that exists, as ID-2.
@@ -59,24 +66,7 @@ def run(
     observer = observer or SilentObserver()
     started = time.time() if started is None else started
     order = _Order(job, run_id, fresh, extend, record_samples, observer, started)
-    if launcher == "ray":
-        from distrib.launch.ray_train import OwnRay, RayLauncher
-
-        with OwnRay(job) as cluster:
-            prepared = cluster.start_beside(lambda: _prepare(job, launcher))
-            return order.carry_out(
-                prepared.plan,
-                lambda assignment, watch: RayLauncher(assignment, prepared.world_size, watch, cluster),
-            )
-    with torch_ready_to_fork() as can_fork:
-        from distrib.launch.local import LocalLauncher
-
-        prepared = _prepare(job, launcher)
-        inherited = prepared.datasets if prepared.datasets_can_be_inherited else None
-        return order.carry_out(
-            prepared.plan,
-            lambda assignment, watch: LocalLauncher(assignment, prepared.world_size, watch, inherited, can_fork),
-        )
+    return order.on_ray(address) if launcher == "ray" else order.on_this_machine()
 
 
 @dataclass(frozen=True)
@@ -91,12 +81,47 @@ class _Order:
     observer: Observer
     started: float
 
-    def carry_out(self, plan: Plan, make_launcher: MakeLauncher) -> Run:
+    def on_this_machine(self) -> Run:
+        """Trains in local processes."""
+        with torch_ready_to_fork() as can_fork:
+            from distrib.launch.local import LocalLauncher
+
+            prepared = _prepare(self.job, "local")
+            world_size = fit_workers(prepared.request, prepared.num_gpus)
+            inherited = prepared.datasets if prepared.datasets_can_be_inherited else None
+            return self._carry_out(
+                prepared,
+                world_size,
+                lambda assignment, watch: LocalLauncher(assignment, world_size, watch, inherited, can_fork),
+            )
+
+    def on_ray(self, address: str | None) -> Run:
+        """Trains on the Ray cluster at `address`, or on a Ray of its own."""
+        from distrib.launch.ray_cluster import JoinedRay
+        from distrib.launch.ray_own import OwnRay
+
+        with OwnRay(self.job) if address is None else JoinedRay(self.job, address) as cluster:
+            prepared = cluster.start_beside(lambda: _prepare(self.job, "ray", cluster.num_gpus))
+            from distrib.launch.ray_train import RayLauncher, RayRun
+
+            with RayRun(cluster, prepared.request) as ray_run:
+                first = ray_run.find_place(self.observer.notice, is_stopping=lambda: False)
+                assert first is not None
+                placements = iter([first])
+
+                def make_launcher(assignment: Assignment, watch: Watch) -> RayLauncher | None:
+                    placement = next(placements, None) or ray_run.find_place(watch.notice, watch.stop_requested)
+                    return None if placement is None else RayLauncher(assignment, placement, watch, ray_run)
+
+                return self._carry_out(prepared, first.world_size, make_launcher)
+
+    def _carry_out(self, prepared: _Prepared, world_size: int, make_launcher: MakeLauncher) -> Run:
         """Claims the run's folder, trains and gives the folder up."""
         from distrib.launch.attempts import Attempts
         from distrib.launch.claim import claim_run
         from distrib.train.host import Assignment
 
+        plan = prepared.plan_for(world_size)
         claim = claim_run(
             self.job, self.run_id, plan.schedule.total_steps, is_fresh=self.is_fresh, is_extended=self.is_extended
         )
@@ -114,7 +139,10 @@ class _Order:
             record_samples=self.record_samples,
         )
         try:
-            return Attempts(self.job, plan, claim, assignment, self.observer, self.started).run(make_launcher)
+            attempts = Attempts(
+                self.job, prepared.plan_for, world_size, claim, assignment, self.observer, self.started
+            )  # fmt: skip
+            return attempts.run(make_launcher)
         finally:
             claim.lease.release()
 
@@ -129,8 +157,9 @@ def plan(job: Job, *, launcher: Launcher = "local") -> Plan:
         prepared = _prepare(job, launcher)
         from distrib.train.memory import estimate_memory
 
-        memory = estimate_memory(prepared.blueprint, prepared.plan.schedule)
-        return prepared.plan if memory is None else with_memory(prepared.plan, memory)
+        plan = prepared.plan_for(fit_workers(prepared.request, prepared.num_gpus))
+        memory = estimate_memory(prepared.blueprint, plan.schedule)
+        return plan if memory is None else with_memory(plan, memory)
 
 
 @dataclass(frozen=True)
@@ -138,19 +167,25 @@ class _Prepared:
     """A job that has passed every check, in a process that has imported all that it names."""
 
     job: Job
-    plan: Plan
+    request: Request
+    num_gpus: int
     blueprint: Blueprint
     datasets: Datasets
     datasets_can_be_inherited: bool
 
-    @property
-    def world_size(self) -> int:
-        """The number of ranks."""
-        return self.plan.schedule.world_size
+    def plan_for(self, world_size: int) -> Plan:
+        """The plan on `world_size` ranks."""
+        return Plan(self.request, make_schedule(self.job.spec, self.datasets.facts, world_size))
 
 
-def _prepare(job: Job, launcher: Launcher) -> _Prepared:
-    """Imports what the job names, builds its datasets and plans; JobError if anything is wrong."""
+def _prepare(job: Job, launcher: Launcher, count_gpus: Callable[[], int] | None = None) -> _Prepared:
+    """Imports what the job names, builds its datasets and plans; JobError if anything is wrong.
+
+    Args:
+        job: The job.
+        launcher: What is to train it.
+        count_gpus: The number of GPUs that there are; by default those of this machine.
+    """
     import torch
 
     from distrib.launch.datasets import build_datasets
@@ -160,8 +195,10 @@ def _prepare(job: Job, launcher: Launcher) -> _Prepared:
     add_import_paths(job, Path.cwd())
     lazy_dynamo.install()
     num_gpus = torch.cuda.device_count()
-    request = make_request(job.spec, launcher, choose_device(job, num_gpus))
+    device = choose_device(job, num_gpus) if count_gpus is None else None
     blueprint = Blueprint.resolve(job)
     datasets, can_be_inherited = build_datasets(blueprint)
-    schedule = make_schedule(job.spec, datasets.facts, fit_workers(request, num_gpus))
-    return _Prepared(job, Plan(request, schedule), blueprint, datasets, can_be_inherited)
+    if count_gpus is not None:
+        num_gpus = count_gpus()
+    request = make_request(job.spec, launcher, device or choose_device_on_ray(job, num_gpus))
+    return _Prepared(job, request, num_gpus, blueprint, datasets, can_be_inherited)

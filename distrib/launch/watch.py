@@ -95,9 +95,9 @@ class Watch:
         """Leaves out what rank 0's log holds that has not been passed on."""
         self._lines.poll()
 
-    def has_seen(self, kind: str) -> bool:
-        """Whether an event of this kind has been written."""
-        return kind in self._last_events
+    def last(self, kind: str) -> dict[str, Any] | None:
+        """The last event of this kind that was written, or None."""
+        return self._last_events.get(kind)
 
     @property
     def result(self) -> dict[str, Any]:

@@ -59,11 +59,6 @@ class RunLayout:
         """Why rank `rank` failed, where it did."""
         return self.folder / "logs" / f"rank-{rank}.error.json"
 
-    @property
-    def stop_file(self) -> Path:
-        """There while a launcher that cannot reach its ranks otherwise asks them to stop."""
-        return self.folder / "logs" / "stop"
-
     def samples_file(self, rank: int) -> Path:
         """The ids of the samples that rank `rank` trained on, step by step."""
         return self.folder / "samples" / f"rank-{rank}.jsonl"

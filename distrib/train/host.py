@@ -16,12 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rank stands among the others."""
+    """Where a rank stands among the others.
+
+    Attributes:
+        rank: From 0.
+        world_size: The number of ranks.
+        local_rank: From 0 on each host.
+        host_name: The name of the rank's host, for people.
+        gpu: The index, among the GPUs that this process sees, of its own.
+    """
 
     rank: int
     world_size: int
     local_rank: int
     host_name: str
+    gpu: int = 0
 
 
 @dataclass(frozen=True)

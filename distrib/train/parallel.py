@@ -31,7 +31,7 @@ def join_process_group(host: Host, request: Request) -> dist.ProcessGroup:
         rank=place.rank,
         world_size=place.world_size,
         timeout=timeout,
-        device_id=torch.device("cuda", place.local_rank) if request.device == "cuda" else None,
+        device_id=torch.device("cuda", place.gpu) if request.device == "cuda" else None,
     )
     group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timeout)
     return group

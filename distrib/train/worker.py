@@ -82,7 +82,7 @@ def _train(assignment: Assignment, host: Host, layout: RunLayout, datasets: Data
     job, request, place = assignment.job, assignment.request, host.place
     add_import_paths(job, assignment.working_directory)
     use_threads(request.cpus_per_worker)
-    device = _use_device(assignment, place.local_rank)
+    device = _use_device(assignment, place.gpu)
     control_group = join_process_group(host, request)
     blueprint = Blueprint.resolve(job)
     datasets = datasets or blueprint.build_datasets()
@@ -230,7 +230,7 @@ def _build(
     return loop, loader, stepper
 
 
-def _use_device(assignment: Assignment, local_rank: int) -> torch.device:
+def _use_device(assignment: Assignment, gpu: int) -> torch.device:
     deterministic = assignment.job.spec.train.deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -238,7 +238,7 @@ def _use_device(assignment: Assignment, local_rank: int) -> torch.device:
         torch.backends.cudnn.benchmark = False
     if assignment.request.device == "cpu":
         return torch.device("cpu")
-    device = torch.device("cuda", local_rank)
+    device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
     return device
 

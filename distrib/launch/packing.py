@@ -1,0 +1,60 @@
+"""The working directory as Ray ships it to a cluster: what is left out, and whether the rest is small enough."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from distrib.errors import JobError
+
+EXCLUDED = (
+    "/.git",
+    "/runs",
+    "/.venv",
+    "/venv",
+    "**/__pycache__",
+    "*.pyc",
+    "/.mypy_cache",
+    "/.ruff_cache",
+    "/.pytest_cache",
+)
+"""What is never shipped, in the syntax of .gitignore, besides what .gitignore and .rayignore files name."""
+
+_NUM_SHOWN = 5
+_MIB = 2**20
+
+
+def check_size(folder: str) -> None:
+    """Refuses a working directory that Ray would not take.
+
+    Raises:
+        JobError: It holds more than Ray's limit; the biggest files are named.
+    """
+    from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
+
+    sizes = shipped_sizes(folder)
+    total = sum(sizes.values())
+    if total < GCS_STORAGE_MAX_SIZE:
+        return
+    biggest = sorted(sizes, key=lambda path: sizes[path], reverse=True)[:_NUM_SHOWN]
+    listed = "\n".join(f"  {sizes[path] / _MIB:,.0f} MiB  {path}" for path in biggest)
+    raise JobError(
+        f"the working directory {folder} holds {total / _MIB:,.0f} MiB, and Ray ships at most "
+        f"{GCS_STORAGE_MAX_SIZE / _MIB:,.0f} MiB to a cluster; name what the job does not need in .rayignore, "
+        f"or keep data on storage that all hosts share. The biggest files:\n{listed}"
+    )
+
+
+def shipped_sizes(folder: str) -> dict[str, int]:
+    """The files that Ray would ship, by path below `folder`, with their sizes in bytes."""
+    from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
+
+    root = Path(folder).absolute()
+    sizes: dict[str, int] = {}
+
+    def measure(path: Path) -> None:
+        if path.is_file():
+            sizes[os.path.relpath(path, root)] = path.stat().st_size
+
+    _dir_travel(root, [_get_excludes(root, list(EXCLUDED))], measure, include_gitignore=True)
+    return sizes

@@ -1,0 +1,200 @@
+"""A rank in a Ray Train worker."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distrib.errors import LaunchError
+from distrib.job.plan import Request
+from distrib.launch.network import listen_on, use_interface_of
+from distrib.launch.ray_board import Board
+from distrib.runs.layout import RunLayout
+from distrib.runs.lease import is_held
+from distrib.train.failure import Failure
+from distrib.train.host import Assignment, Place
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
+
+PRETEND_VARIABLE = "DISTRIB_PRETEND_GPUS"
+"""Set on hosts whose GPUs are only Ray's belief, as in a rehearsal: workers that hold one then train on the CPU."""
+
+_POLL_SECONDS = 0.25
+_SHARED_FOLDER_SECONDS = 5.0
+
+
+class RankFailedError(RuntimeError):
+    """A rank has failed and has told the launcher why."""
+
+
+class StorageNotSharedError(LaunchError):
+    """A host does not see the run's folder."""
+
+
+@dataclass(frozen=True)
+class RayHost:
+    """The launcher as a rank in a Ray Train worker sees it.
+
+    Attributes:
+        place: Where the rank stands.
+        address: The address of its host in the cluster.
+        stopping: Set once the launcher has asked to stop.
+    """
+
+    place: Place
+    address: str
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def open_store(self, timeout: timedelta) -> dist.Store:
+        """A store served by rank 0, whose address Ray Train carries to the others."""
+        import torch.distributed as dist
+        from ray.train.collective import broadcast_from_rank_zero
+
+        if self.place.rank == 0:
+            listener = listen_on(self.address)
+            port = listener.getsockname()[1]
+            store = dist.TCPStore(
+                self.address,
+                port,
+                self.place.world_size,
+                is_master=True,
+                timeout=timeout,
+                wait_for_workers=False,
+                master_listen_fd=listener.detach(),
+            )
+            broadcast_from_rank_zero((self.address, port))
+            return store
+        address, port = broadcast_from_rank_zero(None)
+        return dist.TCPStore(address, port, self.place.world_size, is_master=False, timeout=timeout)
+
+    def stop_requested(self) -> bool:
+        """Whether the launcher has asked to stop."""
+        return self.stopping.is_set()
+
+
+def train_as_ray_worker(config: dict[str, Any]) -> None:
+    """What Ray Train runs in each worker; `config` has the `assignment` of the first attempt, the `board`'s key and
+    whether the run is `alone` on this machine."""
+    from ray.train import get_context
+
+    board = Board(config["board"])
+    assignment: Assignment = replace(config["assignment"], attempt=board.read("attempt"))
+    context = get_context()
+    address = _address()
+    name = socket.gethostname() if config["alone"] else f"{socket.gethostname()} ({address})"
+    place = Place(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), name, _gpu())
+    host = RayHost(place, address)
+    board.write(f"place/{assignment.attempt}/{place.rank}", {"name": name, "node_id": _node_id()})
+    _obey(board, assignment.attempt, host)
+    assignment = _moved_here(assignment, is_alone=config["alone"])
+    _prove_storage(board, assignment, place)
+    layout = RunLayout(assignment.run_folder)
+    _redirect_output(layout.rank_log(place.rank))
+    use_interface_of(address)
+    assignment = replace(assignment, request=_without_pretence(assignment.request))
+
+    from distrib.train.worker import main
+
+    result = main(assignment, host)
+    sys.stdout.flush()  # Ray ends its workers without it
+    sys.stderr.flush()
+    if result.failure is not None:
+        board.report(assignment.attempt, place.rank, result.failure)
+        raise RankFailedError("the launcher has been told why")
+    if place.rank == 0:
+        board.write(f"result/{assignment.attempt}", result.status)
+
+
+def _address() -> str:
+    import ray
+
+    return str(ray.util.get_node_ip_address())
+
+
+def _node_id() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _gpu() -> int:
+    """The index of this worker's GPU among those that it sees: its own and those of its host's other workers."""
+    import ray
+
+    mine = [str(number) for number in ray.get_gpu_ids()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return visible.index(mine[0]) if mine and mine[0] in visible else 0
+
+
+def _obey(board: Board, attempt: int, host: RayHost) -> None:
+    """Listens for the launcher's wishes in a thread; one to end at once works also where the rank waits for others."""
+
+    def listen() -> None:
+        while True:
+            wish = board.wish_for(attempt)
+            if wish == "end":
+                os._exit(1)
+            if wish == "stop":
+                host.stopping.set()
+            time.sleep(_POLL_SECONDS if host.place.rank == 0 else 4 * _POLL_SECONDS)
+
+    threading.Thread(target=listen, name="launcher-wishes", daemon=True).start()
+
+
+def _moved_here(assignment: Assignment, *, is_alone: bool) -> Assignment:
+    """The assignment with the launcher's working directory, and the job's files in it, where they are on this host."""
+    if is_alone:
+        os.chdir(assignment.working_directory)
+        return assignment
+    here = Path.cwd()
+    path = here / assignment.job.path.relative_to(assignment.working_directory)
+    return replace(assignment, working_directory=here, job=replace(assignment.job, path=path))
+
+
+def _prove_storage(board: Board, assignment: Assignment, place: Place) -> None:
+    """Makes sure that this host sees the run's folder, by the lease that the launcher has put there, and can write."""
+    folder = assignment.run_folder
+    deadline = time.monotonic() + _SHARED_FOLDER_SECONDS  # network file systems show new files late
+    while not is_held(folder, assignment.lease):
+        if time.monotonic() > deadline:
+            problem = f"does not see the run's folder {folder}"
+            break
+        time.sleep(0.1)
+    else:
+        if os.access(folder, os.W_OK):
+            return
+        problem = f"cannot write to the run's folder {folder}"
+    error = StorageNotSharedError(
+        f"{place.host_name} {problem}; use a folder that all hosts share, at the same path, or an object store: "
+        "--runs-dir or DISTRIB_RUNS_DIR"
+    )
+    board.report(assignment.attempt, place.rank, Failure.of(error, place))
+    raise RankFailedError(str(error))
+
+
+def _without_pretence(request: Request) -> Request:
+    """The request, on the CPU where this host says that its GPUs are pretended."""
+    if request.device == "cuda" and os.environ.get(PRETEND_VARIABLE):
+        return replace(request, device="cpu", backend="gloo")
+    return request
+
+
+def _redirect_output(path: Path) -> None:
+    """Sends what this process prints to the rank's log, past Ray's own capture, which repeats and cuts lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
