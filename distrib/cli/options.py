@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from distrib.job.reader import Job
 
 RUNS_DIR_VARIABLE = "DISTRIB_RUNS_DIR"
+ADDRESS_VARIABLE = "RAY_ADDRESS"
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's YAML file.", show_default=False)]
 SetOption = Annotated[
@@ -33,7 +34,12 @@ RunIdOption = Annotated[
     str | None, typer.Option("--run-id", metavar="ID", help="Name of this run; by default made of job and time.")
 ]
 OnOption = Annotated[
-    Literal["local", "ray"], typer.Option("--on", metavar="local|ray", help="Train in local processes, or on Ray.")
+    Literal["local", "ray"] | None,
+    typer.Option("--on", metavar="local|ray", help="Train in local processes, or on a Ray of its own on this machine."),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", metavar="HOST:PORT", help=f"Train on this Ray cluster; also ${ADDRESS_VARIABLE}."),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.", show_default=False)
@@ -75,6 +81,24 @@ def make_overrides(
 def runs_folder(runs_dir: str | None) -> Path:
     """The folder of runs for verbs without a job: the option's, the environment's or `runs`."""
     return Path(runs_dir or os.environ.get(RUNS_DIR_VARIABLE) or "runs").expanduser()
+
+
+def choose_launcher(
+    on: Literal["local", "ray"] | None, address: str | None
+) -> tuple[Literal["local", "ray"], str | None]:
+    """What trains, and the address of the cluster to join, if any.
+
+    An option wins over the environment, where Ray puts the address of the cluster into the jobs that it runs.
+
+    Raises:
+        JobError: Both options are given.
+    """
+    if on is not None and address is not None:
+        raise JobError("--on and --address exclude each other; --address alone trains on that cluster", field="--on")
+    if on is not None:
+        return on, None
+    address = address or os.environ.get(ADDRESS_VARIABLE) or None
+    return ("local", None) if address is None else ("ray", address)
 
 
 def check_run_id(run_id: str | None) -> str | None:

@@ -26,7 +26,7 @@ def plan(
     device: DeviceOption = None,
     runs_dir: RunsDirOption = None,
     run_id: RunIdOption = None,
-    on: OnOption = "local",
+    on: OnOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print what a job would do, without starting it."""
@@ -36,5 +36,5 @@ def plan(
     from distrib.launch.start import plan as make_plan
     from distrib.observe.listing import plan_listing
 
-    made = make_plan(loaded, launcher=on)
+    made = make_plan(loaded, launcher=on or "local")
     print(json.dumps(made.as_dict()) if as_json else plan_listing(made, loaded.spec, run_id))

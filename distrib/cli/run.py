@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from distrib.cli.options import (
+    AddressOption,
     DeviceOption,
     JobArgument,
     JsonOption,
@@ -19,6 +20,7 @@ from distrib.cli.options import (
     SetOption,
     WorkersOption,
     check_run_id,
+    choose_launcher,
     load_job,
 )
 from distrib.cli.terminal import GREEN, RED, YELLOW, colored
@@ -45,7 +47,8 @@ def run(
     device: DeviceOption = None,
     runs_dir: RunsDirOption = None,
     run_id: RunIdOption = None,
-    on: OnOption = "local",
+    on: OnOption = None,
+    address: AddressOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin beside a run that exists, as ID-2.")] = False,
     extend: Annotated[
         bool, typer.Option("--extend", help="Go on with a finished run, to more epochs or steps.")
@@ -58,6 +61,7 @@ def run(
     """Train a job."""
     loaded = load_job(job, sets, workers=workers, device=device, runs_dir=runs_dir)
     check_run_id(run_id)
+    launcher, cluster_address = choose_launcher(on, address)
     stream = sys.stderr if as_json else sys.stdout
 
     import psutil
@@ -71,7 +75,8 @@ def run(
         try:
             train(
                 loaded,
-                launcher=on,
+                launcher=launcher,
+                address=cluster_address,
                 run_id=run_id,
                 fresh=fresh,
                 extend=extend,

@@ -22,6 +22,7 @@ from distrib.runs.layout import RunLayout
 from distrib.runs.owner import this_process
 from distrib.runs.provenance import collect_provenance
 from distrib.runs.record import Run, create_record, update_record
+from distrib.train.failure import Failure
 from distrib.train.host import Assignment
 
 
@@ -120,11 +121,7 @@ class Attempts:
             failure = outcome.failure
             if outcome.status in ("finished", "stopped"):
                 return outcome
-            if failure is not None and (
-                failure.kind == "user"
-                or failure.type == _NOT_SHARED
-                or restarts == self._job.spec.failures.max_restarts
-            ):
+            if failure is not None and (is_final(failure) or restarts == self._job.spec.failures.max_restarts):
                 return outcome
             if watch.stop_requested():
                 return Outcome("stopped")
@@ -214,6 +211,11 @@ class Attempts:
         if failure is not None:
             raise TrainingFailedError(_shown(outcome))
         return self._run
+
+
+def is_final(failure: Failure) -> bool:
+    """Whether another attempt would fail in the same way."""
+    return failure.kind == "user" or failure.type == _NOT_SHARED
 
 
 def _shown(outcome: Outcome) -> str:

@@ -7,17 +7,7 @@ from pathlib import Path
 
 from distrib.errors import JobError
 
-EXCLUDED = (
-    "/.git",
-    "/runs",
-    "/.venv",
-    "/venv",
-    "**/__pycache__",
-    "*.pyc",
-    "/.mypy_cache",
-    "/.ruff_cache",
-    "/.pytest_cache",
-)
+EXCLUDED = ("/.git", "/runs", "/.venv", "/venv", "__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 """What is never shipped, in the syntax of .gitignore, besides what .gitignore and .rayignore files name."""
 
 _NUM_SHOWN = 5
@@ -56,5 +46,5 @@ def shipped_sizes(folder: str) -> dict[str, int]:
         if path.is_file():
             sizes[os.path.relpath(path, root)] = path.stat().st_size
 
-    _dir_travel(root, [_get_excludes(root, list(EXCLUDED))], measure, include_gitignore=True)
+    _dir_travel(root, [_get_excludes(root, list(EXCLUDED))], measure, include_gitignore=True, logger=None)
     return sizes

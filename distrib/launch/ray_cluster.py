@@ -92,10 +92,9 @@ class JoinedRay:
         import ray
 
         host, _, port = self._address.rpartition(":")
-        if self._address != "auto" and not (host and port.isdigit() and answers(host, int(port), _CONNECT_SECONDS)):
-            raise LaunchError(
-                f"no Ray cluster answers at {self._address}; `ray status` on its head tells whether it runs"
-            )
+        is_there = host and port.isdigit() and answers(host.strip("[]"), int(port), _CONNECT_SECONDS)
+        if self._address != "auto" and not is_there:
+            raise LaunchError(f"no Ray cluster answers at {self._address}; on its head, `ray status` tells of it")
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
@@ -132,7 +131,7 @@ class JoinedRay:
 
         while not ray.is_initialized():
             time.sleep(0.02)
-        return int(ray.cluster_resources().get("GPU", 0))
+        return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
 
     def hosts(self, request: Request) -> HostWatch:
         """The watch over the hosts, which begins with the first call."""

@@ -94,7 +94,7 @@ class Fit:
             train_as_ray_worker,
             train_loop_config={"assignment": assignment, "board": self.board.key, "alone": nodes is None},
             torch_config=OwnProcessGroup(backend=request.backend),
-            scaling_config=ScalingConfig(
+            scaling_config=ScalingConfig(  # type: ignore[call-arg]  # its types are those of an older Ray Train
                 num_workers=self.placement.world_size,
                 use_gpu=request.device == "cuda",
                 resources_per_worker=request.resources_per_worker,
@@ -105,7 +105,7 @@ class Fit:
                 name=f"{assignment.run_folder.name}-{self.board.key[-8:]}-{self.number}",
                 storage_path=storage_path,
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=0),  # type: ignore[call-arg]
-                callbacks=[_AskLauncher(self.board, self.number)],
+                callbacks=[_AskLauncher(self.board, self.number)],  # type: ignore[list-item]
                 worker_runtime_env={"env_vars": environment} if environment else None,
             ),
         )

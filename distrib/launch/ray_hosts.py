@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -59,14 +59,14 @@ class ClusterHost:
         return int(min((there.get(k, 0.0) + _EPSILON) // v for k, v in needed.items()))
 
 
-def look_around(known_dead: Iterable[str] = ()) -> list[ClusterHost]:
+def look_around(known_dead: Container[str] = ()) -> list[ClusterHost]:
     """The hosts that Ray takes for alive, each asked whether it answers.
 
     Args:
         known_dead: Ids of hosts that have not answered before, which are not asked again.
     """
-    free, leaving = ray_state.available_resources_per_node(), _leaving()
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    free, leaving = ray_state.available_resources_per_node(), _leaving()  # type: ignore[no-untyped-call]
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     with ThreadPoolExecutor(max_workers=min(64, max(1, len(nodes)))) as pool:
         answering = list(pool.map(lambda node: _is_answering(node, known_dead), nodes))
     return [
@@ -85,7 +85,7 @@ def look_around(known_dead: Iterable[str] = ()) -> list[ClusterHost]:
     ]
 
 
-def _is_answering(node: Mapping[str, object], known_dead: Iterable[str]) -> bool:
+def _is_answering(node: Mapping[str, object], known_dead: Container[str]) -> bool:
     if node["NodeID"] in known_dead:
         return False
     address, port = str(node["NodeManagerAddress"]), int(str(node["NodeManagerPort"]))

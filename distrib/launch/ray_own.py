@@ -78,6 +78,9 @@ class OwnRay:
 
         return torch.cuda.device_count()
 
+    def hosts(self, request: Request) -> None:
+        """Nobody watches the only host."""
+
     def find_place(
         self,
         request: Request,

@@ -158,7 +158,7 @@ class RayLauncher:
                 board.wish(attempt, "end")
                 fit.give_up()
                 return _Ended()
-            if not self._run.cluster.is_alone and (lost := self._look_at_hosts(fit)):
+            if lost := self._look_at_hosts(fit):
                 board.wish(attempt, "end")
                 fit.give_up()
                 return lost
@@ -170,6 +170,8 @@ class RayLauncher:
             return None
         self._looked = time.monotonic()
         attempt, hosts = self._assignment.attempt, self._run.cluster.hosts(self._run.request)
+        if hosts is None:
+            return None
         hosts.check()
         if len(self._run.held) == 0 or sum(self._run.held.values()) < self.world_size:
             self._hosts = self._run.hosts_of(attempt, self.world_size)

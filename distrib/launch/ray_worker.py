@@ -116,7 +116,7 @@ def train_as_ray_worker(config: dict[str, Any]) -> None:
 def _address() -> str:
     import ray
 
-    return str(ray.util.get_node_ip_address())
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 def _node_id() -> str:

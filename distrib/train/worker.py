@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from distrib.errors import TrainingFailedError
 from distrib.job.plan import Schedule, make_schedule
 from distrib.job.target import add_import_paths
 from distrib.runs.checkpoints import list_checkpoints
@@ -238,6 +239,10 @@ def _use_device(assignment: Assignment, gpu: int) -> torch.device:
         torch.backends.cudnn.benchmark = False
     if assignment.request.device == "cpu":
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise TrainingFailedError(
+            "this rank was given a GPU, but torch sees none: is it a build of torch for the CPU, or is there no driver?"
+        )
     device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
     return device
