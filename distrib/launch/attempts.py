@@ -199,7 +199,7 @@ class Attempts:
         for note in schedule.notes:
             self._observer.notice(note)
         wanted, there = schedule.world_size * request.cpus_per_worker, usable_cpus()
-        if request.device == "cpu" and wanted > there:
+        if request.launcher == "local" and request.device == "cpu" and wanted > there:
             self._observer.notice(f"{wanted} threads on {there} CPUs: the ranks will wait for each other")
 
     def _conclude(self, outcome: Outcome) -> Run:

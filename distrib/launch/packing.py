@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ EXCLUDED = ("/.git", "/runs", "/.venv", "/venv", "__pycache__", "*.pyc", ".mypy_
 """What is never shipped, in the syntax of .gitignore, besides what .gitignore and .rayignore files name."""
 
 _NUM_SHOWN = 5
+_QUIET = logging.getLogger(__name__)
 _MIB = 2**20
 
 
@@ -46,5 +48,5 @@ def shipped_sizes(folder: str) -> dict[str, int]:
         if path.is_file():
             sizes[os.path.relpath(path, root)] = path.stat().st_size
 
-    _dir_travel(root, [_get_excludes(root, list(EXCLUDED))], measure, include_gitignore=True, logger=None)
+    _dir_travel(root, [_get_excludes(root, list(EXCLUDED))], measure, include_gitignore=True, logger=_QUIET)
     return sizes

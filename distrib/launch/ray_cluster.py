@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -34,6 +34,8 @@ _WAIT_SECONDS = 0.5
 _REMIND_SECONDS = 30.0
 _FORWARDED = ("NCCL_", "GLOO_", "TORCH_", "DISTRIB_", "AWS_", "GOOGLE_APPLICATION_CREDENTIALS", "OMP_")
 """Beginnings of the environment variables that the ranks get from the launcher; Ray forwards none by itself."""
+_WORKER_DEFAULTS = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""Below that, torch warns of every peer whose address has no name."""
 _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
@@ -55,6 +57,7 @@ class JoinedRay:
         self._address = address
         self._job = job
         self._settings = ExitStack()
+        self._joined: Future[None] = Future()
         self._watch: HostWatch | None = None
         self.folder = ""
         self._submitted = _submitted_environment()
@@ -85,7 +88,12 @@ class JoinedRay:
         """Connects while a thread does `work`, such as importing the job's modules; returns its result."""
         with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
             future = pool.submit(work)
-            self._connect()
+            try:
+                self._connect()
+            except BaseException as error:
+                self._joined.set_exception(error)
+                raise
+            self._joined.set_result(None)
             return future.result()
 
     def _connect(self) -> None:
@@ -123,14 +131,14 @@ class JoinedRay:
         """Variables of this process that the ranks get too."""
         given = set(self._submitted.get("env_vars") or {})
         mine = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED)}
-        return {k: v for k, v in mine.items() if k not in given and k not in RAY_SETTINGS}
+        wanted = {**_WORKER_DEFAULTS, **mine}
+        return {k: v for k, v in wanted.items() if k not in given and k not in RAY_SETTINGS}
 
     def num_gpus(self) -> int:
         """The GPUs of the cluster; waits until it is joined."""
         import ray
 
-        while not ray.is_initialized():
-            time.sleep(0.02)
+        self._joined.result()
         return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
 
     def hosts(self, request: Request) -> HostWatch:
