@@ -1,4 +1,4 @@
-"""`distrib list`: the runs of a folder."""
+"""`distrib list`: the runs of a folder, and the jobs of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from distrib.cli.options import JsonOption, RunsDirOption, runs_folder
+from distrib.cli.options import JobServerOption, JsonOption, RunsDirOption, runs_folder, server_of
 from distrib.errors import JobError
 
 if TYPE_CHECKING:
@@ -19,19 +19,28 @@ MIN_RESULT_WIDTH = 16
 GAP = "  "
 
 
-def list_(runs_dir: RunsDirOption = None, *, as_json: JsonOption = False) -> None:
-    """List the runs, newest first."""
+def list_(runs_dir: RunsDirOption = None, *, address: JobServerOption = None, as_json: JsonOption = False) -> None:
+    """List the runs, newest first; with --address the jobs of that cluster too."""
     from distrib.observe.format import place
     from distrib.runs.record import list_runs
 
     folder = runs_folder(runs_dir)
     runs = [_facts(run) for run in list_runs(folder)]
+    server = server_of(address)
+    jobs = [] if server is None else server.list()
     if as_json:
-        print(json.dumps({"runs": runs}))
-    elif runs:
+        listed = [{"id": job.id, "run": job.run_id, "status": job.status, "message": job.message} for job in jobs]
+        print(json.dumps({"runs": runs} if server is None else {"runs": runs, "jobs": listed}))
+        return
+    if runs:
         _print_table(runs)
     else:
         print(f"No runs in {place(folder)}." if folder.is_dir() else f"No runs: there is no folder {place(folder)}.")
+
+    if server is not None:
+        print(f"\nRay jobs at {server.address}:" if jobs else f"\nNo Ray jobs at {server.address}.")
+        for job in jobs:
+            print(GAP.join([job.id.ljust(max(len(job.id) for job in jobs)), job.status.lower(), job.message]).rstrip())
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -13,8 +13,12 @@ from typer.core import TyperGroup
 
 from distrib import __version__
 from distrib.cli.list import list_
+from distrib.cli.logs import logs
 from distrib.cli.plan import plan
 from distrib.cli.run import EXIT_CODES, run
+from distrib.cli.status import status
+from distrib.cli.stop import stop
+from distrib.cli.submit import submit
 from distrib.cli.terminal import RED, colored
 from distrib.errors import DistribError, StoppedError
 
@@ -44,7 +48,11 @@ app = typer.Typer(
 )
 app.command("run", epilog=EXIT_CODES)(run)
 app.command("plan")(plan)
+app.command("submit", epilog=EXIT_CODES)(submit)
 app.command("list")(list_)
+app.command("status")(status)
+app.command("logs")(logs)
+app.command("stop")(stop)
 
 
 def main() -> None:

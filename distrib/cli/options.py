@@ -14,9 +14,12 @@ from distrib.errors import JobError
 
 if TYPE_CHECKING:
     from distrib.job.reader import Job
+    from distrib.launch.submit import JobServer, RayJob
+    from distrib.runs.record import Run
 
 RUNS_DIR_VARIABLE = "DISTRIB_RUNS_DIR"
 ADDRESS_VARIABLE = "RAY_ADDRESS"
+JOB_SERVER_VARIABLE = "RAY_API_SERVER_ADDRESS"
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's YAML file.", show_default=False)]
 SetOption = Annotated[
@@ -41,6 +44,13 @@ AddressOption = Annotated[
     str | None,
     typer.Option("--address", metavar="HOST:PORT", help=f"Train on this Ray cluster; also ${ADDRESS_VARIABLE}."),
 ]
+JobServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="URL", help=f"The cluster's job server, http://HOST:8265; also ${JOB_SERVER_VARIABLE}."
+    ),
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id or its folder.", show_default=False)]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.", show_default=False)
 ]
@@ -99,6 +109,57 @@ def choose_launcher(
         return on, None
     address = address or os.environ.get(ADDRESS_VARIABLE) or None
     return ("local", None) if address is None else ("ray", address)
+
+
+def job_server_address(address: str | None, *, is_needed: bool = True) -> str:
+    """The URL of the cluster's job server: the option's or, as for Ray's own commands, the environment's.
+
+    Raises:
+        JobError: It is needed and not given.
+    """
+    named = os.environ.get(ADDRESS_VARIABLE, "")
+    found = address or os.environ.get(JOB_SERVER_VARIABLE) or (named if named.startswith("http") else "")
+    if not found and is_needed:
+        raise JobError(
+            f"say which cluster: --address http://HOST:8265, or the environment's {JOB_SERVER_VARIABLE}",
+            field="--address",
+        )
+    return found
+
+
+def server_of(address: str | None) -> JobServer | None:
+    """The job server that is asked for, or None where none is."""
+    url = job_server_address(address, is_needed=False)
+    if not url:
+        return None
+    from distrib.launch.submit import JobServer
+
+    return JobServer(url)
+
+
+def find_job(run: str, address: str | None) -> RayJob | None:
+    """The Ray job of a run; None where no cluster is named, or it has none and another may know the run.
+
+    Raises:
+        LaunchError: The cluster does not answer.
+    """
+    server = server_of(address)
+    if server is None:
+        return None
+    try:
+        return server.find(Path(run).name)
+    except JobError:
+        return None
+
+
+def find_run(run: str, runs_dir: str | None) -> Run | None:
+    """The run of that id in the runs folder, or that is kept in that folder; None where there is none."""
+    from distrib.runs.record import Run
+
+    for folder in (runs_folder(runs_dir) / run, Path(run).expanduser()):
+        if (folder / "run.json").exists():
+            return Run(folder)
+    return None
 
 
 def check_run_id(run_id: str | None) -> str | None:

@@ -14,12 +14,12 @@ DEFAULT_RUNS_FOLDER = "runs"
 LABEL_WIDTH = 12
 
 
-def summarize(run: Run, exit_code: int) -> dict[str, Any]:
+def summarize(run: Run, exit_code: int | None) -> dict[str, Any]:
     """The result of a run that is over, as `distrib run --json` prints it.
 
     Args:
         run: The run.
-        exit_code: What the command exits with.
+        exit_code: What the command that ran it exits with, where it is known.
     """
     return {
         "id": run.id,

@@ -1,0 +1,65 @@
+"""`distrib logs`: what the ranks of a run have printed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from distrib.cli.options import JobServerOption, RunArgument, RunsDirOption, find_job, find_run, server_of
+from distrib.errors import JobError
+
+if TYPE_CHECKING:
+    from distrib.runs.record import Run
+
+_POLL_SECONDS = 0.2
+
+
+def logs(
+    run: RunArgument,
+    *,
+    rank: Annotated[int | None, typer.Option("--rank", min=0, metavar="N", help="Of this rank only.")] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run has ended.")] = False,
+    runs_dir: RunsDirOption = None,
+    address: JobServerOption = None,
+) -> None:
+    """Print what the ranks of a run have printed, each line once, with its rank.
+
+    Where the run's folder cannot be seen from here but its cluster can, what the cluster's command has printed.
+    """
+    found = find_run(run, runs_dir)
+    if found is not None:
+        _print_ranks(found, rank, is_following=follow)
+        return
+    job, server = find_job(run, address), server_of(address)
+    if job is None or server is None:
+        raise JobError(f"there is no run {run}; distrib list shows those that there are, --runs-dir looks elsewhere")
+    if rank is not None:
+        raise JobError(f"the folder of {run} cannot be seen from here, and Ray does not keep ranks apart: --runs-dir")
+    if follow:
+        server.follow(job.id, _write)
+    else:
+        _write(server.logs(job.id))
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _print_ranks(run: Run, rank: int | None, *, is_following: bool) -> None:
+    from distrib.observe.rank_logs import RankLogs
+
+    tails = RankLogs(run, rank)
+    if rank is not None and not is_following and not tails.poll_exists():
+        raise JobError(f"rank {rank} of {run.id} has printed nothing; its ranks are {tails.known or 'none'}")
+    while True:
+        is_over = run.status != "running"
+        for number, line in tails.poll(is_last=is_over or not is_following):
+            print(line if rank is not None else f"[rank {number}] {line}")
+        sys.stdout.flush()
+        if is_over or not is_following:
+            return
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,27 @@
+"""`distrib status`: how a run stands."""
+
+from __future__ import annotations
+
+import json
+
+from distrib.cli.options import JobServerOption, JsonOption, RunArgument, RunsDirOption, find_job, find_run
+from distrib.errors import JobError
+
+
+def status(
+    run: RunArgument, *, runs_dir: RunsDirOption = None, address: JobServerOption = None, as_json: JsonOption = False
+) -> None:
+    """Say how a run stands, by its folder and by Ray."""
+    from distrib.observe.summary import summarize, summary_lines
+
+    found, job = find_run(run, runs_dir), find_job(run, address)
+    if found is None and job is None:
+        raise JobError(f"there is no run {run}; distrib list shows those that there are, --runs-dir looks elsewhere")
+    known = {} if found is None else summarize(found, None)
+    if as_json:
+        print(json.dumps({**known, "job": None if job is None else {"id": job.id, "status": job.status}}))
+        return
+    if found is not None:
+        print("\n".join(summary_lines(found)))
+    if job is not None:
+        print(f"  Ray job     {job.id}: {job.status}" + (f", {job.message}" if job.message else ""))

@@ -1,0 +1,131 @@
+"""`distrib submit`: sends a job to a Ray cluster, follows it there and exits with its result."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from distrib.cli.options import (
+    DeviceOption,
+    JobArgument,
+    JobServerOption,
+    JsonOption,
+    RunIdOption,
+    RunsDirOption,
+    SetOption,
+    WorkersOption,
+    check_run_id,
+    job_server_address,
+    load_job,
+    make_overrides,
+)
+from distrib.errors import JobError
+
+if TYPE_CHECKING:
+    from distrib.launch.submit import JobServer, RayJob
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=", re.ASCII)
+
+
+def submit(
+    job: JobArgument,
+    *,
+    address: JobServerOption = None,
+    sets: SetOption = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = None,
+    runs_dir: RunsDirOption = None,
+    run_id: RunIdOption = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin beside a run that exists, as ID-2.")] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Go on with a finished run, to more epochs or steps.")
+    ] = False,
+    record_samples: Annotated[
+        bool, typer.Option("--record-samples", help="Keep the ids of the samples of each step.")
+    ] = False,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="NAME=VALUE", help="Environment variable for the job; repeatable."),
+    ] = None,
+    pip: Annotated[
+        list[str] | None,
+        typer.Option("--pip", metavar="PACKAGE", help="Have pip install this on every host; repeatable."),
+    ] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return as soon as the cluster has the job.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a job to a Ray cluster and follow it."""
+    variables = _variables(env or [])
+    loaded = load_job(job, sets, workers=workers, device=device, runs_dir=runs_dir)
+    check_run_id(run_id)
+    url = job_server_address(address)
+    if not os.path.isabs(loaded.spec.storage) and "://" not in loaded.spec.storage:
+        raise loaded.error(
+            "storage",
+            f"{loaded.spec.storage!r} is relative, and means another folder on each host of a cluster; name a shared "
+            "folder by its full path, or an object store: --runs-dir or DISTRIB_RUNS_DIR",
+        )
+
+    from distrib.launch.submit import JobServer
+    from distrib.runs.layout import new_run_id
+
+    run_id = run_id or new_run_id(loaded.name, datetime.now())
+    arguments = [f"--set={text}" for text in make_overrides(sets, workers=workers, device=device, runs_dir=runs_dir)]
+    chosen = {"--fresh": fresh, "--extend": extend, "--record-samples": record_samples}
+    arguments += [option for option, is_chosen in chosen.items() if is_chosen]
+    server = JobServer(url)
+    job_id = server.submit(loaded, run_id, arguments, variables=variables, packages=pip or [])
+    stream = sys.stderr if as_json else sys.stdout
+    print(f"{run_id}: sent to {url}" + ("" if job_id == run_id else f" as {job_id}"), file=stream, flush=True)
+    hint = f"--address {url}"
+    if no_wait:
+        print(f"  follow  distrib logs {run_id} -f {hint}\n  stop    distrib stop {run_id} {hint}", file=stream)
+        if as_json:
+            print(json.dumps({"id": run_id, "job": job_id, "status": "PENDING"}))
+        return
+    ended = _follow(server, job_id, run_id, hint, as_json=as_json)
+    if as_json:
+        print(json.dumps({"id": run_id, "job": job_id, "status": ended.status, "exit_code": ended.result}))
+    raise typer.Exit(ended.result)
+
+
+def _follow(server: JobServer, job_id: str, run_id: str, hint: str, *, as_json: bool) -> RayJob:
+    """Shows what the job prints until it ends; Ctrl-C leaves it running and says so."""
+    stream = sys.stderr if as_json else sys.stdout
+
+    def write(text: str) -> None:
+        stream.write(text)
+        stream.flush()
+
+    try:
+        ended = server.follow(job_id, write)
+    except KeyboardInterrupt:
+        print(
+            f"\n{run_id} goes on at {server.address}\n"
+            f"  follow  distrib logs {run_id} -f {hint}\n  stop    distrib stop {run_id} {hint}",
+            file=sys.stderr,
+        )
+        raise
+    if ended.status == "FAILED" and ended.exit_code is None:
+        print(f"distrib: the job's process on the cluster is gone: {ended.message}", file=sys.stderr)
+        print(f"  go on   the same command with --run-id {run_id}", file=sys.stderr)
+    return ended
+
+
+def _variables(texts: list[str]) -> dict[str, str]:
+    """`NAME=VALUE` by name; a bare NAME takes the value that it has here."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not _VARIABLE.fullmatch(f"{name}="):
+            raise JobError(f"{text!r} is not NAME=VALUE", field="--env")
+        if not equals and name not in os.environ:
+            raise JobError(f"{name} is not set here; write {name}=VALUE", field="--env")
+        found[name] = value if equals else os.environ[name]
+    return found
