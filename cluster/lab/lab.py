@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -293,6 +294,8 @@ class Lab:
             self._start([joined], (), report)
         except BaseException:
             self._end(joined)
+            joined.status = "failed"
+            self._record(joined)
             raise
         finally:
             with self._file.change() as state:
@@ -312,12 +315,12 @@ class Lab:
         leaving = self._living(host)
         if leaving.number == 1:
             raise LabError("host1 is the head and cannot be drained; kill it, or take the lab down")
+        deadline = time.monotonic() + deadline_seconds
         self._drain(leaving, deadline_seconds)
         with self._file.change() as state:
             state.host(host).status = "leaving"
         first = leaving.first
         assert first is not None
-        deadline = time.monotonic() + deadline_seconds
         (self.folder / host / "deadline").write_text(repr(deadline))
         os.kill(first.pid, signal.SIGUSR1)
         if wait:
@@ -359,11 +362,27 @@ class Lab:
             for name, path in hide:
                 if name == host.name:
                     self.hide(name, path)
-        heads = [host for host in hosts if host.number == 1]
-        others = [host for host in hosts if host.number != 1]
-        for group in (heads, others):
-            started = {host.name: self._start_ray(host) for host in group}
-            self._await(group, started, report)
+        started: dict[str, subprocess.Popen[str]] = {}
+        waiting = sorted(hosts, key=lambda host: host.number)
+        begun = time.monotonic()
+        try:
+            while waiting:
+                for host in list(waiting):
+                    if host.name not in started and (host.number == 1 or self._head_accepts()):
+                        started[host.name] = self._start_ray(host)
+                    elif host.name in started and self._is_ready(host, started[host.name].poll()):
+                        waiting.remove(host)
+                        host.status = "up"
+                        self._record(host)
+                        report(f"{host.name}  {host.address}  up after {time.monotonic() - begun:.1f} s")
+                if waiting and time.monotonic() - begun > _START_SECONDS:
+                    raise LabError(f"Ray on {waiting[0].name} did not start in {_START_SECONDS:g} s")
+                time.sleep(_POLL_SECONDS)
+        finally:
+            for process in started.values():
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
 
     def _start_host(self, host: Host) -> None:
         state = self._state()
@@ -399,29 +418,17 @@ class Lab:
                 start_new_session=True,
             )
 
-    def _await(self, hosts: list[Host], started: dict[str, subprocess.Popen[str]], report: Report) -> None:
-        """Waits until Ray runs on all of `hosts`."""
-        begun = time.monotonic()
-        waiting = list(hosts)
+    def _head_accepts(self) -> bool:
+        """Whether others can be started: the head need not be ready for that."""
         try:
-            while waiting:
-                for host in list(waiting):
-                    code = started[host.name].poll()
-                    if code is not None and self._is_ready(host, code):
-                        waiting.remove(host)
-                        host.status = "up"
-                        self._record(host)
-                        report(f"{host.name}  {host.address}  up after {time.monotonic() - begun:.1f} s")
-                if waiting and time.monotonic() - begun > _START_SECONDS:
-                    raise LabError(f"Ray on {waiting[0].name} did not start in {_START_SECONDS:g} s")
-                time.sleep(_POLL_SECONDS)
-        finally:
-            for process in started.values():
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
+            socket.create_connection((self._head_address, ray_node.GCS_PORT), timeout=1).close()
+        except OSError:
+            return False
+        return True
 
-    def _is_ready(self, host: Host, code: int) -> bool:
+    def _is_ready(self, host: Host, code: int | None) -> bool:
+        if code is None:
+            return False
         if code != 0:
             log = (self.folder / host.name / "start.log").read_text(errors="replace").strip()
             raise LabError(f"Ray on {host.name} did not start:\n{log[-2000:]}")
@@ -456,9 +463,10 @@ class Lab:
         (self._network.cut if is_cut else self._network.heal)(name)
 
     def _record(self, host: Host) -> None:
-        """Writes what has become of a host."""
+        """Writes what has become of a host that is being started."""
         with self._file.change() as state:
-            state.hosts[state.hosts.index(state.host(host.name))] = host
+            stored = state.host(host.name)
+            stored.status, stored.first = host.status, host.first
 
     def _living(self, name: str) -> Host:
         host = self._state().host(name)

@@ -78,10 +78,15 @@ class Network:
         _ip(["link set machine master bridge", "link set machine up"], switch)
 
     def add_host(self, host: str, address: Address, subnet: Subnet, rate: str | None) -> None:
-        """Makes a host's namespace and its link to the switch, limited to `rate` in both directions."""
+        """Makes a host's namespace and its link to the switch, limited to `rate` in both directions.
+
+        What an earlier host of that name has left is replaced.
+        """
         switch, namespace = self._full(_SWITCH), self._full(host)
-        if not self.namespace(host).exists():
-            _ip([f"netns add {namespace}"])
+        if self.namespace(host).exists():
+            _call("ip", "-n", switch, "link", "del", host, is_required=False)
+            _call("ip", "netns", "del", namespace)
+        _ip([f"netns add {namespace}"])
         _ip([f"link add {host} type veth peer name {_HOST_INTERFACE} netns {namespace}"], switch)
         _ip(
             [

@@ -23,13 +23,12 @@ MAX_TEMP_DIR_LENGTH = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/soc
 
 def start_command(host: Host, head_address: str, temp_dir: Path) -> list[str]:
     """The command that starts Ray on a host and returns once it runs."""
-    is_head = host.address == head_address
-    role = (
-        ["--head", f"--port={GCS_PORT}", "--include-dashboard=true", f"--dashboard-port={DASHBOARD_PORT}"]
-        + [f"--dashboard-host={'::' if ':' in host.address else '0.0.0.0'}"]
-        if is_head
-        else [f"--address={join(head_address, GCS_PORT)}"]
-    )
+    if host.address == head_address:
+        everywhere = "::" if ":" in host.address else "0.0.0.0"
+        role = ["--head", f"--port={GCS_PORT}", "--include-dashboard=true"]
+        role += [f"--dashboard-host={everywhere}", f"--dashboard-port={DASHBOARD_PORT}"]
+    else:
+        role = [f"--address={join(head_address, GCS_PORT)}"]
     return [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", *role),
         *(

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -147,10 +147,8 @@ class StateFile:
     def remove(self) -> None:
         """Removes the folder, and the one that holds labs where it was the last."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        try:
+        with suppress(OSError):
             self.folder.parent.rmdir()
-        except OSError:
-            pass
 
     def _write(self, state: LabState) -> None:
         temporary = self.folder / f".{_NAME}.{os.getpid()}"
