@@ -12,6 +12,7 @@ import typer
 
 from cluster.lab.errors import LabError
 from cluster.lab.lab import DEFAULT_NAME, FOLDER_VARIABLE, Lab
+from cluster.lab.status import lines
 
 _STOPPED = 130
 
@@ -55,6 +56,7 @@ def up(
     name: NameOption = DEFAULT_NAME,
     folder: FolderOption = None,
     *,
+    ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Start Ray on the hosts, or nothing.")] = True,
     ipv6: Annotated[bool, typer.Option("--ipv6", help="Give the hosts addresses of IPv6.")] = False,
 ) -> None:
     """Start a lab; returns once Ray runs on every host."""
@@ -63,14 +65,16 @@ def up(
         cpus=cpus,
         gpus=gpus,
         rate=rate,
-        hide=[_split_hidden(text) for text in hide or []],
+        hidden=[_split_hidden(text) for text in hide or []],
         names=names,
         is_ipv6=ipv6,
+        has_ray=ray,
         name=name,
         folder=folder,
         report=_say,
     )
-    print(lab.address)
+    if ray:
+        print(lab.address)
 
 
 @app.command()
@@ -85,11 +89,7 @@ def status(
     if as_json:
         print(json.dumps(facts))
         return
-    print(f"{facts['name']}  {facts['address']}  RAY_ADDRESS={facts['ray_address']} on its hosts")
-    for host in facts["hosts"]:
-        sizes = f"{host['cpus']} CPUs" + (f", {host['gpus']} GPUs" if host["gpus"] else "")
-        role = "  head" if host["is_head"] else ""
-        print(f"{host['name']:<7} {host['address']:<15} {host['status']:<8} {sizes}{role}")
+    print("\n".join(lines(facts)))
 
 
 @app.command("exec", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
@@ -157,7 +157,9 @@ def leave(
 @app.command()
 def down(name: NameOption = DEFAULT_NAME, folder: FolderOption = None) -> None:
     """Take the lab down, what is left of a broken one too; nothing of it stays."""
-    Lab(name, folder).down()
+    lab = Lab(name, folder)
+    if not lab.down():
+        print(f"there is no lab {name!r} in {lab.folder.parent}: nothing to do")
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _start(namespace: str, hostname: str, folder: Path) -> int:
     """Leaves the host's first process running; prints its number, or on stderr what failed."""
+    _check(_libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL))
     with open(namespace) as file:
         _set_namespace(file.fileno(), NEW_NETWORK)
     _check(_libc.unshare(NEW_MOUNTS | NEW_HOSTNAME | NEW_PROCESSES))
@@ -97,7 +98,7 @@ def _reap(deadline_file: Path) -> None:
             pass
 
 
-def _run(pid: int, start_time: str, folder: str, command: Sequence[str]) -> int:
+def _run(pid: int, start_time: str, folder: str, command: list[str]) -> int:
     """Runs a command in the host whose first process is given, passing signals on; ends as the command ends."""
     kinds = {"pid": NEW_PROCESSES, "uts": NEW_HOSTNAME, "net": NEW_NETWORK, "mnt": NEW_MOUNTS}
     try:
@@ -117,6 +118,10 @@ def _run(pid: int, start_time: str, folder: str, command: Sequence[str]) -> int:
             _set_namespace(files[kind], kinds[kind])
         try:
             os.chdir(folder)
+        except OSError:
+            print(f"the host does not see the folder {folder}", file=sys.stderr, flush=True)
+            os._exit(3)
+        try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.execvp(command[0], command)
         except OSError as error:

@@ -16,8 +16,9 @@ from cluster.lab.state import Address, Subnet
 
 NAMESPACES = Path("/run/netns")
 # The range that RFC 2544 sets aside for measuring networks: neither the internet nor, as a rule, anybody's own network.
-_RANGE = ipaddress.ip_network("198.18.0.0/15")
-_RANGE_V6 = ipaddress.ip_network("fd00::/8")
+_RANGE = ipaddress.IPv4Network("198.18.0.0/15")
+# Addresses of one's own, where RFC 4193 wants 40 random bits.
+_RANGE_V6 = ipaddress.IPv6Network("fd00::/8")
 _PREFIX = "distrib-lab"
 _SWITCH = "switch"
 _HOST_INTERFACE = "eth0"
@@ -130,7 +131,7 @@ def choose_subnet(name: str, *, is_ipv6: bool) -> Subnet:
     """
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:5], "big")
     if is_ipv6:
-        return ipaddress.ip_network((int(_RANGE_V6.network_address) + (number << 80), 64))
+        return ipaddress.IPv6Network((int(_RANGE_V6.network_address) + (number << 80), 64))
     taken = list(_routes())
     candidates = list(_RANGE.subnets(new_prefix=24))
     start = number % len(candidates)
@@ -138,11 +139,6 @@ def choose_subnet(name: str, *, is_ipv6: bool) -> Subnet:
         if not any(candidate.overlaps(route) for route in taken):
             return candidate
     raise LabError(f"all of {_RANGE} is in use on this machine; take other labs down")
-
-
-def host_address(subnet: Subnet, number: int) -> Address:
-    """The address of the host with this number, from 1."""
-    return subnet.network_address + number
 
 
 def machine_address(subnet: Subnet) -> Address:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.lab.errors import LabError
-from cluster.lab.state import Host, Subnet
+from cluster.lab.state import Host, LabState, Subnet
 
 GCS_PORT = 6379
 DASHBOARD_PORT = 8265
@@ -21,14 +21,14 @@ _HEAD_SETTINGS = Path(__file__).parents[1] / "head.env"
 MAX_TEMP_DIR_LENGTH = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 
 
-def start_command(host: Host, head_address: str, temp_dir: Path) -> list[str]:
+def start_command(host: Host, state: LabState, temp_dir: Path) -> list[str]:
     """The command that starts Ray on a host and returns once it runs."""
-    if host.address == head_address:
+    if host.number == 1:
         everywhere = "::" if ":" in host.address else "0.0.0.0"
         role = ["--head", f"--port={GCS_PORT}", "--include-dashboard=true"]
         role += [f"--dashboard-host={everywhere}", f"--dashboard-port={DASHBOARD_PORT}"]
     else:
-        role = [f"--address={join(head_address, GCS_PORT)}"]
+        role = [f"--address={join(state.head_address, GCS_PORT)}"]
     return [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", *role),
         *(
@@ -41,18 +41,20 @@ def start_command(host: Host, head_address: str, temp_dir: Path) -> list[str]:
     ]
 
 
-def node_environment(host: Host, head_address: str, subnet: Subnet) -> dict[str, str]:
+def node_environment(host: Host, state: LabState) -> dict[str, str]:
     """The caller's environment, as Ray on a host should have it."""
-    environment = without_proxy(os.environ, subnet)
+    environment = without_proxy(os.environ, state.network)
     environment.pop("RAY_ADDRESS", None)
-    if host.address == head_address:
+    if host.number == 1:
         environment |= head_settings()
     return environment | {"RAY_USAGE_STATS_ENABLED": "0"}
 
 
-def command_environment(environment: Mapping[str, str], head_address: str, subnet: Subnet) -> dict[str, str]:
-    """An environment in which programs find the lab's Ray."""
-    return without_proxy(environment, subnet) | {"RAY_ADDRESS": join(head_address, GCS_PORT)}
+def command_environment(environment: Mapping[str, str], state: LabState) -> dict[str, str]:
+    """An environment in which programs find the lab's Ray, where it has one."""
+    changed = without_proxy(environment, state.network)
+    changed.pop("RAY_ADDRESS", None)
+    return changed | ({"RAY_ADDRESS": join(state.head_address, GCS_PORT)} if state.has_ray else {})
 
 
 def without_proxy(environment: Mapping[str, str], subnet: Subnet) -> dict[str, str]:
@@ -73,6 +75,11 @@ def head_settings() -> dict[str, str]:
 def join(address: str, port: int) -> str:
     """`address:port`, with the brackets that IPv6 needs."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def dashboard_url(head_address: str) -> str:
+    """Where Ray Jobs and the dashboard answer."""
+    return f"http://{join(head_address, DASHBOARD_PORT)}"
 
 
 def dashboard_answers(url: str) -> bool:
@@ -97,12 +104,3 @@ def find_node_id(url: str, address: str) -> str | None:
         if node["node_ip"] == address and node["state"] == "ALIVE":
             return str(node["node_id"])
     return None
-
-
-def drain_command(ray_address: str, node_id: str, deadline_seconds: float) -> list[str]:
-    """The command that tells Ray that a node is about to be taken away."""
-    return [
-        *(sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--address={ray_address}"),
-        *(f"--node-id={node_id}", "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=the host leaves the lab"),
-        f"--deadline-remaining-seconds={round(deadline_seconds)}",
-    ]

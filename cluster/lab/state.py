@@ -27,8 +27,9 @@ class Host:
 
     Attributes:
         number: From 1, the head.
-        status: starting | up | leaving | left | killed; what was last done to it.
+        status: starting | up | failed | leaving | left | killed; what was last done to it.
         is_cut: Whether its link drops everything.
+        hidden: Folders in whose place it sees empty ones of its own.
         first: The process whose end is the host's end; None before it has started.
     """
 
@@ -38,6 +39,7 @@ class Host:
     num_gpus: int
     status: str = "starting"
     is_cut: bool = False
+    hidden: list[str] = field(default_factory=list)
     first: Process | None = None
 
     @property
@@ -59,6 +61,7 @@ class LabState:
         subnet: The range of its addresses; the machine itself has the last one.
         rate: What each link is limited to, as `tc` writes it; None: nothing.
         names: loopback | address; what a host's own name resolves to.
+        has_ray: Whether Ray runs on the hosts.
         status: starting | up | going.
         builders: Processes that are at work on the lab, `up` or `join`.
     """
@@ -67,6 +70,7 @@ class LabState:
     subnet: str
     rate: str | None
     names: str
+    has_ray: bool = True
     status: str = "starting"
     hosts: list[Host] = field(default_factory=list)
     builders: list[Process] = field(default_factory=list)
@@ -88,6 +92,15 @@ class LabState:
         """The range of its addresses."""
         return ipaddress.ip_network(self.subnet)
 
+    def address(self, number: int) -> Address:
+        """The address of the host with this number, from 1."""
+        return self.network.network_address + number
+
+    @property
+    def head_address(self) -> str:
+        """The address of the head, where Ray's services are."""
+        return str(self.address(1))
+
 
 class StateFile:
     """The folder of a lab, and the state in it."""
@@ -96,7 +109,7 @@ class StateFile:
         self.folder = folder
 
     def create(self, state: LabState) -> None:
-        """Makes the folder.
+        """Makes the folder, and writes the state that the lab begins with.
 
         Raises:
             LabError: It is there already.
@@ -121,6 +134,25 @@ class StateFile:
         builders = [Process(**builder) for builder in record.pop("builders")]
         return LabState(**record, hosts=hosts, builders=builders)
 
+    def require(self) -> LabState:
+        """The state.
+
+        Raises:
+            LabError: There is no lab.
+        """
+        state = self.read()
+        if state is None:
+            raise missing(self.folder)
+        return state
+
+    def host_folder(self, host: str) -> Path:
+        """What a host writes on its own account, but for its Ray, is here."""
+        return self.folder / host
+
+    def ray_folder(self, host: str) -> Path:
+        """Ray's temporary files and logs of a host."""
+        return self.folder / host / "ray"
+
     @contextmanager
     def change(self) -> Iterator[LabState]:
         """The state, to be changed by one process at a time; written at the end.
@@ -134,9 +166,7 @@ class StateFile:
             raise missing(self.folder) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            state = self.read()
-            if state is None:
-                raise missing(self.folder)
+            state = self.require()
             if state.status == "going":
                 raise LabError(f"lab {state.name!r} is being taken down")
             yield state
@@ -144,8 +174,19 @@ class StateFile:
         finally:
             os.close(descriptor)
 
+    @property
+    def exists(self) -> bool:
+        """Whether the folder is that of a lab, if only of one whose start broke off at once."""
+        try:
+            names = os.listdir(self.folder)
+        except OSError:
+            return False
+        return _NAME in names or all(name.startswith(f".{_NAME}.") for name in names)
+
     def remove(self) -> None:
-        """Removes the folder, and the one that holds labs where it was the last."""
+        """Removes the folder where it is a lab's, and the one that holds labs where it was the last."""
+        if not self.exists:
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):
             self.folder.parent.rmdir()

@@ -1,0 +1,98 @@
+"""How hosts go: drained by Ray, killed, or all of them together with every trace of the lab."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from cluster.lab import ray_node
+from cluster.lab.entering import DEADLINE_FILE, last_line
+from cluster.lab.errors import LabError
+from cluster.lab.network import Network
+from cluster.lab.processes import Process, kill_all, list_pids, read_command
+from cluster.lab.state import Host, StateFile
+
+_POLL_SECONDS = 0.05
+
+
+def drain(file: StateFile, host: Host, environment: Mapping[str, str], deadline_seconds: float) -> float:
+    """Tells Ray that a host is about to be taken away, and the host to end then; returns when, on the monotonic clock.
+
+    Raises:
+        LabError: The host is down, or Ray does not agree.
+    """
+    state = file.require()
+    url = ray_node.dashboard_url(state.head_address)
+    node_id = ray_node.find_node_id(url, host.address)
+    if node_id is None or host.first is None:
+        raise LabError(f"Ray knows of no living node on {host.name}; see {url}")
+    deadline = time.monotonic() + deadline_seconds
+    ray_address = ray_node.join(state.head_address, ray_node.GCS_PORT)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--address={ray_address}"),
+            *(f"--node-id={node_id}", f"--deadline-remaining-seconds={round(deadline_seconds)}"),
+            *("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=the host leaves the lab"),
+        ],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise LabError(f"Ray does not let {host.name} go: {last_line(done.stderr)}")
+    (file.host_folder(host.name) / DEADLINE_FILE).write_text(repr(deadline))
+    with suppress(ProcessLookupError):
+        os.kill(host.first.pid, signal.SIGUSR1)
+    return deadline
+
+
+def await_departure(network: Network, host: Host, deadline: float) -> None:
+    """Waits until the host, or its Ray because nothing runs there any more, has ended; at most until the deadline."""
+    namespace = network.namespace(host.name)
+    while host.is_alive and time.monotonic() < deadline:
+        if not any("/raylet/raylet " in read_command(pid) for pid in list_pids(namespace)):
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def end_host(network: Network, host: Host) -> None:
+    """Ends all processes of a host at once."""
+    if host.first is not None:
+        host.first.kill()
+    kill_all(network.namespace(host.name))
+
+
+def take_down(file: StateFile, network: Network, this_process: Process) -> bool:
+    """Ends every process of a lab, those that build it included, and removes all that there is of it.
+
+    Returns:
+        Whether there was anything.
+
+    Raises:
+        LabError: A process does not end.
+    """
+    if not file.exists and not network.exists:
+        return False
+    with suppress(LabError), file.change() as state:  # an error: nothing but remains, or another is at it too
+        state.status = "going"
+    remains = file.read()
+    for builder in remains.builders if remains else []:
+        if builder != this_process:
+            builder.kill()
+    for host in remains.hosts if remains else []:
+        if host.first is not None:
+            host.first.kill()
+    while network.exists:  # again where a command of a builder that was just killed has still had its effect
+        for namespace in network.namespaces:
+            if not kill_all(namespace):
+                raise LabError(f"a process in {namespace.name} does not end; run down again, or see ip netns pids")
+        network.remove()
+    file.remove()
+    return True
