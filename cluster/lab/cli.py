@@ -6,18 +6,31 @@ import json
 import os
 import signal
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from cluster.lab.errors import LabError
 from cluster.lab.lab import DEFAULT_NAME, FOLDER_VARIABLE, Lab
 from cluster.lab.status import lines
+from distrib.errors import DistribError, StoppedError
 
-_STOPPED = 130
+
+class Verbs(TyperGroup):
+    """The verbs; Ctrl-C in any of them is a stop."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the verb that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise StoppedError("interrupted") from None
+
 
 app = typer.Typer(
     name="cluster.lab",
+    cls=Verbs,
     help="Many hosts on one Linux machine, each with an address and a Ray of its own, to rehearse failures with. "
     "Needs root and iproute2.",
     no_args_is_help=True,
@@ -167,12 +180,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(prog_name="python -m cluster.lab")
-    except LabError as error:
+    except DistribError as error:
         print(f"lab: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("lab: interrupted", file=sys.stderr)
-        sys.exit(_STOPPED)
 
 
 def _say(line: str) -> None:

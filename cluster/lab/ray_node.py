@@ -16,6 +16,8 @@ from cluster.lab.state import Host, LabState, Subnet
 GCS_PORT = 6379
 DASHBOARD_PORT = 8265
 _OBJECT_STORE_BYTES = 128 * 2**20
+# Tells distrib's workers to train on the CPU though they hold a GPU: there is none behind it.
+_PRETEND_VARIABLE = "DISTRIB_PRETEND_GPUS"
 _HEAD_SETTINGS = Path(__file__).parents[1] / "head.env"
 # From session_DATE_TIME_PID/sockets/plasma_store; the paths of sockets end at 107 bytes.
 MAX_TEMP_DIR_LENGTH = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
@@ -47,6 +49,8 @@ def node_environment(host: Host, state: LabState) -> dict[str, str]:
     environment.pop("RAY_ADDRESS", None)
     if host.number == 1:
         environment |= head_settings()
+    if host.num_gpus > 0:
+        environment[_PRETEND_VARIABLE] = "1"
     return environment | {"RAY_USAGE_STATS_ENABLED": "0"}
 
 
