@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.lab import LabError
+from cluster.lab import Lab, LabError
 from cluster.lab.network import NAMESPACES, choose_subnet
 
 pytestmark = pytest.mark.timeout(60)
@@ -220,11 +220,15 @@ def test_a_wrong_start_is_refused_before_it_begins(labs, command, arguments, mes
     assert done.stderr.count("\n") == 1
 
 
-def test_without_root_it_says_so(links, labs):
-    program = "import os, sys; from cluster.lab.cli import main; os.setuid(65534); sys.argv[1:] = ['up']; main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 3
-    assert "needs root" in done.stderr
+def test_without_root_or_iproute2_it_says_so(monkeypatch, tmp_path):
+    with monkeypatch.context() as change:
+        change.setattr(os, "geteuid", lambda: 1000)
+        with pytest.raises(LabError, match="needs root"):
+            Lab.up(1, has_ray=False, folder=tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LabError, match="apt-get install iproute2"):
+        Lab.up(1, has_ray=False, folder=tmp_path)
 
 
 def test_status_for_programs(links, labs, command):

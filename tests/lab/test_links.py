@@ -57,11 +57,11 @@ def test_a_host_calls_itself_as_asked(links, labs):
 
 def test_the_rate_is_kept_in_both_directions(labs, serve):
     seconds = {}
-    for suffix, rate in (("a", "40mbit"), ("b", "160mbit")):
+    for suffix, rate in (("a", "50mbit"), ("b", "200mbit")):
         lab = labs.up(suffix, 3, rate=rate, has_ray=False)
         serve(lab, "host2")
         seconds[rate] = transfer_seconds(lab, "host1", "host2")
-        if rate == "40mbit":
+        if rate == "50mbit":
             # Two senders share the receiver's link, whatever each of their own would carry.
             begun = time.monotonic()
             senders = [
@@ -71,7 +71,7 @@ def test_the_rate_is_kept_in_both_directions(labs, serve):
             assert [sender.wait(30) for sender in senders] == [0, 0]
             assert time.monotonic() - begun > 1.6 * seconds[rate]
         lab.down()
-    assert 2.8 < seconds["40mbit"] / seconds["160mbit"] < 5.2
+    assert 2.8 < seconds["50mbit"] / seconds["200mbit"] < 5.2
 
 
 def test_a_cut_link_is_silent_and_heals(links, serve):
