@@ -44,9 +44,11 @@ def start_command(host: Host, state: LabState, temp_dir: Path) -> list[str]:
 
 
 def node_environment(host: Host, state: LabState) -> dict[str, str]:
-    """The caller's environment, as Ray on a host should have it."""
+    """The caller's environment, as Ray on a host should have it: this Python and its commands come first."""
     environment = without_proxy(os.environ, state.network)
     environment.pop("RAY_ADDRESS", None)
+    commands = os.path.dirname(sys.executable)
+    environment["PATH"] = os.pathsep.join([commands, environment.get("PATH", os.defpath)])
     if host.number == 1:
         environment |= head_settings()
     if host.num_gpus > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shlex
 import time
@@ -81,6 +82,7 @@ class JobServer:
     def __init__(self, address: str) -> None:
         from ray.job_submission import JobSubmissionClient
 
+        logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of each file that it leaves out
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise JobError(
