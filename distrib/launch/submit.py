@@ -29,6 +29,8 @@ _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 _STOP_MARGIN_SECONDS = 15
+_TALKATIVE = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+"""Loggers that tell of every upload and of each file that is left out of it."""
 _TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 _STOPPED_EXIT_CODE = 130
 
@@ -82,7 +84,8 @@ class JobServer:
     def __init__(self, address: str) -> None:
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.ERROR)  # it tells of each file that it leaves out
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.ERROR)
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise JobError(
