@@ -231,7 +231,7 @@ def _asked(request: Request) -> str:
 
 def _there(hosts: list[Any], request: Request) -> str:
     wanted = request.resources_per_worker
-    alive = [host for host in hosts if host.is_answering and not host.is_leaving]
+    alive = sorted((host for host in hosts if host.is_answering and not host.is_leaving), key=lambda host: host.name)
     if not alive:
         return "no host answers"
     has = "; ".join(

@@ -50,6 +50,8 @@ class RayRun:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._fit is not None and not self._fit.is_over:
+            self._fit.give_up()
         for fit in self._fits:
             fit.join()
         self.board.clear()

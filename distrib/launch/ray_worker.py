@@ -7,10 +7,12 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from distrib.errors import LaunchError
 from distrib.job.plan import Request
@@ -97,15 +99,12 @@ def train_as_ray_worker(config: dict[str, Any]) -> None:
     assignment = _moved_here(assignment, is_alone=config["alone"])
     _prove_storage(board, assignment, place)
     layout = RunLayout(assignment.run_folder)
-    _redirect_output(layout.rank_log(place.rank))
     use_interface_of(address)
     assignment = replace(assignment, request=_without_pretence(assignment.request))
+    with _output_in(layout.rank_log(place.rank)):
+        from distrib.train.worker import main
 
-    from distrib.train.worker import main
-
-    result = main(assignment, host)
-    sys.stdout.flush()  # Ray ends its workers without it
-    sys.stderr.flush()
+        result = main(assignment, host)
     if result.failure is not None:
         board.report(assignment.attempt, place.rank, result.failure)
         raise RankFailedError("the launcher has been told why")
@@ -187,14 +186,32 @@ def _without_pretence(request: Request) -> Request:
     return request
 
 
-def _redirect_output(path: Path) -> None:
-    """Sends what this process prints to the rank's log, past Ray's own capture, which repeats and cuts lines."""
+@contextmanager
+def _output_in(path: Path) -> Iterator[None]:
+    """Sends what this process prints to the rank's log, past Ray's own capture, which repeats and cuts lines.
+
+    Afterwards it goes where it went before: what Ray has to say of a rank that failed is none of the rank's.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    before = sys.stdout, sys.stderr
+    _flush(*before)
+    kept = os.dup(1), os.dup(2)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    try:
+        yield
+    finally:
+        _flush(sys.stdout, sys.stderr)  # Ray ends its workers without it
+        sys.stdout, sys.stderr = before
+        for number, descriptor in zip((1, 2), kept, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+def _flush(*streams: TextIO) -> None:
+    for stream in streams:
+        stream.flush()
