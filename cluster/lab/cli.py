@@ -69,6 +69,9 @@ def up(
     name: NameOption = DEFAULT_NAME,
     folder: FolderOption = None,
     *,
+    bare_head: Annotated[
+        bool, typer.Option("--bare-head", help="The head offers neither CPUs nor GPUs: workers run on the others.")
+    ] = False,
     ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Start Ray on the hosts, or nothing.")] = True,
     ipv6: Annotated[bool, typer.Option("--ipv6", help="Give the hosts addresses of IPv6.")] = False,
 ) -> None:
@@ -80,6 +83,7 @@ def up(
         rate=rate,
         hidden=[_split_hidden(text) for text in hide or []],
         names=names,
+        has_bare_head=bare_head,
         is_ipv6=ipv6,
         has_ray=ray,
         name=name,
@@ -145,8 +149,8 @@ def join(
     host: Annotated[
         str | None, typer.Argument(metavar="[HOST]", help="One that is down, to start anew.", show_default=False)
     ] = None,
-    cpus: Annotated[int | None, typer.Option("--cpus", metavar="C", help="By default as the head.")] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", metavar="G", help="By default as the head.")] = None,
+    cpus: Annotated[int | None, typer.Option("--cpus", metavar="C", help="By default as the last host.")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", metavar="G", help="By default as the last host.")] = None,
     name: NameOption = DEFAULT_NAME,
     folder: FolderOption = None,
 ) -> None:

@@ -53,6 +53,7 @@ class Lab:
         *,
         cpus: int = 2,
         gpus: int = 0,
+        has_bare_head: bool = False,
         rate: str | None = None,
         hidden: Sequence[tuple[str, str]] = (),
         names: str = "loopback",
@@ -68,6 +69,7 @@ class Lab:
             hosts: How many.
             cpus: What each tells Ray that it has.
             gpus: The same, of pretend GPUs.
+            has_bare_head: Whether the head tells Ray of none of either, so that workers run on the others.
             rate: What each link is limited to in each direction, such as `200mbit`.
             hidden: Pairs of a host and a folder in whose place this host sees an empty one of its own.
             names: What a host's own name resolves to: `loopback`, as on Debian and Ubuntu, or its `address`.
@@ -90,6 +92,8 @@ class Lab:
         subnet = choose_subnet(name, is_ipv6=is_ipv6)
         state = LabState(name, str(subnet), rate, names, has_ray, builders=[_this_process()])
         state.hosts = [Host(number, str(state.address(number)), cpus, gpus) for number in range(1, hosts + 1)]
+        if has_bare_head:
+            state.hosts[0].num_cpus = state.hosts[0].num_gpus = 0
         for host, path in hidden:
             state.host(host).hidden.append(str(Path(path).absolute()))
             if not Path(path).is_dir():
@@ -251,7 +255,7 @@ class Lab:
 
         Args:
             host: Which one to start anew; None: the next.
-            cpus: What it tells Ray that it has; by default what it had, or what the head has.
+            cpus: What it tells Ray that it has; by default what it had, or what the last host has.
             gpus: The same, of pretend GPUs.
             report: Called with a line once it has started.
 
@@ -327,8 +331,8 @@ def _next_host(state: LabState) -> Host:
     number = len(state.hosts) + 1
     if number > MAX_HOSTS:
         raise LabError(f"a lab has at most {MAX_HOSTS} hosts")
-    head = state.hosts[0]
-    host = Host(number, str(state.address(number)), head.num_cpus, head.num_gpus)
+    last = state.hosts[-1]
+    host = Host(number, str(state.address(number)), last.num_cpus, last.num_gpus)
     state.hosts.append(host)
     return host
 

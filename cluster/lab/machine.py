@@ -21,7 +21,7 @@ def find_obstacle() -> str | None:
     if not sys.platform.startswith("linux"):
         return "a lab needs Linux: its hosts are network namespaces"
     if os.geteuid() != 0:
-        return "a lab needs root, for its network namespaces; run the same command under sudo -E"
+        return 'a lab needs root, for its network namespaces; run it under sudo -E env PATH="$PATH"'
     for tool, package in _TOOLS.items():
         if shutil.which(tool) is None:
             return f"a lab needs the command {tool}, of the package {package}; on Debian: apt-get install {package}"

@@ -26,6 +26,7 @@ def describe(file: StateFile, network: Network) -> dict[str, Any]:
                 "name": host.name,
                 "address": host.address,
                 "status": _word(host),
+                "is_cut": host.is_cut,
                 "is_head": host.number == 1,
                 "cpus": host.num_cpus,
                 "gpus": host.num_gpus,
