@@ -109,13 +109,13 @@ class Attempts:
         return outcome
 
     def _attempt_until_done(self, watch: Watch, make_launcher: MakeLauncher) -> Outcome:
-        attempt, restarts = self._claim.attempt, 0
+        attempt, restarts, reason = self._claim.attempt, 0, ""
         while True:
             self._clear()
             launcher = make_launcher(replace(self._assignment, attempt=attempt), watch)
             if launcher is None:
                 return Outcome("stopped")
-            self._resize(attempt, launcher.world_size)
+            self._take_size(attempt, launcher.world_size, reason)
             outcome = launcher.run()
             self._lease.check()
             failure = outcome.failure
@@ -130,18 +130,18 @@ class Attempts:
             if failure is not None:
                 restarts += 1
                 self._write("restart", attempt, f"{_shown(outcome)}; restart {restarts}")
-            else:
-                self._write("resize", attempt, outcome.reason)
+            reason = outcome.reason
             watch.poll()
 
-    def _resize(self, attempt: int, world_size: int) -> None:
-        """Takes note of another number of ranks."""
+    def _take_size(self, attempt: int, world_size: int, reason: str) -> None:
+        """Takes note of another number of ranks, or of the reason for which ranks move to other hosts."""
         before = self._plan.schedule.world_size
-        if world_size == before:
-            return
-        self._plan = self._plan_for(world_size)
-        update_record(self._run.folder, schedule=self._plan.as_dict()["schedule"])
-        self._write("resize", attempt, f"{world_size} workers instead of {before}")
+        change = f"{world_size} workers instead of {before}" if world_size != before else ""
+        if change:
+            self._plan = self._plan_for(world_size)
+            update_record(self._run.folder, schedule=self._plan.as_dict()["schedule"])
+        if change or reason:
+            self._write("resize", attempt, ": ".join(part for part in (reason, change) if part))
 
     def _clear(self) -> None:
         """Removes what earlier attempts have left half done, while no rank runs."""

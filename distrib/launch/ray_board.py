@@ -43,6 +43,10 @@ class Board:
             time.sleep(_POLL_SECONDS)
         return value
 
+    def count(self, prefix: str) -> int:
+        """How many notes there are whose names begin so."""
+        return len(internal_kv._internal_kv_list(f"{self.key}/{prefix}", namespace=_NAMESPACE))
+
     def clear(self) -> None:
         """Removes all notes."""
         internal_kv._internal_kv_del(f"{self.key}/", del_by_prefix=True, namespace=_NAMESPACE)

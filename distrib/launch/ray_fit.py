@@ -12,7 +12,7 @@ from ray.train.torch import TorchTrainer
 
 from distrib.launch.ray_backend import OwnProcessGroup
 from distrib.launch.ray_board import Board
-from distrib.launch.ray_worker import train_as_ray_worker
+from distrib.launch.ray_worker import CANCELLED, train_as_ray_worker
 from distrib.train.host import Assignment
 
 if TYPE_CHECKING:
@@ -87,12 +87,13 @@ class Fit:
 
     def _trainer(self, assignment: Assignment, storage_path: str, environment: dict[str, str]) -> TorchTrainer:
         request, nodes = assignment.request, self.placement.node_ids
+        config = {"assignment": assignment, "board": self.board.key, "fit": self.number, "alone": nodes is None}
         labels: dict[str, Any] = dict(request.labels)
         if nodes is not None:
             labels[_NODE_LABEL] = f"in({','.join(nodes)})"
         return TorchTrainer(
             train_as_ray_worker,
-            train_loop_config={"assignment": assignment, "board": self.board.key, "alone": nodes is None},
+            train_loop_config=config,
             torch_config=OwnProcessGroup(backend=request.backend),
             scaling_config=ScalingConfig(  # type: ignore[call-arg]  # its types are those of an older Ray Train
                 num_workers=self.placement.world_size,
@@ -115,6 +116,20 @@ class Fit:
             fit()
         except BaseException as error:
             self.error = error
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all its workers have started and wait for their turn, or train."""
+        return self.board.count(f"ready/{self.number}/") >= self.placement.world_size
+
+    def make(self, attempt: int) -> None:
+        """Has the workers begin an attempt."""
+        self.board.write(f"attempt/{self.number}", attempt)
+
+    def cancel(self) -> None:
+        """Ends a fit whose workers have not been told of an attempt."""
+        self.give_up()
+        self.make(CANCELLED)
 
     @property
     def is_over(self) -> bool:

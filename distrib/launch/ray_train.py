@@ -15,6 +15,7 @@ from distrib.launch.failures import find_cause, log_errors
 from distrib.launch.outcome import Outcome
 from distrib.launch.ray_board import Board
 from distrib.launch.ray_fit import Fit, Placement
+from distrib.launch.ray_hosts import place
 from distrib.launch.ray_worker import RankFailedError
 from distrib.launch.watch import Watch
 from distrib.runs.layout import RunLayout
@@ -24,10 +25,15 @@ from distrib.train.host import Assignment
 if TYPE_CHECKING:
     from distrib.launch.ray_cluster import JoinedRay
     from distrib.launch.ray_own import OwnRay
+    from distrib.launch.ray_watch import HostWatch
 
 _POLL_SECONDS = 0.05
 _LOOK_SECONDS = 0.5
 _SETTLE_SECONDS = 1.0
+_AHEAD_SECONDS = 20.0
+"""How long workers that start ahead of a resize have to get ready, where there is room for them."""
+_CONTROLLER_SECONDS = 3.0
+"""The same where there is none, and only Ray Train's controller can start ahead."""
 
 
 class RayRun:
@@ -43,6 +49,7 @@ class RayRun:
         self.request = request
         self.board = Board(secrets.token_hex(16))
         self._fit: Fit | None = None
+        self._ahead: Fit | None = None
         self._fits: list[Fit] = []
         self.held: dict[str, int] = {}
 
@@ -50,6 +57,8 @@ class RayRun:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()
         if self._fit is not None and not self._fit.is_over:
             self._fit.give_up()
         for fit in self._fits:
@@ -64,6 +73,13 @@ class RayRun:
         Raises:
             LaunchError: The cluster cannot hold the run.
         """
+        ahead, hosts = self._ahead, self.cluster.hosts(self.request)
+        if ahead is not None and hosts is not None and not ahead.is_over:
+            nodes = {node: node for node in ahead.placement.node_ids or ()}
+            if hosts.lost(nodes) is None:
+                return ahead.placement
+            ahead.cancel()
+            self._ahead = None
         return self.cluster.find_place(
             self.request,
             self.held,
@@ -75,24 +91,47 @@ class RayRun:
     def begin(self, assignment: Assignment, placement: Placement) -> Fit:
         """Begins an attempt: in place, where the workers of the last one can be started anew, or by another fit."""
         self.held = {}
-        self.board.write("attempt", assignment.attempt)
+        ahead, self._ahead = self._ahead, None
         fit = self._fit
+        if ahead is not None and not ahead.is_over and ahead.placement == placement:
+            if fit is not None and not fit.is_over:
+                fit.give_up()
+            ahead.make(assignment.attempt)
+            self._fit = ahead
+            return ahead
+        if ahead is not None:
+            ahead.cancel()
         if fit is not None and not fit.is_over and fit.causes() is not None and fit.placement.allows(placement):
+            fit.make(assignment.attempt)
             fit.go_on()
             return fit
         if fit is not None and not fit.is_over:
             fit.give_up()
-        self._fit = fit = Fit(self.board, len(self._fits), placement)
+        self._fit = fit = self._start(assignment, placement)
+        fit.make(assignment.attempt)
+        return fit
+
+    def start_ahead(self, assignment: Assignment, placement: Placement) -> None:
+        """Starts workers for the next attempt while the ranks of this one still train."""
+        self._ahead = self._start(assignment, placement)
+
+    @property
+    def is_ready_ahead(self) -> bool:
+        """Whether the workers that were started ahead wait for their turn."""
+        return self._ahead is not None and self._ahead.is_ready
+
+    def _start(self, assignment: Assignment, placement: Placement) -> Fit:
+        fit = Fit(self.board, len(self._fits), placement)
         self._fits.append(fit)
         fit.start(assignment, self.cluster.folder, self.cluster.worker_environment)
         return fit
 
     def hosts_of(self, attempt: int, world_size: int) -> dict[str, str]:
         """The hosts that carry the ranks of an attempt, as far as these have begun: names by Ray's id."""
-        places = [self.board.read(f"place/{attempt}/{rank}") for rank in range(world_size)]
-        found = [place for place in places if place is not None]
-        self.held = dict(Counter(place["node_id"] for place in found))
-        return {place["node_id"]: place["name"] for place in found}
+        notes = [self.board.read(f"place/{attempt}/{rank}") for rank in range(world_size)]
+        found = [note for note in notes if note is not None]
+        self.held = dict(Counter(note["node_id"] for note in found))
+        return {note["node_id"]: note["name"] for note in found}
 
 
 class RayLauncher:
@@ -113,6 +152,8 @@ class RayLauncher:
         self._hosts: dict[str, str] = {}
         self._looked = 0.0
         self._resize: str | None = None
+        self._resize_deadline = 0.0
+        self._is_resizing = False
 
     @property
     def world_size(self) -> int:
@@ -178,18 +219,36 @@ class RayLauncher:
         if len(self._run.held) == 0 or sum(self._run.held.values()) < self.world_size:
             self._hosts = self._run.hosts_of(attempt, self.world_size)
         lost = hosts.lost(self._hosts)
-        if lost is not None or self._resize is not None or not self._has_trained():
-            return lost
+        if lost is None and self._resize is None and self._has_trained():
+            self._consider(fit, hosts)
+        elif lost is None and self._resize is not None and not self._is_resizing:
+            is_late = time.monotonic() > self._resize_deadline
+            if is_late or self._run.is_ready_ahead:
+                self._is_resizing = True
+                self._run.board.wish(attempt, "stop")
+        return lost
+
+    def _consider(self, fit: Fit, hosts: HostWatch) -> None:
+        """Begins a resize where a host is being drained or there is room for more workers.
+
+        The workers of the next attempt start while those of this one train on, as far as there is room for both.
+        """
+        request, held = self._run.request, self._run.held
         leaving = hosts.leaving(self._hosts)
-        better = hosts.better(fit.placement, self._run.held)
+        better = hosts.better(fit.placement, held)
+        following = better if leaving is None else place(hosts.hosts, request, held)
         if leaving is not None:
             self._resize = f"{leaving} is being drained"
         elif better is not None:
             self._resize = f"there is room for {better.world_size} workers"
-        if self._resize is not None:
-            self._watch.notice(f"{self._resize}: a checkpoint, then on")
-            self._run.board.wish(attempt, "stop")
-        return None
+        if self._resize is None:
+            return
+        self._watch.notice(f"{self._resize}: a checkpoint, then on")
+        self._resize_deadline = time.monotonic()
+        if following is not None:
+            self._run.start_ahead(self._assignment, following)
+            is_room_for_both = (beside := place(hosts.hosts, request)) and beside.world_size >= following.world_size
+            self._resize_deadline += _AHEAD_SECONDS if is_room_for_both else _CONTROLLER_SECONDS
 
     def _has_trained(self) -> bool:
         """Whether the ranks of this attempt have got as far as to hear of wishes."""
@@ -217,8 +276,8 @@ class RayLauncher:
         is_user = any(failure.kind == "user" for failure in failures.values())
         if not is_user and (lost or (failures and silent)):
             rank = min(lost) if lost else silent[0]
-            place = self._run.board.read(f"place/{attempt}/{rank}")
-            return _failure_on_ray(rank, lost.get(rank, ""), None if place is None else place["name"])
+            note = self._run.board.read(f"place/{attempt}/{rank}")
+            return _failure_on_ray(rank, lost.get(rank, ""), None if note is None else note["name"])
         if failures:
             return find_cause(failures, {})
         return _failure_on_ray(None, str(error or "; ".join(causes.values())), None)

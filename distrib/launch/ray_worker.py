@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 PRETEND_VARIABLE = "DISTRIB_PRETEND_GPUS"
 """Set on hosts whose GPUs are only Ray's belief, as in a rehearsal: workers that hold one then train on the CPU."""
 
+CANCELLED = -1
+"""Stands for the attempt of a fit that is not needed any more."""
+
 _POLL_SECONDS = 0.25
 _SHARED_FOLDER_SECONDS = 5.0
 
@@ -83,13 +86,12 @@ class RayHost:
 
 
 def train_as_ray_worker(config: dict[str, Any]) -> None:
-    """What Ray Train runs in each worker; `config` has the `assignment` of the first attempt, the `board`'s key and
-    whether the run is `alone` on this machine."""
+    """What Ray Train runs in each worker; `config` has the `assignment` of the first attempt, the `board`'s key, the
+    number of the `fit` and whether the run is `alone` on this machine."""
     from ray.train import get_context
 
-    board = Board(config["board"])
-    assignment: Assignment = replace(config["assignment"], attempt=board.read("attempt"))
-    context = get_context()
+    board, context = Board(config["board"]), get_context()
+    assignment: Assignment = replace(config["assignment"], attempt=_await_attempt(board, config["fit"]))
     address = _address()
     name = socket.gethostname() if config["alone"] else f"{socket.gethostname()} ({address})"
     place = Place(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), name, _gpu())
@@ -110,6 +112,19 @@ def train_as_ray_worker(config: dict[str, Any]) -> None:
         raise RankFailedError("the launcher has been told why")
     if place.rank == 0:
         board.write(f"result/{assignment.attempt}", result.status)
+
+
+def _await_attempt(board: Board, fit: int) -> int:
+    """The attempt that the fit's workers are to make, once it is their turn: they may be started ahead of it."""
+    import ray
+
+    import distrib.train.worker  # noqa: F401 - while there is time
+
+    board.write(f"ready/{fit}/{ray.get_runtime_context().get_worker_id()}", value=True)
+    attempt: int = board.await_(f"attempt/{fit}")
+    if attempt == CANCELLED:
+        raise RankFailedError("not needed any more")
+    return attempt
 
 
 def _address() -> str:
