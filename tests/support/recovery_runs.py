@@ -282,7 +282,19 @@ def seconds_until_dead(pids, timeout):
     return time.monotonic() - started
 
 
-EXACT = ("forward", "backward", "update", "updated", "evaluate", "stage", "folder", "write", "read", "metadata", "state")
+EXACT = (
+    "forward",
+    "backward",
+    "update",
+    "updated",
+    "evaluate",
+    "stage",
+    "folder",
+    "write",
+    "read",
+    "metadata",
+    "state",
+)
 EXACT += ("part", "manifest", "commit", "tidy", "remove", "removing", "best", "start", "time")
 ONLY_RANK_0 = {"metadata", "state", "manifest", "commit", "tidy", "remove", "removing", "best"}
 ONLY_WITH_CHECKPOINTS = {"read", "start"}
