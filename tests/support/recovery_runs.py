@@ -282,20 +282,8 @@ def seconds_until_dead(pids, timeout):
     return time.monotonic() - started
 
 
-EXACT = (
-    "forward",
-    "backward",
-    "update",
-    "updated",
-    "evaluate",
-    "stage",
-    "folder",
-    "write",
-    "read",
-    "metadata",
-    "state",
-)
-EXACT += ("part", "manifest", "commit", "tidy", "remove", "removing", "best", "start", "time")
+EXACT = ("forward", "backward", "update", "updated", "evaluate", "stage", "folder", "write", "read", "metadata")
+EXACT += ("state", "part", "manifest", "commit", "tidy", "remove", "removing", "best", "start", "time")
 ONLY_RANK_0 = {"metadata", "state", "manifest", "commit", "tidy", "remove", "removing", "best"}
 ONLY_WITH_CHECKPOINTS = {"read", "start"}
 MANY = {"forward", "backward", "update", "updated"}
