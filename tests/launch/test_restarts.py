@@ -27,5 +27,6 @@ def test_a_killed_rank_under_ray(workplace):
     assert (killed.status, killed.error) == ("finished", None)
     assert launch.stderr == ""
     assert "raylet" not in launch.stdout
+    assert "Traceback" not in launch.stdout
     launch.seconds_until_gone(1)
     workplace.assert_clean()
