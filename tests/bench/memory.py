@@ -68,7 +68,7 @@ class Series:
 
 @contextlib.contextmanager
 def anonymous_memory_of(pid: int, series: Series) -> Iterator[None]:
-    """Samples the memory of the children of process `pid` that no file backs; quick enough to leave them undisturbed."""
+    """Samples the memory of the children of process `pid` that no file backs, quickly enough not to disturb them."""
     stop = threading.Event()
 
     def sample() -> None:
