@@ -58,7 +58,13 @@ class BestWeights:
 
     @property
     def is_written(self) -> bool:
-        """Whether the file holds the best weights."""
+        """Whether the file holds the best weights.
+
+        Raises:
+            Exception: It could not be written.
+        """
+        if self._error is not None:
+            raise self._error
         return self._writer is None or not self._writer.is_alive()
 
     def wait(self) -> None:
