@@ -15,6 +15,7 @@ from distrib.launch.claim import Claim, write_job
 from distrib.launch.devices import usable_cpus
 from distrib.launch.observer import Observer
 from distrib.launch.outcome import Outcome
+from distrib.launch.signals import StopSignals
 from distrib.launch.watch import Watch
 from distrib.runs.checkpoints import list_checkpoints, remove_uncommitted
 from distrib.runs.events import EventWriter
@@ -56,6 +57,7 @@ class Attempts:
         assignment: What all ranks have in common, but for the attempt.
         observer: Told of everything that happens.
         started: Unix seconds from which the run's times count.
+        signals: Those that ask the run to stop.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Attempts:
         assignment: Assignment,
         observer: Observer,
         started: float,
+        signals: StopSignals,
     ) -> None:
         self._job = job
         self._plan_for = plan_for
@@ -79,6 +82,7 @@ class Attempts:
         self._assignment = assignment
         self._observer = observer
         self._started = started
+        self._signals = signals
 
     def run(self, make_launcher: MakeLauncher) -> Run:
         """Trains the run.
@@ -102,10 +106,10 @@ class Attempts:
     def _train(self, make_launcher: MakeLauncher) -> Outcome:
         self._observer.started(self._run, self._plan)
         self._say_what_surprises()
-        with Watch(self._run, self._observer, self._started, self._lease) as watch:
-            outcome = self._attempt_until_done(watch, make_launcher)
-            failure = outcome.failure.as_dict() if outcome.failure else None
-            update_record(self._run.folder, status=outcome.status, error=failure, result=watch.result)
+        watch = Watch(self._run, self._observer, self._started, self._lease, self._signals)
+        outcome = Outcome("stopped") if watch.stop_requested() else self._attempt_until_done(watch, make_launcher)
+        failure = outcome.failure.as_dict() if outcome.failure else None
+        update_record(self._run.folder, status=outcome.status, error=failure, result=watch.result)
         return outcome
 
     def _attempt_until_done(self, watch: Watch, make_launcher: MakeLauncher) -> Outcome:

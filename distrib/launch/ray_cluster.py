@@ -21,7 +21,7 @@ from distrib.job.reader import Job
 from distrib.launch.environment import environment_defaults
 from distrib.launch.network import answers
 from distrib.launch.packing import EXCLUDED, check_size
-from distrib.launch.ray_settings import RAY_SETTINGS
+from distrib.launch.ray_settings import RAY_SETTINGS, keep_launcher_quiet
 
 if TYPE_CHECKING:
     from distrib.launch.ray_fit import Placement
@@ -103,6 +103,7 @@ class JoinedRay:
         is_there = host and port.isdigit() and answers(host.strip("[]"), int(port), _CONNECT_SECONDS)
         if self._address != "auto" and not is_there:
             raise LaunchError(f"no Ray cluster answers at {self._address}; on its head, `ray status` tells of it")
+        keep_launcher_quiet()
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(

@@ -21,7 +21,7 @@ from distrib.job.plan import Request
 from distrib.job.reader import Job
 from distrib.job.spec import WorkerRange
 from distrib.launch.environment import environment_defaults
-from distrib.launch.ray_settings import RAY_SETTINGS
+from distrib.launch.ray_settings import RAY_SETTINGS, keep_launcher_quiet
 
 if TYPE_CHECKING:
     from distrib.launch.ray_fit import Placement
@@ -98,6 +98,7 @@ class OwnRay:
     def _start(self) -> None:
         import ray
 
+        keep_launcher_quiet()
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(

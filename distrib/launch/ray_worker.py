@@ -18,6 +18,7 @@ from distrib.errors import LaunchError
 from distrib.job.plan import Request
 from distrib.launch.network import listen_on, use_interface_of
 from distrib.launch.ray_board import Board
+from distrib.launch.ray_settings import keep_worker_quiet
 from distrib.runs.layout import RunLayout
 from distrib.runs.lease import is_held
 from distrib.train.failure import Failure
@@ -109,6 +110,7 @@ def train_as_ray_worker(config: dict[str, Any]) -> None:
         result = main(assignment, host)
     if result.failure is not None:
         board.report(assignment.attempt, place.rank, result.failure)
+        keep_worker_quiet()
         raise RankFailedError("the launcher has been told why")
     if place.rank == 0:
         board.write(f"result/{assignment.attempt}", result.status)

@@ -13,6 +13,7 @@ from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
 from distrib.launch.devices import choose_device, choose_device_on_ray, fit_workers
 from distrib.launch.observer import Observer, SilentObserver
+from distrib.launch.signals import StopSignals
 from distrib.launch.torch_setup import torch_ready_to_fork
 from distrib.runs.record import Run
 
@@ -65,8 +66,9 @@ def run(
         job = job.override([f"resources.workers={workers}"])
     observer = observer or SilentObserver()
     started = time.time() if started is None else started
-    order = _Order(job, run_id, fresh, extend, record_samples, observer, started)
-    return order.on_ray(address) if launcher == "ray" else order.on_this_machine()
+    with StopSignals() as signals:
+        order = _Order(job, run_id, fresh, extend, record_samples, observer, started, signals)
+        return order.on_ray(address) if launcher == "ray" else order.on_this_machine()
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class _Order:
     record_samples: bool
     observer: Observer
     started: float
+    signals: StopSignals
 
     def on_this_machine(self) -> Run:
         """Trains in local processes."""
@@ -122,6 +125,7 @@ class _Order:
         from distrib.train.host import Assignment
 
         plan = prepared.plan_for(world_size)
+        self.signals.begin_claim()
         claim = claim_run(
             self.job, self.run_id, plan.schedule.total_steps, is_fresh=self.is_fresh, is_extended=self.is_extended
         )
@@ -138,9 +142,10 @@ class _Order:
             lease=claim.lease.token,
             record_samples=self.record_samples,
         )
+        self.signals.begin_run()
         try:
             attempts = Attempts(
-                self.job, prepared.plan_for, world_size, claim, assignment, self.observer, self.started
+                self.job, prepared.plan_for, world_size, claim, assignment, self.observer, self.started, self.signals
             )  # fmt: skip
             return attempts.run(make_launcher)
         finally:

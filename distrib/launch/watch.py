@@ -1,73 +1,53 @@
-"""What a launcher's process does while the ranks train: pass on what they write, and hear signals."""
+"""What a launcher's process does while the ranks train: pass on what they write, and tell who asks of signals."""
 
 from __future__ import annotations
 
-import functools
-import signal
-import threading
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 from distrib.launch.observer import Observer
+from distrib.launch.signals import StopSignals
 from distrib.runs.events import EventTail, LineTail
 from distrib.runs.lease import Lease
 from distrib.runs.newest import newest_event
 from distrib.runs.record import Run, update_record
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 class Watch:
-    """Follows a run's events and rank 0's output for an observer; SIGINT, SIGTERM and SIGHUP become a wish to stop.
+    """Follows a run's events and rank 0's output for an observer; signals become a wish to stop.
 
-    The first signal asks the run to stop, the second to end at once. Use as a context manager around the run; outside
-    the main thread signals are left alone.
+    The first signal asks the run to stop, the second to end at once.
 
     Args:
         run: The run.
         observer: Told of everything.
         started: Unix seconds from which the first step is timed.
         lease: The hold on the run.
+        signals: Those that have come.
     """
 
-    def __init__(self, run: Run, observer: Observer, started: float, lease: Lease) -> None:
+    def __init__(self, run: Run, observer: Observer, started: float, lease: Lease, signals: StopSignals) -> None:
         self._run = run
         self._observer = observer
         self._events = EventTail(run.layout.metrics_file)
         self._lines = LineTail(run.layout.rank_log(0))
-        self._num_signals = 0
+        self._signals = signals
         self._was_announced = False
         self._last_events: dict[str, dict[str, Any]] = {}
         self._started = started
         self._lease = lease
         self._events.poll()  # what earlier attempts wrote is no news
         self._lines.poll()
-        self._restore: list[Callable[[], object]] = []
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                before = signal.signal(number, self._count)
-                self._restore.append(functools.partial(signal.signal, number, before))
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for restore in self._restore:
-            restore()
-
-    def _count(self, *_: object) -> None:
-        self._num_signals += 1
 
     def stop_requested(self) -> bool:
         """Whether a signal has asked the run to stop."""
-        if self._num_signals and not self._was_announced:
+        if self._signals.count and not self._was_announced:
             self._was_announced = True
             self._observer.notice("stopping at the next step that all ranks agree on; once more to end at once")
-        return self._num_signals > 0
+        return self._signals.count > 0
 
     def kill_requested(self) -> bool:
         """Whether a second signal has asked the run to end at once."""
-        return self._num_signals > 1
+        return self._signals.count > 1
 
     def notice(self, message: str) -> None:
         """Passes on what the launcher has to say."""

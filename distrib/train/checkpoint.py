@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from distrib.errors import DistribError
 from distrib.runs.checkpoints import CheckpointFolder, remove_old, write_durably
 from distrib.train.failure import PeerFailedError
 from distrib.train.plain_state import dump_state
@@ -20,10 +19,6 @@ from distrib.train.saved_state import model_tensors, share_of, split_optimizer
 
 METADATA = ".metadata"
 """The file in which DCP describes the tensors."""
-
-
-class LostRunError(DistribError):
-    """Another launcher holds the run now."""
 
 
 class _Save(threading.Thread):
@@ -57,7 +52,7 @@ class Checkpointer:
         optimizer: Its optimizer.
         group: A gloo group for nothing else.
         keep: How many committed checkpoints to keep.
-        may_commit: Asked before each commit, on rank 0: whether this attempt still holds the run.
+        check_held: Called before each commit, on rank 0; raises where this attempt does not hold the run any more.
     """
 
     def __init__(
@@ -68,7 +63,7 @@ class Checkpointer:
         optimizer: torch.optim.Optimizer,
         group: dist.ProcessGroup,
         keep: int,
-        may_commit: Callable[[], bool],
+        check_held: Callable[[], None],
     ) -> None:
         self._checkpoints = checkpoints
         self._attempt = attempt
@@ -76,7 +71,7 @@ class Checkpointer:
         self._optimizer = optimizer
         self._group = group
         self._keep = keep
-        self._may_commit = may_commit
+        self._check_held = check_held
         self._rank = dist.get_rank(group)
         self._world_size = dist.get_world_size(group)
         self._device = next(model.parameters()).device
@@ -154,8 +149,7 @@ class Checkpointer:
         save, self._save = self._save, None
         assert save is not None
         if self._rank == 0:
-            if not self._may_commit():
-                raise LostRunError("another launcher has taken this run over; this one ends")
+            self._check_held()
             save.folder.commit(self._world_size)
             remove_old(self._checkpoints, self._keep)
         return save.folder.step, time.perf_counter() - save.started

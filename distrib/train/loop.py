@@ -203,7 +203,8 @@ class Loop:
     def _save(self) -> None:
         """Begins a checkpoint of this very step; one that is still in flight is waited for."""
         started = time.perf_counter()
-        self._finish_saving()
+        if self._saving.is_saving:
+            self._finish_saving()
         waited = time.perf_counter() - started
         broadcast_buffers(self.task.model)
         self._saving.begin(self.completed_steps, self.state())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ class BestWeights:
     Args:
         spec: Which value decides.
         path: Where they go; None on other ranks.
+        check_held: Called before the file is written; raises where this attempt does not hold the run any more.
     """
 
-    def __init__(self, spec: Best, path: Path | None) -> None:
+    def __init__(self, spec: Best, path: Path | None, check_held: Callable[[], None]) -> None:
         self._spec = spec
         self._path = path
+        self._check_held = check_held
         self._writer: threading.Thread | None = None
         self._error: BaseException | None = None
         self.value: float | None = None
@@ -48,13 +51,20 @@ class BestWeights:
 
     def _write(self, weights: dict[str, torch.Tensor], path: Path) -> None:
         try:
+            self._check_held()
             write_weights(weights, path)
         except BaseException as error:
             self._error = error
 
     @property
     def is_written(self) -> bool:
-        """Whether the file holds the best weights."""
+        """Whether the file holds the best weights.
+
+        Raises:
+            Exception: It could not be written.
+        """
+        if self._error is not None:
+            raise self._error
         return self._writer is None or not self._writer.is_alive()
 
     def wait(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from distrib.errors import TrainingFailedError
+from distrib.errors import DistribError, TrainingFailedError
 from distrib.job.plan import Schedule, make_schedule
 from distrib.job.target import add_import_paths
 from distrib.runs.checkpoints import list_checkpoints
@@ -57,6 +57,10 @@ class RankResult:
     failure: Failure | None = None
 
 
+class LostRunError(DistribError):
+    """Another launcher holds the run now."""
+
+
 def main(assignment: Assignment, host: Host, datasets: Datasets | None = None) -> RankResult:
     """Trains as one rank; an error is written for the launcher and returned, never raised.
 
@@ -71,7 +75,8 @@ def main(assignment: Assignment, host: Host, datasets: Datasets | None = None) -
             is_finished = _train(assignment, host, layout, datasets)
     except BaseException as error:
         failure = Failure.of(error, host.place)
-        failure.write(layout.rank_error(host.place.rank))
+        if is_held(assignment.run_folder, assignment.lease):
+            failure.write(layout.rank_error(host.place.rank))
         sys.stdout.flush()
         sys.stderr.flush()
         return RankResult("failed", failure)
@@ -100,7 +105,7 @@ def _train(assignment: Assignment, host: Host, layout: RunLayout, datasets: Data
     saving = _saving(assignment, layout, schedule, task, optimizer, loop)
     if first_step >= schedule.total_steps:
         _warn_of_damage(loop, problems, first_step)
-        return _finish(loop, place, layout, control_group)
+        return _finish(loop, assignment, place, layout, control_group)
     first = loader.next()
     stepper.rehearse(first, control_group)
     facts = {"device": _name(device), "input_signature": describe(first.batches[0])}
@@ -114,7 +119,7 @@ def _train(assignment: Assignment, host: Host, layout: RunLayout, datasets: Data
     limit_waiting(request, control_group)
     is_finished = loop.run(first)
     if is_finished:
-        return _finish(loop, place, layout, control_group)
+        return _finish(loop, assignment, place, layout, control_group)
     dist.barrier(group=control_group)
     return False
 
@@ -127,10 +132,13 @@ def _warn_of_damage(loop: Loop, problems: list[str], first_step: int) -> None:
         loop.warn(f"training {place}")
 
 
-def _finish(loop: Loop, place: Place, layout: RunLayout, control_group: dist.ProcessGroup) -> bool:
+def _finish(
+    loop: Loop, assignment: Assignment, place: Place, layout: RunLayout, control_group: dist.ProcessGroup
+) -> bool:
     """Writes the final weights."""
     broadcast_buffers(loop.task.model)
     if place.rank == 0:
+        _check_held(assignment)
         save_weights(loop.task.model, layout.weights_file)
     dist.barrier(group=control_group)
     return True
@@ -162,16 +170,22 @@ def _saving(
     spec = assignment.job.spec.checkpoint
     timeout = timedelta(seconds=assignment.request.hang_timeout_seconds)
     checkpointer = None
-    may_commit = functools.partial(is_held, assignment.run_folder, assignment.lease)
+    check_held = functools.partial(_check_held, assignment)
     if schedule.is_ever_saved:
         group = dist.new_group(backend="gloo", timeout=timeout)
         checkpointer = Checkpointer(
-            layout.checkpoints, assignment.attempt, task.model, optimizer, group, spec.keep, may_commit
+            layout.checkpoints, assignment.attempt, task.model, optimizer, group, spec.keep, check_held
         )  # fmt: skip
     best = None
     if spec.best is not None:
-        best = BestWeights(spec.best, layout.best_file if dist.get_rank() == 0 else None)
+        best = BestWeights(spec.best, layout.best_file if dist.get_rank() == 0 else None, check_held)
     return Saving(checkpointer, best, schedule)
+
+
+def _check_held(assignment: Assignment) -> None:
+    """Raises LostRunError where this attempt's launcher does not hold the run any more."""
+    if not is_held(assignment.run_folder, assignment.lease):
+        raise LostRunError("another launcher has taken this run over; this one ends")
 
 
 def _build(

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,27 +34,69 @@ class Timing:
     num_steps: int
 
 
-def ours(spec: str, *options: str, watch: Watch = lambda pid: nullcontext()) -> Timing:
+@dataclass(frozen=True)
+class Trained:
+    """What a run of ours has left behind: all its events, and the bytes of tensors in its newest checkpoint."""
+
+    finished: Finished
+    events: list[dict[str, Any]]
+    state_bytes: int
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        """The events of one kind."""
+        return [event for event in self.events if event["event"] == kind]
+
+
+def train(
+    spec: str,
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+    watch: Watch = lambda pid: nullcontext(),
+) -> Trained:
     """Trains `spec` by `distrib run`."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runs:
         command = [sys.executable, "-m", "distrib", "run", spec, "--runs-dir", runs, "--run-id", "bench", *options]
-        finished = run_side("distrib", command, timeout_seconds=TIMEOUT_SECONDS, watch=watch)
-        events = [event for event in read_events(Path(runs, "bench", "metrics.jsonl")) if event["event"] == "train"]
+        finished = run_side("distrib", command, timeout_seconds=TIMEOUT_SECONDS, environment=environment, watch=watch)
+        run = Path(runs, "bench")
+        newest = max((run / "checkpoints").glob("step-*"), default=run)
+        size = sum(path.stat().st_size for path in newest.glob("*.distcp"))
+        return Trained(finished, read_events(run / "metrics.jsonl"), size)
+
+
+def ours(spec: str, *options: str, watch: Watch = lambda pid: nullcontext()) -> Timing:
+    """Trains `spec` by `distrib run` and tells its times."""
+    trained = train(spec, *options, watch=watch)
+    return timing(trained.finished, trained.of_kind("train"))
+
+
+def timing(finished: Finished, events: list[dict[str, Any]]) -> Timing:
+    """The times that the train events of a run tell."""
     timed_from = next((event for event in events if event["step"] >= TIMED_FROM_STEP), None)
     if timed_from is None or events[0]["step"] != 1:
         raise SideFailedError(f"distrib left no events of step 1 and step {TIMED_FROM_STEP}: {events}")
     return _timing(finished, events[0]["time"], timed_from, events[-1])
 
 
-def torchrun(script: str, watch: Watch = lambda pid: nullcontext()) -> Timing:
+def torchrun(script: str, *options: str, watch: Watch = lambda pid: nullcontext()) -> Timing:
     """Trains by a script of tests/bench/peers on two ranks started by torchrun."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    return _peer(f"torchrun {script}", [*launcher, f"tests/bench/peers/{script}"], watch)
+    finished, result = torchrun_result(script, *options, watch=watch)
+    return _peer_timing(finished, result)
+
+
+def torchrun_result(
+    script: str,
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+    watch: Watch = lambda pid: nullcontext(),
+) -> tuple[Finished, dict[str, Any]]:
+    """The same for a script that leaves a result of its own."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", *options]
+    return _peer(f"torchrun {script}", [*launcher, f"tests/bench/peers/{script}"], watch, environment)
 
 
 def python(script: str) -> Timing:
     """Trains by a script of tests/bench/peers that starts its ranks itself."""
-    return _peer(f"python {script}", [f"tests/bench/peers/{script}"])
+    return _peer_timing(*_peer(f"python {script}", [f"tests/bench/peers/{script}"]))
 
 
 def require(package: str) -> None:
@@ -63,19 +105,27 @@ def require(package: str) -> None:
         raise NotInstalledError(f"{package} is not installed")
 
 
-def _peer(name: str, arguments: list[str], watch: Watch = lambda pid: nullcontext()) -> Timing:
+def _peer(
+    name: str,
+    arguments: list[str],
+    watch: Watch = lambda pid: nullcontext(),
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Finished, dict[str, Any]]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Ray's agents end a little later
         result_file = Path(folder, "result.json")
         finished = run_side(
             name,
             [sys.executable, *arguments],
             timeout_seconds=TIMEOUT_SECONDS,
-            environment={"BENCH_RESULT": str(result_file), "RAY_TMPDIR": folder},
+            environment={**(environment or {}), "BENCH_RESULT": str(result_file), "RAY_TMPDIR": folder},
             watch=watch,
         )
         if not result_file.exists():
             raise SideFailedError(f"{name} exited with 0 but left no result")
-        result = json.loads(result_file.read_text())
+        return finished, json.loads(result_file.read_text())
+
+
+def _peer_timing(finished: Finished, result: dict[str, Any]) -> Timing:
     timed_from = {"step": result["timed_from_step"], "time": result["timed_from_time"]}
     last = {"step": result["num_steps"], "time": result["last_step_time"]}
     return _timing(finished, result["first_step_time"], timed_from, last)

@@ -99,6 +99,49 @@ def test_a_signal_before_anything_has_started(workplace, number):
     assert not workplace.runs.exists()
 
 
+def test_a_signal_that_an_import_swallows(workplace):
+    module = """
+import pathlib, time
+from launch_jobs import Mlp
+try:
+    pathlib.Path("begun").touch()
+    time.sleep(60)
+except BaseException:
+    pass
+"""
+    workplace.write("slow.py", module)
+    launch = workplace.start("--set", "model=slow:Mlp")
+    launch.wait_until((workplace.folder / "begun").exists)
+    launch.send(signal.SIGINT, to_group=True)
+    assert launch.wait(10) == 130
+    assert launch.stderr == "distrib: interrupted\n"
+    assert not workplace.runs.exists()
+
+
+STOPPED_AT_ONCE = """
+import os, signal
+from distrib import Job, run
+from distrib.errors import StoppedError
+from distrib.launch.observer import SilentObserver
+
+class Impatient(SilentObserver):
+    def started(self, run, plan):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+try:
+    run(Job.load("job.yaml", ["storage=runs"]), observer=Impatient())
+except StoppedError as error:
+    print(error)
+"""
+
+
+def test_a_signal_after_the_run_has_begun_and_before_its_ranks(workplace):
+    launch = workplace.start_python(STOPPED_AT_ONCE)
+    assert launch.wait(30) == 0, launch.stderr
+    assert launch.stdout == f"run {launch.run.id} was stopped\n"
+    assert (launch.run.status, launch.run.error, launch.run.events()) == ("stopped", None, [])
+
+
 def test_a_killed_launcher_leaves_nobody_behind(workplace):
     """Not even a rank that is stuck in its step, nor the loader workers."""
     block = f"{{target: launch_jobs:Faulty, args: {{fault: sleep, notes: {workplace.notes}}}}}"

@@ -11,7 +11,16 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.support.recovery_runs import SUPPORT, Place, Server, assert_same, job, make_strikes, run_through
+from tests.support.recovery_runs import (
+    SUPPORT,
+    Place,
+    Server,
+    assert_same,
+    choose_moments,
+    job,
+    make_strikes,
+    run_through,
+)
 
 KILLS_PER_RUN = 5
 
@@ -53,7 +62,7 @@ def _try(server, references, seed, folder):
         reference = references[name, world_size] = Place(server, folder / f"{name}-{world_size}", spec)
         reference.finish()
     place = Place(server, folder / f"seed-{seed}", spec)
-    strikes = make_strikes(seed, KILLS_PER_RUN)
+    strikes = make_strikes(seed, choose_moments(seed, KILLS_PER_RUN))
     started = time.monotonic()
     try:
         run_through(place, strikes)

@@ -5,11 +5,17 @@ import signal
 import time
 
 import pytest
+import torch
+from exact_jobs import Mlp, Points
+from exact_reference import global_batch, gradient, relative_difference
 from safetensors.torch import load_file
 
 from tests.support.recovery_runs import (
+    BATCH_SIZE,
+    NUM_SAMPLES,
     assert_same,
     children_of,
+    deal_moments,
     job,
     make_strikes,
     run_through,
@@ -22,8 +28,9 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_kills_at_random_moments(make_place, references, world_size):
+    """Every moment that there is, at one of the numbers of ranks."""
     reference, place = references(world_size), make_place("killed", job(resources={"workers": world_size}))
-    run_through(place, make_strikes(world_size, 5))
+    run_through(place, make_strikes(world_size, deal_moments(world_size - 1, 4)))
     assert_same(place, reference, world_size)
 
 
@@ -65,12 +72,17 @@ def test_no_process_outlives_the_launcher(make_place, moment):
 
 def test_at_another_number_of_ranks(make_place):
     model = {"target": "recovery_jobs:Fragile", "args": {"dropout": 0.0}}
-    spec = job(model=model, train={"log_every": 4})
-    reference, place = make_place("reference", spec), make_place("resized", spec)
+    recording = {"target": "exact_jobs:recording", "args": {"folder": ".", "num_steps": 51, "optimizer": "AdamW"}}
+    spec = job(model=model, optimizer=recording, train={"steps": 100, "log_every": 4})
+    place = make_place("resized", spec)
+    recording["args"]["num_steps"] = 1000
+    reference = make_place("reference", spec)
     begun = reference.start()
-    place.stop_at(50)
+    place.plan([{"moment": "tidy", "rank": 0, "nth": 7 * 2, "victim": "launcher"}])
+    assert place.start().wait(60) < 0
     place.finish("--workers", "3")
     assert begun.wait(60) == 0
+    assert place.events("start")[1]["step"] == 49
     assert [event["world_size"] for event in place.events("start")] == [2, 3]
     for name, weight in load_file(reference.layout.weights_file).items():
         assert (weight - load_file(place.layout.weights_file)[name]).abs().max() < 1e-9
@@ -82,3 +94,20 @@ def test_at_another_number_of_ranks(make_place):
     losses = [{event["step"]: event["loss"] for event in one.events("train")} for one in (place, reference)]
     assert losses[0].keys() == losses[1].keys()
     assert all(abs(losses[0][step] - losses[1][step]) < 1e-9 for step in losses[0])
+    assert_gradients_are_those_of_whole_batches(place, first_step=49)
+
+
+def assert_gradients_are_those_of_whole_batches(place, first_step):
+    """Each gradient since `first_step` is the one that a single process computes sample by sample from the weights."""
+    dataset, network = Points(NUM_SAMPLES), Mlp()
+    steps = torch.load(place.folder / "rank-0.pt")["steps"]
+    assert len(steps) == 100 - first_step
+    for number, step in enumerate(steps, start=first_step):
+        network.load_state_dict(step["weights"])
+        expected = gradient(network, dataset, global_batch(NUM_SAMPLES, BATCH_SIZE, 0, number), mean_over_samples)
+        assert relative_difference(step["gradients"], expected) < 1e-12
+
+
+def mean_over_samples(model, batch):
+    inputs, targets = batch
+    return torch.nn.functional.cross_entropy(model(inputs), targets), 1

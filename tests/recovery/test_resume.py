@@ -1,5 +1,8 @@
 """The same run id again: what goes on, what is refused, and what is left alone."""
 
+import signal
+import time
+
 import pytest
 
 from tests.support.recovery_runs import Place, assert_each_sample_once_per_epoch, assert_same, job
@@ -157,5 +160,21 @@ def test_a_disk_that_is_full(make_place, finished):
     assert place.committed() == [7]
     assert (place.run.error["rank"], place.run.error["type"]) == (1, "OSError")
     assert "No space left on device" in launch.output
+    place.finish()
+    assert_same(place, finished, 2, STEPS)
+
+
+def test_a_stop_whose_save_takes_too_long(make_place, finished):
+    """The checkpoint before stands."""
+    place = make_place("stopped", job(train={"steps": STEPS}, schedule=None, failures={"grace": 1}))
+    place.plan([{"moment": "write", "rank": 1, "nth": 3, "victim": "none"}])
+    launch = place.start()
+    launch.wait_until(lambda: not list(place.strikes.iterdir()))
+    launch.send(signal.SIGTERM)
+    sent = time.monotonic()
+    assert launch.wait(20) == 130
+    assert 1 <= time.monotonic() - sent < 5
+    assert place.run.status == "stopped"
+    assert place.committed() == [7, 14]
     place.finish()
     assert_same(place, finished, 2, STEPS)

@@ -61,3 +61,17 @@ def test_a_save_that_is_cut_off_changes_nothing(make_place):
     assert unfinished.path.is_dir()
     assert "from step 14 of" in place.finish().output
     assert not unfinished.path.exists()
+
+
+def test_best_weights_that_are_being_written_hold_up_no_save(make_place):
+    """Only the commit of a checkpoint that speaks of them."""
+    place = make_place("slow", job(train={"steps": 60}))
+    place.plan([{"moment": "best", "rank": 0, "nth": 1, "victim": "none"}])
+    launch = place.start()
+    launch.wait_until(lambda: not list(place.strikes.iterdir()))
+    launch.wait_until(lambda: any(event["step"] >= 27 for event in place.events("train")), timeout=20)
+    assert place.committed() == [7, 14]
+    assert not place.layout.best_file.exists()
+    (place.folder / "released").touch()
+    assert launch.wait(60) == 0
+    assert [event["step"] for event in place.events("checkpoint")] == [7, 14, 21, 28, 35, 42, 49, 56, 60]

@@ -4,8 +4,12 @@ A strike is a file in the folder `strikes` beside this module: which rank, at wh
 its attempt (`time`: how many milliseconds after its first step has begun), and whom it hits. Only the first file, by
 name, is armed; whoever strikes removes it. What happens on disk is heard of through Python's audit events, so that the
 moments are those of the run folder's format and of nothing else.
+
+Of the victims, `outlived` is the launcher, whose death the ranks survive; the rank that strikes stands still until
+there is a file `released`. `none` stands still and harms nobody; `disk` is full.
 """
 
+import ctypes
 import errno
 import json
 import os
@@ -23,6 +27,8 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 STRIKES = Path(__file__).with_name("strikes")
+RELEASED = Path(__file__).with_name("released")
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 ON_RENAME = {
     "COMMITTED": "commit",
@@ -123,8 +129,12 @@ class Striker:
         self._strike = json.loads(self._token.read_text())
         self._victim = self._strike["victim"]
         self._pid, self._left, self._lock = os.getpid(), self._strike["nth"], threading.Lock()
+        if self._victim == "outlived":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
         if dist.get_rank() != self._strike["rank"] % dist.get_world_size():
             return
+        if self._strike["moment"] == "stage":
+            self._hear_staging()
         register_optimizer_step_pre_hook(lambda *_: self.note("update"))
         register_optimizer_step_post_hook(lambda *_: self.note("updated"))
         sys.addaudithook(self._hear)
@@ -154,14 +164,33 @@ class Striker:
         launcher = os.getppid()
         if victim == "disk":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if victim == "launcher":
+        if victim in ("launcher", "outlived"):
             os.kill(launcher, signal.SIGKILL)
+        if victim == "launcher":
             time.sleep(60)
+        if victim in ("outlived", "none"):
+            while not RELEASED.exists():
+                time.sleep(0.01)
+            return
         if victim == "all":
             for rank in children_of(launcher):
                 if rank != os.getpid():
                     os.kill(rank, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def _hear_staging(self):
+        """Notes the moments just before and after a copy is made."""
+        from torch.distributed.checkpoint.staging import DefaultStager
+
+        stage = DefaultStager.stage
+
+        def noted(*arguments):
+            self.note("stage")
+            staged = stage(*arguments)
+            self.note("stage")
+            return staged
+
+        DefaultStager.stage = noted
 
     def _hear(self, event, arguments):
         moment = None

@@ -282,19 +282,33 @@ def seconds_until_dead(pids, timeout):
     return time.monotonic() - started
 
 
-EXACT = ("forward", "backward", "update", "updated", "evaluate", "folder", "write", "read", "metadata", "state", "part")
-EXACT += ("manifest", "commit", "tidy", "remove", "removing", "best", "start", "time")
+EXACT = ("forward", "backward", "update", "updated", "evaluate", "stage", "folder", "write", "read", "metadata")
+EXACT += ("state", "part", "manifest", "commit", "tidy", "remove", "removing", "best", "start", "time")
 ONLY_RANK_0 = {"metadata", "state", "manifest", "commit", "tidy", "remove", "removing", "best"}
+ONLY_WITH_CHECKPOINTS = {"read", "start"}
 MANY = {"forward", "backward", "update", "updated"}
 VICTIMS = ("self", "all", "launcher")
 
 
-def make_strikes(seed, count, moments=EXACT):
-    """Strikes chosen at random; each attempt between two of them is short."""
+def choose_moments(seed, count):
+    """Moments at random, for one run."""
+    chosen = random.Random(seed)
+    first = chosen.choice([name for name in EXACT if name not in ONLY_WITH_CHECKPOINTS])
+    return [first, *(chosen.choice(EXACT) for _ in range(count - 1))]
+
+
+def deal_moments(number, num_runs):
+    """What falls to run `number`, from 0, where every moment there is falls to one of `num_runs` runs."""
+    hand = list(EXACT)
+    random.Random(0).shuffle(hand)
+    return sorted(hand[number::num_runs], key=lambda name: name in ONLY_WITH_CHECKPOINTS)
+
+
+def make_strikes(seed, moments):
+    """Strikes at these moments, the rest at random; each attempt between two of them is short."""
     chosen = random.Random(seed)
     strikes = []
-    for number in range(count):
-        moment = chosen.choice([name for name in moments if number or name not in ("read", "start")])
+    for number, moment in enumerate(moments):
         rank = 0 if moment in ONLY_RANK_0 else chosen.randrange(4)
         nth = 1 + chosen.randrange(20 if moment in MANY else 2)
         if moment in ("start", "read", "best", "evaluate", "removing"):

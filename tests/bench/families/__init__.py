@@ -3,14 +3,25 @@
 from collections.abc import Callable
 
 from tests.bench.compare import Row
-from tests.bench.families import char_gpt, command_line, digits, memory, on_ray, other_peers
+from tests.bench.families import (
+    char_gpt,
+    checkpoints,
+    command_line,
+    digits,
+    memory,
+    on_ray,
+    other_peers,
+    recovery,
+)
 
 FAMILIES: dict[str, Callable[[int], list[Row]]] = {
+    "checkpoints": checkpoints.measure,
     "cli": command_line.measure,
     "digits": digits.measure,
     "gpt": char_gpt.measure,
     "memory": memory.measure,
     "peers": other_peers.measure,
     "ray": on_ray.measure,
+    "recovery": recovery.measure,
 }
 """Given a number of rounds, the rows of a family."""
