@@ -55,7 +55,9 @@ class ClusterHost:
         if self.is_leaving or not self.is_answering or not _has_labels(self.labels, request.labels):
             return 0
         needed = request.resources_per_worker
-        there = self.total if is_empty else {k: self.free.get(k, 0.0) + held * v for k, v in needed.items()}
+        there = dict(self.total)
+        if not is_empty:  # workers that have gone already are among what is free, and not to be counted twice
+            there = {k: min(self.total.get(k, 0.0), self.free.get(k, 0.0) + held * v) for k, v in needed.items()}
         return int(min((there.get(k, 0.0) + _EPSILON) // v for k, v in needed.items()))
 
 

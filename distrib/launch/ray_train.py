@@ -154,6 +154,7 @@ class RayLauncher:
         self._resize: str | None = None
         self._resize_deadline = 0.0
         self._is_resizing = False
+        self._is_done = False
 
     @property
     def world_size(self) -> int:
@@ -174,8 +175,8 @@ class RayLauncher:
             return Outcome("stopped")
         if isinstance(lost, str):
             return Outcome("failed", _lost_host(lost))
-        causes = fit.causes()
-        if causes is None and fit.error is None:
+        causes = None if self._is_done else fit.causes()
+        if causes is None and (fit.error is None or self._is_done):
             is_finished = self._run.board.read(f"result/{attempt}") == "finished"
             if is_finished or self._resize is None:
                 return Outcome("finished" if is_finished else "stopped")
@@ -190,7 +191,7 @@ class RayLauncher:
         """
         board, attempt = self._run.board, self._assignment.attempt
         deadline: float | None = None
-        while not fit.is_over and fit.causes() is None:
+        while not fit.is_over and fit.causes() is None and not self._is_done:
             time.sleep(_POLL_SECONDS)
             self._watch.poll()
             if self._watch.stop_requested() and deadline is None:
@@ -219,6 +220,9 @@ class RayLauncher:
         if len(self._run.held) == 0 or sum(self._run.held.values()) < self.world_size:
             self._hosts = self._run.hosts_of(attempt, self.world_size)
         lost = hosts.lost(self._hosts)
+        if lost is not None and self._run.board.read(f"result/{attempt}") is not None:
+            self._is_done = True  # all ranks have come to their end: a host may go now, as a drained one does
+            return None
         if lost is None and self._resize is None and self._has_trained():
             self._consider(fit, hosts)
         elif lost is None and self._resize is not None and not self._is_resizing:

@@ -59,6 +59,10 @@ def test_what_this_run_holds_itself_counts_as_free_and_what_others_hold_only_whe
     assert place(hosts, request(2), is_empty=True) == Placement(2, ("a",))
 
 
+def test_workers_that_are_gone_already_are_not_counted_twice():
+    assert place([host("a", cpus=2.0), host("b", cpus=2.0)], request(1, 9), {"a": 1}) == Placement(2, ("a", "b"))
+
+
 def test_every_resource_that_is_asked_for_limits():
     wanted = request(1, 9, device="cuda", memory_bytes=2**30, accelerator="H100")
     rich = host("a", cpus=64.0, extra={"GPU": 8.0, "memory": 3.0 * 2**30, "accelerator_type:H100": 1.0})

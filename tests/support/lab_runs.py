@@ -44,15 +44,16 @@ class Project:
     Args:
         lab: Where it is run; None: on local ranks.
         folder: Must not exist.
+        pace: The file that says how slowly the job trains; by default one of its own.
         options: For the job.
     """
 
-    def __init__(self, lab, folder, **options):
+    def __init__(self, lab, folder, *, pace=None, **options):
         self._lab = lab
         self.code, self.runs = folder / "code", folder / "runs"
         self.code.mkdir(parents=True)
         self.runs.mkdir()
-        self._pace = folder / "pace"
+        self._pace = pace or folder / "pace"
         for module in ("exact_jobs.py", "lab_jobs.py"):
             shutil.copy(SUPPORT / module, self.code)
         self.write(**options)
