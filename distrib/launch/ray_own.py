@@ -54,9 +54,8 @@ class OwnRay:
     def __enter__(self) -> Self:
         self.folder = tempfile.mkdtemp(prefix="distrib-ray-")
         token = {} if "RAY_AUTH_MODE" in os.environ else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
-        variable = f"DISTRIB_RAY_{secrets.token_hex(8)}"
-        self._reaper = Reaper(variable, self.folder)
-        self._environment.enter_context(environment_defaults({**RAY_SETTINGS, **token, variable: self.folder}))
+        self._reaper = Reaper(self.folder)
+        self._environment.enter_context(environment_defaults({**RAY_SETTINGS, **token}))
         return self
 
     def start_beside(self, work: Callable[[], Result]) -> Result:

@@ -1,13 +1,15 @@
 """Ends what is left of a Ray of our own once its launcher has ended, however that ended; a program of its own.
 
-Arguments: the name of the environment variable that the processes of that Ray have, and its folder. Standard input is a
-pipe whose other end the launcher holds. It imports nothing but the standard library, since it starts beside Ray.
+Arguments: the Ray's folder. Standard input is a pipe whose other end the launcher holds. It imports nothing but the
+standard library, since it starts beside Ray. Ray's main processes die with the launcher, what they have started does
+not; so it looks twice a second which processes there are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -15,25 +17,25 @@ import sys
 import time
 from pathlib import Path
 
+_LOOK_SECONDS = 0.5
 _PATIENCE_SECONDS = 5.0
+
+Process = tuple[int, int]
+"""A process's number and, as numbers are given again, when it started, in ticks since the machine did."""
 
 
 class Reaper:
-    """The launcher's side: starts the program, and ends it.
+    """The launcher's side: starts the program, and has it do its work.
 
     Args:
-        variable: The name of an environment variable that all processes of the Ray have, and no others.
-        folder: The Ray's temporary folder.
+        folder: The Ray's temporary folder, whose name no other process knows.
     """
 
-    def __init__(self, variable: str, folder: str) -> None:
+    def __init__(self, folder: str) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         if sys.platform == "linux":
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", __file__, variable, folder],
-                stdin=subprocess.PIPE,
-                env={key: value for key, value in os.environ.items() if key != variable},
-                start_new_session=True,
+                [sys.executable, "-I", "-S", __file__, folder], stdin=subprocess.PIPE, start_new_session=True
             )
 
     def reap(self) -> None:
@@ -45,29 +47,44 @@ class Reaper:
 
 
 def main() -> None:
-    """Waits for the launcher's end, kills the processes of its Ray and removes the folder."""
+    """Waits for the launcher's end, kills what there is of its Ray and removes the folder."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    variable, folder = sys.argv[1:]
-    sys.stdin.buffer.read()
+    folder = sys.argv[1]
+    known: set[Process] = set()
+    while not select.select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
+        known = still_there(known, folder)
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while processes_with(variable) and time.monotonic() < deadline:
-        for pid in processes_with(variable):
-            with contextlib.suppress(OSError):
+    while (known := still_there(known, folder)) and time.monotonic() < deadline:
+        for pid, _ in known:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)  # one that was killed may have just started another
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def processes_with(variable: str) -> list[int]:
-    """The processes that were started with an environment variable of this name."""
-    start = f"{variable}=".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+def still_there(known: set[Process], folder: str) -> set[Process]:
+    """Those of `known` that are alive, those whose command names the folder, and all that these have started."""
+    alive: dict[Process, int] = {}
+    for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if any(entry.startswith(start) for entry in (folder / "environ").read_bytes().split(b"\0")):
-                found.append(int(folder.name))
-    return found
+            fields = (path / "stat").read_bytes().rpartition(b")")[2].split()  # from field 3, the state, on
+            if fields[0] not in (b"Z", b"X"):
+                alive[int(path.name), int(fields[19])] = int(fields[1])
+    found = {process for process in alive if process in known or is_named(process[0], folder)}
+    while True:
+        pids = {pid for pid, _ in found}
+        more = {process for process, parent in alive.items() if parent in pids} - found
+        if not more:
+            return found
+        found |= more
+
+
+def is_named(pid: int, folder: str) -> bool:
+    """Whether another process than this one has the folder in its command."""
+    with contextlib.suppress(OSError):
+        return pid != os.getpid() and os.fsencode(folder) in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 if __name__ == "__main__":
