@@ -23,6 +23,7 @@ from distrib.runs.layout import RunLayout
 from distrib.runs.owner import this_process
 from distrib.runs.provenance import collect_provenance
 from distrib.runs.record import Run, create_record, update_record
+from distrib.runs.sources import changed_sources, hash_sources
 from distrib.train.failure import Failure
 from distrib.train.host import Assignment
 
@@ -83,6 +84,7 @@ class Attempts:
         self._observer = observer
         self._started = started
         self._signals = signals
+        self._changed: list[str] = []
 
     def run(self, make_launcher: MakeLauncher) -> Run:
         """Trains the run.
@@ -172,16 +174,19 @@ class Attempts:
 
     def _record_start(self) -> None:
         values = self._plan.as_dict()
+        sources = hash_sources([self._assignment.working_directory, self._job.folder])
         if self._claim.is_new:
             create_record(
                 self._run.folder,
                 name=self._job.name,
                 request=values["request"],
                 schedule=values["schedule"],
-                provenance=collect_provenance(self._job.folder, sys.argv),
+                provenance={**collect_provenance(self._job.folder, sys.argv), "sources": sources},
                 started=self._started,
             )
             return
+        provenance = self._run.record.get("provenance") or {}
+        self._changed = changed_sources(provenance.get("sources") or {}, sources)
         write_job(self._run.folder, self._job)
         update_record(
             self._run.folder,
@@ -192,6 +197,7 @@ class Attempts:
             request=values["request"],
             schedule=values["schedule"],
             owner=this_process(),
+            provenance={**provenance, "sources": sources},
         )
 
     def _say_what_surprises(self) -> None:
@@ -200,6 +206,9 @@ class Attempts:
             checkpoints = list_checkpoints(self._layout.checkpoints)
             step = checkpoints[0].step if checkpoints else 0
             self._observer.notice(f"going on with {self._run.id} from step {step} of {schedule.total_steps}")
+        if self._changed:
+            names = ", ".join(self._changed)
+            self._observer.notice(f"the source code of {names} has changed since; the run goes on with what it is now")
         for note in schedule.notes:
             self._observer.notice(note)
         wanted, there = schedule.world_size * request.cpus_per_worker, usable_cpus()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from distrib.runs.layout import RunLayout
@@ -31,16 +31,24 @@ def log_errors(run_folder: Path, failures: Mapping[int, Failure]) -> None:
             log.write(f"{failure.traceback or f'{failure.type}: {failure.message}'}".rstrip() + "\n")
 
 
-def find_cause(written: Mapping[int, Failure], deaths: Mapping[int, int]) -> Failure:
+def is_hang(written: Mapping[int, Failure]) -> bool:
+    """Whether ranks have waited in vain, and none has failed by itself."""
+    kinds = {failure.kind for failure in written.values()}
+    return "hang" in kinds and "user" not in kinds
+
+
+def find_cause(written: Mapping[int, Failure], deaths: Mapping[int, int], silent: Collection[int] = ()) -> Failure:
     """The failure that explains an attempt's end.
 
     A rank that a signal killed outranks all others; then comes the earliest error of the user's own, then a rank that
-    left without a word, and at last the broken connections that follow from any of these.
+    left without a word, then one for which the others waited in vain, and at last the broken connections that follow
+    from any of these.
 
     Args:
         written: What ranks have said of their failures, by rank.
         deaths: Exit status by rank of those that ended by themselves and badly, before the launcher killed the rest;
             negative is a signal's number.
+        silent: Ranks that had neither ended nor said anything by then.
     """
     killed = [rank for rank, status in deaths.items() if status < 0]
     if killed:
@@ -48,6 +56,8 @@ def find_cause(written: Mapping[int, Failure], deaths: Mapping[int, int]) -> Fai
     failures = [*written.values(), *(_left(rank, status) for rank, status in deaths.items() if rank not in written)]
     if not failures:
         return _left(None, None)
+    if silent and is_hang(written) and all(rank in written for rank in deaths):
+        return _hanging(min(silent), written)
     return min(failures, key=lambda failure: (_ORDER.get(failure.type, _ORDER[failure.kind]), failure.time))
 
 
@@ -60,6 +70,19 @@ def _left(rank: int | None, status: int | None) -> Failure:
         message=f"the rank's process {ended} and wrote no error; something called exit()",
         traceback=None,
         kind="user",
+        time=time.time(),
+    )
+
+
+def _hanging(rank: int, written: Mapping[int, Failure]) -> Failure:
+    waiting, failure = next((rank, failure) for rank, failure in written.items() if failure.kind == "hang")
+    return Failure(
+        rank=rank,
+        host=failure.host,
+        type="RankHangs",
+        message=f"the rank stands still, and the others waited for it; rank {waiting} says: {failure.message}",
+        traceback=None,
+        kind="hang",
         time=time.time(),
     )
 

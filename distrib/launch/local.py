@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import pickle
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from distrib.launch.failures import find_cause, log_errors, read_failures
+from distrib.launch.failures import find_cause, is_hang, log_errors, read_failures
 from distrib.launch.outcome import Outcome
 from distrib.launch.watch import Watch
 from distrib.runs.layout import RunLayout
@@ -83,6 +84,7 @@ def rank_main(assignment: Assignment, host: LocalHost, parent: int, datasets: Da
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         die_with_parent(parent)
         _redirect_output(assignment, host.place.rank)
+        faulthandler.enable(sys.stderr)
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, _LOOPBACK)
         _name_rank(host.place)
@@ -155,7 +157,8 @@ class LocalLauncher:
         self._watch.skip_output()
         deaths = {rank: status for rank, status in statuses.items() if status not in _GOOD_STATUSES}
         if deaths:
-            return Outcome("failed", find_cause(failures, deaths))
+            silent = [rank for rank in range(self.world_size) if rank not in statuses and rank not in failures]
+            return Outcome("failed", find_cause(failures, deaths, silent))
         is_finished = list(statuses.values()) == [_EXIT_STATUS["finished"]] * self.world_size
         return Outcome("finished" if is_finished else "stopped")
 
@@ -238,7 +241,16 @@ class LocalLauncher:
 
     def _await_others(self, statuses: dict[int, int]) -> None:
         """After a failure, gives the other ranks a moment to say why they too ended."""
-        deadline = time.monotonic() + 0.2
+        self._await_ends(statuses, 0.2)
+        if is_hang(read_failures(self._assignment.run_folder, self.world_size)):
+            self._await_ends(statuses, 1.0)
+            for pid in self._pids.values():
+                os.kill(pid, signal.SIGABRT)  # has them write to their logs where they stand
+            self._await_ends({}, 1.0)
+
+    def _await_ends(self, statuses: dict[int, int], seconds: float) -> None:
+        """Waits for ranks to end, so long at most; notes their exit statuses."""
+        deadline = time.monotonic() + seconds
         while self._pids and time.monotonic() < deadline:
             time.sleep(0.01)
             statuses.update(self._reap())

@@ -21,6 +21,7 @@ from distrib.job.plan import Request
 from distrib.job.reader import Job
 from distrib.job.spec import WorkerRange
 from distrib.launch.environment import environment_defaults
+from distrib.launch.ray_reaper import Reaper
 from distrib.launch.ray_settings import RAY_SETTINGS, keep_launcher_quiet
 
 if TYPE_CHECKING:
@@ -47,11 +48,13 @@ class OwnRay:
         workers = resources.workers.max if isinstance(resources.workers, WorkerRange) else resources.workers
         self._num_cpus = workers * resources.cpus_per_worker
         self._environment = ExitStack()
+        self._reaper: Reaper | None = None
         self.folder = ""
 
     def __enter__(self) -> Self:
         self.folder = tempfile.mkdtemp(prefix="distrib-ray-")
         token = {} if "RAY_AUTH_MODE" in os.environ else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+        self._reaper = Reaper(self.folder)
         self._environment.enter_context(environment_defaults({**RAY_SETTINGS, **token}))
         return self
 
@@ -121,8 +124,10 @@ class OwnRay:
         import ray
 
         ray.shutdown()
-        shutil.rmtree(self.folder, ignore_errors=True)
         self._environment.close()
+        assert self._reaper is not None
+        self._reaper.reap()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @functools.cache

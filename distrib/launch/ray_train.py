@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from distrib.job.plan import Request
-from distrib.launch.failures import find_cause, log_errors
+from distrib.launch.failures import find_cause, is_hang, log_errors
 from distrib.launch.outcome import Outcome
 from distrib.launch.ray_board import Board
 from distrib.launch.ray_fit import Fit, Placement
@@ -278,6 +278,8 @@ class RayLauncher:
         lost = {rank: text for rank, text in causes.items() if not _is_told(text)}
         silent = [rank for rank in range(self.world_size) if rank not in failures]
         is_user = any(failure.kind == "user" for failure in failures.values())
+        if silent and not lost and is_hang(failures):
+            return find_cause(failures, {}, silent)
         if not is_user and (lost or (failures and silent)):
             rank = min(lost) if lost else silent[0]
             note = self._run.board.read(f"place/{attempt}/{rank}")

@@ -95,7 +95,13 @@ def test_a_killed_loader_worker_is_nobodys_fault(workplace):
 
 
 def test_a_rank_that_hangs(workplace):
-    launch, seconds = fail(workplace, "sleep", sets=["failures.hang_timeout=3", NO_RESTART])
-    assert 3 <= seconds < 10
-    assert launch.run.error["kind"] == "hang"
-    assert_one_attempt(workplace, launch)
+    """It is the one that is named, not those that waited for it; and its log tells where it stood."""
+    sets = ["failures.hang_timeout=3", NO_RESTART, "resources.workers=3"]
+    launch, seconds = fail(workplace, "sleep", sets=sets)
+    assert 3 <= seconds < 12
+    error = launch.run.error
+    assert (error["rank"], error["type"], error["kind"]) == (1, "RankHangs", "hang")
+    log = launch.run.layout.rank_log(1).read_text()
+    assert "launch_jobs.py" in log
+    assert "in forward" in log
+    assert_one_attempt(workplace, launch, 3)

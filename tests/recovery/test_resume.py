@@ -64,6 +64,16 @@ def test_more_steps_without_extend_are_another_job(make_place, finished):
     assert "--extend" in launch.output
 
 
+def test_source_code_that_has_changed_is_said_once(make_place, stopped):
+    place = make_place("again", like=stopped)
+    (place.folder / "exact_jobs.py").write_text((place.folder / "exact_jobs.py").read_text() + "\n# changed\n")
+    place.plan([{"moment": "updated", "rank": 0, "nth": 30, "victim": "launcher"}])
+    launch = place.start()
+    assert launch.wait(60) < 0
+    assert "the source code of exact_jobs has changed since" in launch.output
+    assert "has changed" not in place.finish().output
+
+
 def test_fields_that_may_differ(make_place, finished, stopped):
     place = make_place("again", like=stopped)
     spec = train(log_every=9, eval_every="1 epoch")
