@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from distrib.launch.environment import name_rank
 from distrib.launch.failures import find_cause, is_hang, log_errors, read_failures
 from distrib.launch.outcome import Outcome
 from distrib.launch.watch import Watch
@@ -87,20 +88,13 @@ def rank_main(assignment: Assignment, host: LocalHost, parent: int, datasets: Da
         faulthandler.enable(sys.stderr)
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, _LOOPBACK)
-        _name_rank(host.place)
+        name_rank(host.place)
         result = main(assignment, host, datasets)
         status = _EXIT_STATUS[result.status]
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(status)
-
-
-def _name_rank(place: Place) -> None:
-    """What torchrun would set, for user code that asks."""
-    os.environ.update(
-        RANK=str(place.rank), WORLD_SIZE=str(place.world_size), LOCAL_RANK=str(place.local_rank)
-    )  # fmt: skip
 
 
 def _redirect_output(assignment: Assignment, rank: int) -> None:

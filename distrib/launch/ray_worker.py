@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from distrib.errors import LaunchError
 from distrib.job.plan import Request
+from distrib.launch.environment import name_rank
 from distrib.launch.network import listen_on, use_interface_of
 from distrib.launch.ray_board import Board
 from distrib.launch.ray_settings import keep_worker_quiet
@@ -103,6 +104,7 @@ def train_as_ray_worker(config: dict[str, Any]) -> None:
     _prove_storage(board, assignment, place)
     layout = RunLayout(assignment.run_folder)
     use_interface_of(address)
+    name_rank(place)
     assignment = replace(assignment, request=_without_pretence(assignment.request))
     with _output_in(layout.rank_log(place.rank)):
         from distrib.train.worker import main
