@@ -80,7 +80,7 @@ def timing(finished: Finished, events: list[dict[str, Any]]) -> Timing:
 def torchrun(script: str, *options: str, watch: Watch = lambda pid: nullcontext()) -> Timing:
     """Trains by a script of tests/bench/peers on two ranks started by torchrun."""
     finished, result = torchrun_result(script, *options, watch=watch)
-    return _peer_timing(finished, result)
+    return peer_timing(finished, result)
 
 
 def torchrun_result(
@@ -96,7 +96,7 @@ def torchrun_result(
 
 def python(script: str) -> Timing:
     """Trains by a script of tests/bench/peers that starts its ranks itself."""
-    return _peer_timing(*_peer(f"python {script}", [f"tests/bench/peers/{script}"]))
+    return peer_timing(*_peer(f"python {script}", [f"tests/bench/peers/{script}"]))
 
 
 def require(package: str) -> None:
@@ -120,12 +120,19 @@ def _peer(
             environment={**(environment or {}), "BENCH_RESULT": str(result_file), "RAY_TMPDIR": folder},
             watch=watch,
         )
-        if not result_file.exists():
-            raise SideFailedError(f"{name} exited with 0 but left no result")
-        return finished, json.loads(result_file.read_text())
+        return finished, read_result(name, folder)
 
 
-def _peer_timing(finished: Finished, result: dict[str, Any]) -> Timing:
+def read_result(name: str, folder: str) -> dict[str, Any]:
+    """What a peer has left."""
+    file = Path(folder, "result.json")
+    if not file.exists():
+        raise SideFailedError(f"{name} exited with 0 but left no result")
+    result: dict[str, Any] = json.loads(file.read_text())
+    return result
+
+
+def peer_timing(finished: Finished, result: dict[str, Any]) -> Timing:
     timed_from = {"step": result["timed_from_step"], "time": result["timed_from_time"]}
     last = {"step": result["num_steps"], "time": result["last_step_time"]}
     return _timing(finished, result["first_step_time"], timed_from, last)

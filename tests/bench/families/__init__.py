@@ -6,6 +6,7 @@ from tests.bench.compare import Row
 from tests.bench.families import (
     char_gpt,
     checkpoints,
+    cluster,
     command_line,
     digits,
     memory,
@@ -17,6 +18,7 @@ from tests.bench.families import (
 FAMILIES: dict[str, Callable[[int], list[Row]]] = {
     "checkpoints": checkpoints.measure,
     "cli": command_line.measure,
+    "cluster": cluster.measure,
     "digits": digits.measure,
     "gpt": char_gpt.measure,
     "memory": memory.measure,

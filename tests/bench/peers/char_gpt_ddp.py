@@ -17,18 +17,24 @@ def mean_over_tokens(model: torch.nn.Module, batch: list[torch.Tensor]) -> torch
     return cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
-dist.init_process_group("gloo")
-torch.set_num_threads(1)
-torch.manual_seed(0)
-dataset = Text("train")
-sampler = DistributedSampler(dataset, seed=0)
-loader = DataLoader(dataset, batch_size=CHAR_GPT_BATCH_SIZE // WORLD_SIZE, sampler=sampler)
-train(
-    DistributedDataParallel(Gpt(width=256)),
-    loader,
-    num_steps=CHAR_GPT_STEPS,
-    sampler=sampler,
-    batch_loss=mean_over_tokens,
-    is_rank_zero=dist.get_rank() == 0,
-)
-dist.destroy_process_group()
+def main() -> None:
+    """One rank; also the train function of the bare Ray Train peer, where the process group exists already."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    dataset = Text("train")
+    sampler = DistributedSampler(dataset, seed=0)
+    loader = DataLoader(dataset, batch_size=CHAR_GPT_BATCH_SIZE // WORLD_SIZE, sampler=sampler)
+    train(
+        DistributedDataParallel(Gpt(width=256)),
+        loader,
+        num_steps=CHAR_GPT_STEPS,
+        sampler=sampler,
+        batch_loss=mean_over_tokens,
+        is_rank_zero=dist.get_rank() == 0,
+    )
+
+
+if __name__ == "__main__":
+    dist.init_process_group("gloo")
+    main()
+    dist.destroy_process_group()
