@@ -22,8 +22,8 @@ SAVED_EVERY = 32
 KILLED_EPOCHS = 40
 KILLED_AT_STEP = 600
 KILLED_FILE = "DISTRIB_BENCH_KILLED"
-"""Environment variable that names the file in which a rank leaves when it killed itself; by its name it reaches ranks on
-a cluster too."""
+"""Environment variable that names the file in which a rank leaves when it killed itself; by its name it reaches
+ranks on a cluster too."""
 
 
 class Digits(torch.utils.data.TensorDataset):
