@@ -15,6 +15,7 @@ from distrib import __version__
 from distrib.cli.list import list_
 from distrib.cli.logs import logs
 from distrib.cli.plan import plan
+from distrib.cli.predict import predict
 from distrib.cli.run import EXIT_CODES, run
 from distrib.cli.status import status
 from distrib.cli.stop import stop
@@ -53,6 +54,7 @@ app.command("list")(list_)
 app.command("status")(status)
 app.command("logs")(logs)
 app.command("stop")(stop)
+app.command("predict")(predict)
 
 
 def main() -> None:

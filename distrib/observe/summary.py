@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from distrib.observe.format import duration, place, rate, values
+from distrib.observe.format import duration, place, plural, rate, values
 from distrib.runs.record import Run
 
 DEFAULT_RUNS_FOLDER = "runs"
@@ -51,6 +51,14 @@ def summary_lines(run: Run) -> list[str]:
         "all runs": list_command(run.folder.parent),
     }
     return head + [f"  {label:<{LABEL_WIDTH}}{fact}" for label, fact in facts.items() if fact]
+
+
+def prediction_line(told: Mapping[str, Any]) -> str:
+    """What a prediction came to: `360 rows in 0.2 s on 2 workers, 1,800 samples/s: out.npy`."""
+    speed = told["samples_per_second"]
+    how_fast = "" if speed is None else f", {rate(speed)}"
+    workers = plural(told["workers"], "worker")
+    return f"{plural(told['rows'], 'row')} in {duration(told['seconds'])} on {workers}{how_fast}: {told['out']}"
 
 
 def list_command(runs_folder: Path) -> str:

@@ -1,0 +1,40 @@
+"""What the verbs that use a trained model share: the run and weights that are meant, and their options."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from distrib.cli.options import runs_folder
+from distrib.cli.terminal import YELLOW, colored
+
+if TYPE_CHECKING:
+    from distrib.inference.trained import Trained
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or its folder.", show_default=False)]
+WeightsOption = Annotated[
+    str,
+    typer.Option("--weights", metavar="last|best|CHECKPOINT", help="Which weights; a checkpoint by its step or name."),
+]
+InferenceDeviceOption = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option("--device", metavar="auto|cpu|cuda", help="What computes; auto: a GPU where there is one."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
+
+
+def load_trained(run: str, weights: str, runs_dir: str | None) -> Trained:
+    """The trained model that the command line names; says on stderr what should be known about its weights.
+
+    Raises:
+        JobError: There is no such run, or it has no such weights.
+    """
+    from distrib.inference.find import find_run
+    from distrib.inference.trained import open_trained
+
+    trained = open_trained(find_run(run, runs_folder(runs_dir)), weights)
+    if trained.weights.notice:
+        print(colored(trained.weights.notice, YELLOW, sys.stderr), file=sys.stderr)
+    return trained
