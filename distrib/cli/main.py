@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from distrib import __version__
+from distrib.cli.export import export
+from distrib.cli.latency import latency
 from distrib.cli.list import list_
 from distrib.cli.logs import logs
 from distrib.cli.plan import plan
@@ -55,6 +57,8 @@ app.command("status")(status)
 app.command("logs")(logs)
 app.command("stop")(stop)
 app.command("predict")(predict)
+app.command("export")(export)
+app.command("latency")(latency)
 
 
 def main() -> None:

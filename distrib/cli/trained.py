@@ -22,6 +22,9 @@ InferenceDeviceOption = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option("--device", metavar="auto|cpu|cuda", help="What computes; auto: a GPU where there is one."),
 ]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", metavar="N", min=1, help="Torch threads on the CPU; all CPUs by default.")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
 
 

@@ -48,9 +48,9 @@ def build_dataset(job: Job, target: Target) -> Any:
     Raises:
         JobError: It cannot be had, or is no map-style dataset.
     """
-    placed = dataclasses.replace(job, places={"": Place("--data"), "--args.args": Place("--args")})
-    factory = resolve(placed, "", target)
-    check_arguments(placed, "", factory, target.args)
+    placed = dataclasses.replace(job, places={"": Place("--data"), "dataset.args": Place("--args")})
+    factory = resolve(placed, "dataset", target)
+    check_arguments(placed, "dataset", factory, target.args)
     try:
         dataset = factory(**target.args)
         length = len(dataset)

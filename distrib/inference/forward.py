@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from distrib.errors import InferenceError
+from distrib.errors import InferenceError, JobError
 from distrib.inference.columns import Columns
 from distrib.inference.outputs import check_rows, name_outputs, to_numpy
 from distrib.train.batches import map_tensors
@@ -66,7 +66,7 @@ class Forward:
         """Begins to answer a host batch; on CUDA returns while the device still computes."""
         outputs = name_outputs(self.run(self.to_device(batch)))
         check_rows(outputs, num_rows)
-        outputs = {name: map_tensors(column, self._to_host) for name, column in outputs.items()}
+        outputs = {name: map_tensors(column, self.to_host) for name, column in outputs.items()}
         event = None
         if self.device.type == "cuda":
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -84,7 +84,8 @@ class Forward:
         with torch.inference_mode(), self._precision.autocast():
             return self._predict(self.model, batch)
 
-    def _to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+    def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor on the host; on CUDA still on its way into pinned memory when this returns."""
         if tensor.device.type != "cuda":
             return tensor.detach()
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
@@ -126,11 +127,11 @@ def choose_device(name: str, index: int = 0) -> torch.device:
         index: Which GPU; counted on from the first where there are fewer.
 
     Raises:
-        InferenceError: CUDA is asked for, and there is no GPU.
+        JobError: CUDA is asked for, and there is no GPU.
     """
     num_gpus = torch.cuda.device_count()
     if name == "cuda" and num_gpus == 0:
-        raise InferenceError("--device: cuda is asked for, but this machine has no GPU; use --device cpu or auto")
+        raise JobError("cuda is asked for, but this machine has no GPU; use cpu or auto", field="--device")
     if name == "cpu" or num_gpus == 0:
         return torch.device("cpu")
     return torch.device("cuda", index % num_gpus)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from distrib.errors import InferenceError, JobError
+from distrib.errors import JobError
 from distrib.inference.dataset import build_dataset, read_target
+from distrib.inference.new_file import check_new_file, folder_beside
 from distrib.inference.trained import Trained
 from distrib.inference.writers import Part, check_format, join_parts
 from distrib.launch.torch_setup import torch_ready_to_fork
@@ -69,20 +67,6 @@ def check_out(out: Path, overwrites: bool) -> None:
     check_new_file(out, overwrites)
 
 
-def check_new_file(out: Path, overwrites: bool) -> None:
-    """Refuses a file that exists or whose folder does not.
-
-    Raises:
-        JobError: saying why.
-    """
-    if out.is_dir():
-        raise JobError(f"{out} is a folder; name a file in it", field="--out")
-    if out.exists() and not overwrites:
-        raise JobError(f"{out} exists; --force overwrites it", field="--out")
-    if not out.parent.is_dir():
-        raise JobError(f"there is no folder {out.parent}; make it first", field="--out")
-
-
 def predict(
     trained: Trained,
     data: str,
@@ -107,7 +91,7 @@ def predict(
     """
     check_out(out, options.overwrites)
     target = read_target(data, args)
-    with torch_ready_to_fork() as can_fork, _folder_beside(out) as folder:
+    with torch_ready_to_fork() as can_fork, folder_beside(out) as folder:
         from distrib.inference.forward import choose_device
         from distrib.inference.processes import answer_in_processes
         from distrib.inference.shard import Inherited, Shard
@@ -157,25 +141,6 @@ def _finish(parts: Sequence[Part], whole: Path, out: Path, overwrites: bool) -> 
     if out.exists() and not overwrites:
         raise JobError(f"{out} has appeared meanwhile; --force overwrites it", field="--out")
     whole.replace(out)
-
-
-@contextlib.contextmanager
-def _folder_beside(out: Path) -> Iterator[Path]:
-    """A hidden folder beside a file, for what is not that file yet; gone afterwards.
-
-    Raises:
-        InferenceError: Nothing can be written there.
-    """
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise JobError(f"nothing can be written to {out.parent}: {error.strerror}", field="--out") from None
-    try:
-        yield folder
-    except OSError as error:
-        raise InferenceError(f"{out} could not be written: {error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def describe(prediction: Prediction) -> dict[str, Any]:

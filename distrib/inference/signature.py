@@ -85,8 +85,12 @@ class InputForm:
 
     def example(self, num_rows: int, seed: int = 0) -> Any:
         """A made-up batch: standard normal numbers, and zeros and ones where they are whole."""
+        return self.batch(self.tensors_of_example(num_rows, seed))
+
+    def tensors_of_example(self, num_rows: int, seed: int = 0) -> dict[str, torch.Tensor]:
+        """The inputs of a made-up batch, by name."""
         generator = torch.Generator().manual_seed(seed)
-        return self.batch({name: _make_up(form, num_rows, generator) for name, form in self.tensors.items()})
+        return {name: _make_up(form, num_rows, generator) for name, form in self.tensors.items()}
 
 
 def example_batch(signature: Any, num_rows: int) -> Any:

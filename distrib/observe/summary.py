@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from distrib.observe.format import duration, place, plural, rate, values
+from distrib.observe.format import duration, num_bytes, place, plural, rate, values
 from distrib.runs.record import Run
 
 DEFAULT_RUNS_FOLDER = "runs"
@@ -59,6 +59,14 @@ def prediction_line(told: Mapping[str, Any]) -> str:
     how_fast = "" if speed is None else f", {rate(speed)}"
     workers = plural(told["workers"], "worker")
     return f"{plural(told['rows'], 'row')} in {duration(told['seconds'])} on {workers}{how_fast}: {told['out']}"
+
+
+def export_line(told: Mapping[str, Any]) -> str:
+    """What an export came to, and how far its outputs were from the model's."""
+    batches = ", ".join(map(str, told["checked_batches"]))
+    difference = told["largest_difference"]
+    same = "the same outputs as the model" if difference == 0 else f"outputs within {difference:.1e} of the model's"
+    return f"{told['out']}: {num_bytes(told['bytes'])}, {told['weights']}; gives {same} for batches of {batches}"
 
 
 def list_command(runs_folder: Path) -> str:
