@@ -22,6 +22,7 @@ from distrib.cli.run import EXIT_CODES, run
 from distrib.cli.status import status
 from distrib.cli.stop import stop
 from distrib.cli.submit import submit
+from distrib.cli.serve import serve
 from distrib.cli.terminal import RED, colored
 from distrib.errors import DistribError, StoppedError
 
@@ -59,6 +60,7 @@ app.command("stop")(stop)
 app.command("predict")(predict)
 app.command("export")(export)
 app.command("latency")(latency)
+app.command("serve")(serve)
 
 
 def main() -> None:
