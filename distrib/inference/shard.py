@@ -21,7 +21,7 @@ from distrib.train.data import Fetcher, LoaderFailedError, iterate
 from distrib.train.parallel import use_threads
 from distrib.train.process import temporary_files_removed
 from distrib.train.sampler import EpochIndices
-from distrib.train.tracebacks import user_traceback
+from distrib.train.tracebacks import user_frames, user_traceback
 
 
 @dataclass(frozen=True)
@@ -112,18 +112,21 @@ def _answer(shard: Shard, forward: Forward, fetcher: Fetcher, writer: PartWriter
 
 
 def _start(forward: Forward, fetcher: Fetcher, indices: EpochIndices, batches: Iterator[Any]) -> Pending:
+    def answer(rows: EpochIndices) -> None:
+        forward(fetcher.__getitems__(rows), len(rows))
+
+    retry: Callable[[EpochIndices], Any] = fetcher.__getitems__
     try:
         batch = next(batches)
     except Exception as error:
-        raise _refusal(error, "the dataset", indices, fetcher.__getitems__) from error
-    try:
-        return forward.start(batch, len(indices))
-    except Exception as error:
-
-        def retry(rows: EpochIndices) -> None:
-            forward(fetcher.__getitems__(rows), len(rows))
-
-        raise _refusal(error, "the model", indices, retry) from error
+        who, problem = "the dataset", error
+    else:
+        try:
+            return forward.start(batch, len(indices))
+        except Exception as error:
+            who, problem, retry = "the model", error, answer
+    # Not while the error is handled: it would become the context of whatever a single row raises.
+    raise _refusal(problem, who, indices, retry)
 
 
 def _refusal(error: Exception, who: str, indices: EpochIndices, retry: Callable[[EpochIndices], Any]) -> Exception:
@@ -146,9 +149,9 @@ def _row_error(error: Exception, who: str, where: str) -> Exception:
     name, message, shown = type(error).__name__, str(error), ""
     if isinstance(error, LoaderFailedError):
         name, message, shown = error.type, error.message, error.traceback
-    else:
+    elif user_frames(error) is not None:
         shown = user_traceback(error)
-    return RowError(f"{where}: {who} refuses it: {name}: {message}\n{shown.rstrip()}")
+    return RowError(f"{where}: {who} refuses it: {name}: {message}\n{shown}".rstrip())
 
 
 def _write_nothing(forward: Forward, signature: Any, writer: PartWriter) -> None:
