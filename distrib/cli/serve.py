@@ -56,22 +56,23 @@ def serve(
     token = _check_token(token)
     trained = load_trained(run, weights, runs_dir)
 
-    from distrib.inference.batcher import BatchingOptions
-    from distrib.inference.server import ServeOptions, open_socket
-    from distrib.inference.server import serve as run_service
-    from distrib.inference.service import ServiceOptions
-    from distrib.launch.devices import usable_cpus
-
-    batching = BatchingOptions(max_batch, max_wait_ms / 1e3, max_queue)
-    service = ServiceOptions(batching, int(max_body_mb * MEBIBYTE), client_timeout, token)
-    options = ServeOptions(host, port, device, threads or usable_cpus(), service)
-
-    def announce(url: str, device: str) -> None:
-        print(
-            f"{trained.run_id}: serving {trained.weights.label} on {url}/predict ({device}); Ctrl-C ends it", flush=True
-        )
+    from distrib.inference.address import open_socket
 
     with open_socket(host, port, token) as bound:
+        from distrib.inference.batcher import BatchingOptions
+        from distrib.inference.server import ServeOptions
+        from distrib.inference.server import serve as run_service
+        from distrib.inference.service import ServiceOptions
+        from distrib.launch.devices import usable_cpus
+
+        batching = BatchingOptions(max_batch, max_wait_ms / 1e3, max_queue)
+        service = ServiceOptions(batching, int(max_body_mb * MEBIBYTE), client_timeout, token)
+        options = ServeOptions(device, threads or usable_cpus(), service)
+
+        def announce(url: str, device: str) -> None:
+            what = f"{trained.run_id}, {trained.weights.label}, on {device}"
+            print(f"serving {what}: POST {url}/predict; Ctrl-C ends it", flush=True)
+
         run_service(trained, bound, options, announce)
 
 

@@ -74,10 +74,7 @@ def read_raw(body: bytes, form: InputForm, headers: Mapping[str, str]) -> tuple[
     row_bytes = int(numpy.prod(tensor.row_shape)) * dtype.itemsize
     if not body or row_bytes == 0 or len(body) % row_bytes:
         expected = _shown((None, *tensor.row_shape))
-        raise RefusedError(
-            422,
-            f"{len(body)} bytes are no {expected} of {dtype.name}: a row has {row_bytes} bytes, and there must be one",
-        )
+        raise RefusedError(422, f"{len(body)} bytes are no {expected} of {dtype.name}; a row has {row_bytes} bytes")
     shape = (len(body) // row_bytes, *tensor.row_shape)
     said_shape = headers.get(SHAPE_HEADER)
     if said_shape is not None and [part.strip() for part in said_shape.split(",")] != [str(size) for size in shape]:

@@ -1,10 +1,9 @@
-"""Serving the app: the address, the token that a public one needs, slow clients, and an orderly end."""
+"""Serving the app: readiness, slow clients, and an orderly end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from distrib.errors import JobError, LaunchError
+from distrib.errors import LaunchError
 from distrib.inference.forward import Forward, choose_device
 from distrib.inference.service import ServiceOptions, make_app
 from distrib.inference.signature import InputForm
@@ -32,50 +31,17 @@ _TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-leng
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Where and how to serve.
+    """How to serve.
 
     Attributes:
-        host: The address to listen at.
-        port: The port; 0 for one that is free.
         device: `auto`, `cpu` or `cuda`.
         num_threads: Torch threads on the CPU.
         service: How the service behaves.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8000
     device: str = "auto"
     num_threads: int = 1
     service: ServiceOptions = field(default_factory=ServiceOptions)
-
-
-def open_socket(host: str, port: int, token: str | None) -> socket.socket:
-    """A socket bound to the address; it does not listen yet.
-
-    Raises:
-        JobError: There is no such address, or it is not loopback and there is no token.
-        LaunchError: The port is taken.
-    """
-    try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        raise JobError(f"{host} is no address of this machine: {error}", field="--host") from None
-    is_loopback = all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
-    if not is_loopback and token is None:
-        raise JobError(
-            f"{host or 'every address'} can be reached from other machines, so requests must carry a token: "
-            "set DISTRIB_SERVE_TOKEN or --token, or serve on 127.0.0.1",
-            field="--host",
-        )
-    family, kind, protocol, _, address = found[0]
-    bound = socket.socket(family, kind, protocol)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        raise LaunchError(f"cannot serve on {host}, port {port}: {error.strerror}; choose another --port") from None
-    return bound
 
 
 def serve(trained: Trained, bound: socket.socket, options: ServeOptions, announce: Callable[[str, str], None]) -> None:

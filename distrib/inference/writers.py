@@ -199,10 +199,12 @@ class _ParquetPart:
 
         row = self._first_row + self._num_rows
         try:
-            arrays = {name: _to_arrow(column) for name, column in columns.items()}
-            batch = pyarrow.table(arrays, schema=self._schema) if self._schema else pyarrow.table(arrays)
+            types = {} if self._schema is None else {field.name: field.type for field in self._schema}
+            batch = pyarrow.table({name: _to_arrow(column, types.get(name)) for name, column in columns.items()})
         except (pyarrow.ArrowException, TypeError, ValueError, KeyError) as error:
             raise InferenceError(f"row {row} and after: .parquet cannot hold the outputs: {error}") from None
+        if self._schema is not None and batch.schema != self._schema:
+            raise InferenceError(_differs(row, batch.schema, self._schema, ".parquet"))
         if self._writer is None:
             self._schema = batch.schema
             self._writer = pyarrow.parquet.ParquetWriter(self._path, batch.schema)
@@ -216,12 +218,12 @@ class _ParquetPart:
         return Part(self._path, self._num_rows, self._first_row, self._schema)
 
 
-def _to_arrow(column: Column) -> pyarrow.Array:
-    """An Arrow array of a column; the dimensions after the first as nested lists."""
+def _to_arrow(column: Column, known: pyarrow.DataType | None) -> pyarrow.Array:
+    """An Arrow array of a column: an array's dimensions after the first as nested lists, a list as its known type."""
     import pyarrow
 
     if not isinstance(column, numpy.ndarray):
-        return pyarrow.array(column)
+        return pyarrow.array(column, known)
     values = pyarrow.array(numpy.ascontiguousarray(column).reshape(-1))
     for axis in range(column.ndim - 1, 0, -1):
         count, size = int(numpy.prod(column.shape[:axis])), column.shape[axis]
