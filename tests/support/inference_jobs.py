@@ -123,19 +123,23 @@ class Summary(Mlp):
         return super().forward(inputs).mean()
 
 
-class Fixed(Mlp):
-    """Only works for the number of rows that it sees first when it is traced."""
-
-    def forward(self, inputs):
-        rows = int(inputs.shape[0])
-        return super().forward(inputs) * torch.ones(rows, 1, dtype=torch.float64).tolist()[0][0] * (rows / max(rows, 1))
-
-
 class ByName(Mlp):
-    """Takes its inputs by name."""
+    """Takes its inputs by name; with `is_fixed` only as many rows as it sees first when it is traced."""
+
+    def __init__(self, is_fixed=False):
+        super().__init__()
+        self._is_fixed = is_fixed
 
     def forward(self, left, right):
-        return super().forward(torch.cat([left, right], dim=1))
+        num_rows = int(left.shape[0]) if self._is_fixed else 1
+        return super().forward(torch.cat([left, right], dim=1)) * (num_rows / num_rows)
+
+
+class Restless(Mlp):
+    """Never answers the same."""
+
+    def forward(self, inputs):
+        return super().forward(inputs) + torch.rand(1, dtype=torch.float64)
 
 
 class Named(Dataset):
@@ -158,8 +162,3 @@ def classify(model, batch, names=("a", "b", "c")):
     probabilities = model(inputs).softmax(dim=1)
     best = probabilities.argmax(dim=1)
     return {"label": [names[index] for index in best.tolist()], "probabilities": probabilities}
-
-
-def fail_once(model, batch):
-    """A `predict` that refuses row 5 of `Rows`."""
-    raise RuntimeError("this predict never works")
