@@ -48,6 +48,7 @@ def summary_lines(run: Run) -> list[str]:
         "run": place(run.folder),
         "log": _log(run, error) if error else None,
         "weights": place(run.weights) if run.weights.exists() else None,
+        "use it": _use(run) if run.status == "finished" and run.weights.exists() else None,
         "all runs": list_command(run.folder.parent),
     }
     return head + [f"  {label:<{LABEL_WIDTH}}{fact}" for label, fact in facts.items() if fact]
@@ -86,6 +87,13 @@ def samples_per_second(events: Iterable[Mapping[str, Any]]) -> float | None:
     if seconds > 0:
         return samples / seconds
     return float(train[-1]["samples_per_second"]) if train else None
+
+
+def _use(run: Run) -> str:
+    """The commands that put a trained model to work."""
+    root = place(run.folder.parent)
+    name = run.id if root == DEFAULT_RUNS_FOLDER else place(run.folder)
+    return f"distrib serve {name}; or predict, export, latency instead of serve"
 
 
 def _failure(error: Mapping[str, Any]) -> str:
