@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from distrib.cli.options import JsonOption, RunsDirOption
 from distrib.cli.terminal import YELLOW, colored
-from distrib.cli.trained import InferenceDeviceOption, RunArgument, ThreadsOption, WeightsOption, load_trained
+from distrib.cli.trained import RunArgument, ThreadsOption, WeightsOption, load_trained
 from distrib.errors import JobError
 
 
@@ -18,7 +18,12 @@ def latency(
     run: RunArgument,
     *,
     batch: Annotated[str, typer.Option("--batch", metavar="N,N,…", help="Rows of a call.")] = "1,8,64",
-    device: InferenceDeviceOption = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(
+            "--device", metavar="auto|cpu|cuda", help="What to measure; auto: the CPU and a GPU if there is one."
+        ),
+    ] = "auto",
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too.")] = True,
     seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="How long to measure each row.")] = 1.0,
     threads: ThreadsOption = None,

@@ -31,7 +31,8 @@ def predict(
     weights: WeightsOption = "last",
     device: InferenceDeviceOption = "auto",
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", metavar="N", min=1, help="Rows of a forward pass; the job's.")
+        int | None,
+        typer.Option("--batch-size", metavar="N", min=1, help="Rows of a forward pass; as in the job by default."),
     ] = None,
     force: ForceOption = False,
     runs_dir: RunsDirOption = None,

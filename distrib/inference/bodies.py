@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,10 +86,17 @@ def read_raw(body: bytes, form: InputForm, headers: Mapping[str, str]) -> tuple[
 
 
 def write_json(columns: Columns) -> bytes:
-    """`{"outputs": …}`: a nested list for one tensor, or an object of lists by name; NaN and infinities become null."""
+    """`{"outputs": …}`: a nested list for one tensor, or an object of lists by name; NaN and infinities become null.
+
+    Raises:
+        RefusedError: 500 where the job's `predict` gives what JSON cannot hold.
+    """
     lists = {name: _to_list(column) for name, column in columns.items()}
     outputs = lists[OUTPUT] if lists.keys() == {OUTPUT} else lists
-    return json.dumps({"outputs": outputs}, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        return json.dumps({"outputs": outputs}, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise RefusedError(500, f"the outputs cannot be written as JSON: {error}") from None
 
 
 def write_raw(columns: Columns) -> tuple[bytes, dict[str, str]]:
@@ -173,8 +181,15 @@ def _shown(shape: tuple[int | None, ...]) -> str:
 
 def _to_list(column: Any) -> Any:
     if not isinstance(column, numpy.ndarray):
-        return list(column)
+        return _without_nan(column)
     if column.dtype.kind == "f" and not numpy.isfinite(column).all():
         is_finite, column = numpy.isfinite(column), column.astype(object)
         column[~is_finite] = None
     return column.tolist()
+
+
+def _without_nan(value: Any) -> Any:
+    """Nested lists with null for every float that is not finite."""
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from distrib.errors import InferenceError
 from distrib.inference.forward import Forward, pinned
@@ -84,10 +86,11 @@ def measure(
     """
     use_threads(num_threads)
     form = InputForm.of(trained.signature)
+    model = trained.build()
     for place in devices(device, num_threads):
         for mode in modes:
             try:
-                forward = _forward(trained, place.device, mode)
+                forward = _forward(trained, copy.deepcopy(model), place.device, mode)
             except Exception as error:
                 if mode == "eager":
                     raise
@@ -96,8 +99,7 @@ def measure(
             yield from (_row(forward, form, place, mode, size, seconds) for size in batch_sizes)
 
 
-def _forward(trained: Trained, device: torch.device, mode: Mode) -> Forward:
-    model = trained.build().to(device)
+def _forward(trained: Trained, model: nn.Module, device: torch.device, mode: Mode) -> Forward:
     if mode == "compile":
         import torch._inductor.config as inductor
 

@@ -79,7 +79,8 @@ def answer_shard(shard: Shard, inherited: Inherited, report: Callable[[int], Non
     device = choose_device(shard.device, shard.number)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    model = shard.trained.build() if inherited.model is None else inherited.model
+    # What there is to tell of the weights, the parent has told.
+    model = shard.trained.build(tell=lambda _: None) if inherited.model is None else inherited.model
     dataset = build_dataset(job, shard.data) if inherited.dataset is None else inherited.dataset
     forward = Forward(model, device, job.spec.train.precision, shard.trained.predict())
     fetcher = Fetcher(dataset, bound_collate(job), job.spec.train.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 Predict = Callable[["nn.Module", Any], Any]
+
+
+def tell_on_stderr(message: str) -> None:
+    """Says something that is not the result."""
+    print(message, file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,11 @@ class Trained:
         if folder is not None and folder.is_dir() and str(folder) not in sys.path:
             sys.path.insert(sys.path.index(str(self.job.folder)) + 1, str(folder))
 
-    def build(self) -> nn.Module:
+    def build(self, tell: Callable[[str], None] = tell_on_stderr) -> nn.Module:
         """The model with its weights, on CPU, in evaluation mode and without gradients.
+
+        Args:
+            tell: Told of checkpoints that were passed over.
 
         Raises:
             JobError: The job's model cannot be had.
@@ -82,7 +90,7 @@ class Trained:
         if self.weights.file is not None:
             _load_file(model, self.weights.file)
         else:
-            _load_checkpoint(model, self.weights.checkpoints)
+            _load_checkpoint(model, self.weights.checkpoints, tell)
         return model.eval().requires_grad_(False)
 
     def predict(self) -> Predict | None:
@@ -183,8 +191,8 @@ def _load_file(model: nn.Module, path: Path) -> None:
         raise InferenceError(f"{str(error).removeprefix('model.weights: ')}; {advice}") from None
 
 
-def _load_checkpoint(model: nn.Module, checkpoints: tuple[CheckpointFolder, ...]) -> None:
-    """Loads the first that verifies; says on stderr which were passed over."""
+def _load_checkpoint(model: nn.Module, checkpoints: tuple[CheckpointFolder, ...], tell: Callable[[str], None]) -> None:
+    """Loads the first that verifies."""
     from distrib.train.restore import load_model
 
     problems = []
@@ -194,14 +202,9 @@ def _load_checkpoint(model: nn.Module, checkpoints: tuple[CheckpointFolder, ...]
         except DamagedError as error:
             problems.append(str(error))
             continue
-        for line in _passed_over(problems, folder):
-            print(line, file=sys.stderr)
+        for problem in problems:
+            tell(f"damaged, passed over: {problem}")
+        if problems:
+            tell(f"taking the weights of step {folder.step}")
         return
     raise InferenceError("no checkpoint can be read:\n" + "\n".join(f"  {problem}" for problem in problems))
-
-
-def _passed_over(problems: list[str], taken: CheckpointFolder) -> Iterator[str]:
-    for problem in problems:
-        yield f"damaged, passed over: {problem}"
-    if problems:
-        yield f"taking the weights of step {taken.step}"

@@ -99,9 +99,14 @@ def test_raw_bytes_that_do_not_fit_are_refused(form, content, headers, status, m
 
 
 def test_answers():
-    columns = {"label": ["é", "b"], "score": numpy.float32([1, "nan"])}
-    assert json.loads(write_json(columns)) == {"outputs": {"label": ["é", "b"], "score": [1.0, None]}}
+    columns = {"label": ["é", "b"], "score": numpy.float32([1, "nan"]), "pairs": [[1.5, float("inf")], []]}
+    assert json.loads(write_json(columns))["outputs"] == {
+        "label": ["é", "b"], "score": [1.0, None], "pairs": [[1.5, None], []],
+    }  # fmt: skip
     assert write_json({"output": numpy.ones((1, 2))}) == b'{"outputs":[[1.0,1.0]]}'
     with pytest.raises(RefusedError) as refused:
         write_raw(columns)
     assert refused.value.status == 406
+    with pytest.raises(RefusedError) as refused:
+        write_json({"label": [object()]})
+    assert refused.value.status == 500

@@ -146,10 +146,14 @@ def test_a_client_that_trickles_is_sent_away_too(honest):
     assert time.monotonic() - started < 5
 
 
-def test_what_is_no_http_is_refused(honest):
+LENGTH = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %b\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01 nonsense\r\n\r\n", LENGTH % b"-1", LENGTH % (b"9" * 5000)])
+def test_what_is_no_http_is_refused(honest, sent):
     with honest.connection() as connection:
-        connection.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
-        assert read_to_end(connection).startswith("HTTP/1.1 400 ")
+        connection.sendall(sent)
+        assert read_to_end(connection).startswith(("HTTP/1.1 400 ", "HTTP/1.1 413 "))
 
 
 def test_health_metrics_and_openapi(honest):
