@@ -20,9 +20,7 @@ def latency(
     batch: Annotated[str, typer.Option("--batch", metavar="N,N,…", help="Rows of a call.")] = "1,8,64",
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
-        typer.Option(
-            "--device", metavar="auto|cpu|cuda", help="What to measure; auto: the CPU and a GPU if there is one."
-        ),
+        typer.Option("--device", metavar="auto|cpu|cuda", help="What to measure; auto: all there are."),
     ] = "auto",
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too.")] = True,
     seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="How long to measure each row.")] = 1.0,

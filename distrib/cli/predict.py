@@ -32,7 +32,7 @@ def predict(
     device: InferenceDeviceOption = "auto",
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", metavar="N", min=1, help="Rows of a forward pass; as in the job by default."),
+        typer.Option("--batch-size", metavar="N", min=1, help="Rows of a forward pass; the job's by default."),
     ] = None,
     force: ForceOption = False,
     runs_dir: RunsDirOption = None,
