@@ -19,10 +19,10 @@ from distrib.cli.logs import logs
 from distrib.cli.plan import plan
 from distrib.cli.predict import predict
 from distrib.cli.run import EXIT_CODES, run
+from distrib.cli.serve import serve
 from distrib.cli.status import status
 from distrib.cli.stop import stop
 from distrib.cli.submit import submit
-from distrib.cli.serve import serve
 from distrib.cli.terminal import RED, colored
 from distrib.errors import DistribError, StoppedError
 
