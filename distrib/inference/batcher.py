@@ -1,8 +1,9 @@
-"""Dynamic batching: requests that come together are answered together, by one thread that owns the model."""
+"""Dynamic batching: requests that come together are answered together, in a thread beside the event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -15,6 +16,9 @@ from distrib.inference.bodies import Arrays
 from distrib.inference.columns import Columns
 
 Answer = Callable[[Arrays, int], Columns]
+
+QUICK_SECONDS = 0.002
+"""How long the event loop may be kept by an answer that it gives itself, which spares a request two thread switches."""
 
 
 class QueueFullError(Exception):
@@ -50,10 +54,11 @@ class Batcher:
     """Answers requests in batches, in the order of their arrival.
 
     While the model computes, requests gather; when it is free it takes all that wait, up to `max_batch` rows. It waits
-    for more only while others are known to be coming in, and never longer than `max_wait_seconds`.
+    for more only while others are known to be coming in, and never longer than `max_wait_seconds`. A request that is
+    alone and can be answered at once, by what the model took before, does not go through the thread.
 
     Args:
-        answer: Answers a batch; called by one thread only.
+        answer: Answers a batch; never called by two threads at a time.
         options: How to batch.
         observe: Told the rows of a batch and the seconds that it took.
     """
@@ -68,6 +73,9 @@ class Batcher:
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._held: _Waiting | None = None
         self._is_stopping = False
+        self._num_deciding = 0
+        self._seconds_per_row = math.inf
+        self._seconds_per_call = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -101,13 +109,37 @@ class Batcher:
         if self.is_full:
             raise QueueFullError
         assert self._loop is not None
-        waiting = _Waiting(arrays, num_rows, self._loop.create_future())
+        is_alone = self._is_quick(num_rows) and await self._is_alone()
         self.num_waiting += 1
         try:
+            if is_alone:
+                return self._timed_answer(arrays, num_rows)
+            waiting = _Waiting(arrays, num_rows, self._loop.create_future())
             self._queue.put(waiting)
             return await waiting.future
         finally:
             self.num_waiting -= 1
+
+    def _is_quick(self, num_rows: int) -> bool:
+        """Whether the model, by its last answer, takes so little time that the event loop can give it."""
+        return max(self._seconds_per_call, num_rows * self._seconds_per_row) < QUICK_SECONDS
+
+    async def _is_alone(self) -> bool:
+        """Whether, after all that has come in by now was looked at, no other request waits or is coming."""
+        self._num_deciding += 1
+        try:
+            await asyncio.sleep(0)
+            return self._num_deciding == 1 and self.num_waiting == 0 and self.num_arriving == 0
+        finally:
+            self._num_deciding -= 1
+
+    def _timed_answer(self, arrays: Arrays, num_rows: int) -> Columns:
+        started = time.perf_counter()
+        columns = self._answer(arrays, num_rows)
+        seconds = time.perf_counter() - started
+        self._seconds_per_call, self._seconds_per_row = seconds, seconds / num_rows
+        self._observe(num_rows, seconds)
+        return columns
 
     def _run(self) -> None:
         while not self._is_stopping:
@@ -146,22 +178,20 @@ class Batcher:
 
     def _answer_all(self, batch: Sequence[_Waiting]) -> None:
         """Answers a batch; where that fails, each request by itself, so that only the one at fault suffers."""
-        started = time.perf_counter()
         answers: list[Columns | Exception]
         try:
             answers = list(self._answer_together(batch))
         except Exception as error:
             answers = [error] if len(batch) == 1 else [self._answer_alone(waiting) for waiting in batch]
-        self._observe(sum(waiting.num_rows for waiting in batch), time.perf_counter() - started)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(_deliver, batch, answers)
 
     def _answer_together(self, batch: Sequence[_Waiting]) -> list[Columns]:
         if len(batch) == 1:
-            return [self._answer(batch[0].arrays, batch[0].num_rows)]
+            return [self._timed_answer(batch[0].arrays, batch[0].num_rows)]
         names = batch[0].arrays
         arrays = {name: numpy.concatenate([waiting.arrays[name] for waiting in batch]) for name in names}
-        columns = self._answer(arrays, sum(waiting.num_rows for waiting in batch))
+        columns = self._timed_answer(arrays, sum(waiting.num_rows for waiting in batch))
         parts, start = [], 0
         for waiting in batch:
             stop = start + waiting.num_rows
@@ -171,7 +201,7 @@ class Batcher:
 
     def _answer_alone(self, waiting: _Waiting) -> Columns | Exception:
         try:
-            return self._answer(waiting.arrays, waiting.num_rows)
+            return self._timed_answer(waiting.arrays, waiting.num_rows)
         except Exception as error:
             return error
 

@@ -17,6 +17,8 @@ class Model:
 
     def __init__(self):
         self.sizes = []
+        self.threads = []
+        self.seconds = 0.0
         self.gate = threading.Event()
         self.gate.set()
         self.began = threading.Event()
@@ -24,7 +26,9 @@ class Model:
     def __call__(self, arrays, num_rows):
         self.began.set()
         self.gate.wait(10)
+        time.sleep(self.seconds)
         self.sizes.append(num_rows)
+        self.threads.append(threading.current_thread().name)
         assert len(arrays["inputs"]) == num_rows
         if (arrays["inputs"] < 0).any():
             raise ValueError("negative")
@@ -124,6 +128,38 @@ async def timed(awaitable):
     started = time.monotonic()
     await awaitable
     return time.monotonic() - started
+
+
+def test_one_alone_is_answered_without_the_thread_and_several_at_once_are_not():
+    model = Model()
+
+    async def scenario(batcher):
+        for value in range(3):
+            answer = await batcher.submit(*rows(value))
+            assert answer["output"].tolist() == [2 * value]
+        answers = await asyncio.gather(*(batcher.submit(*rows(value)) for value in range(5)))
+        with pytest.raises(ValueError, match="negative"):
+            await batcher.submit(*rows(-1))
+        return [answer["output"].tolist() for answer in answers], batcher.num_waiting
+
+    assert serve(model, scenario) == ([[0], [2], [4], [6], [8]], 0)
+    assert model.threads[:3] == ["model", "MainThread", "MainThread"]  # before the first nothing is known
+    assert set(model.threads[3:-1]) == {"model"}
+    assert sum(model.sizes[3:-1]) == 5
+
+
+def test_what_takes_long_is_left_to_the_thread():
+    model = Model()
+
+    async def scenario(batcher):
+        for value in range(3):
+            await batcher.submit(*rows(value))
+        model.seconds = 0.01
+        for value in range(3):
+            await batcher.submit(*rows(value))
+
+    serve(model, scenario)
+    assert model.threads == ["model", "MainThread", "MainThread", "MainThread", "model", "model"]
 
 
 def test_what_waits_is_answered_before_the_end():

@@ -13,7 +13,7 @@ from tests.bench.serving import ask, free_port, served
 COMPUTE_BOUND = (1024, 8)
 """Width and number of hidden layers: most of the time goes to multiplying."""
 SMALL = (256, 2)
-BATCHING_PAYS = (4096, 2)
+BATCHING_PAYS = (8192, 2)
 """Reading the weights takes most of the time, for one row as for many."""
 
 SECONDS = 4.0
