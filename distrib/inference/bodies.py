@@ -43,7 +43,7 @@ def read_json(body: bytes, form: InputForm) -> tuple[Arrays, int]:
         RefusedError: 400 for what is no JSON, 422 for what does not fit the signature.
     """
     try:
-        data = json.loads(body, parse_constant=_refuse_constant)
+        data = _DECODER.decode(body.decode())
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise RefusedError(400, f"the body is not JSON: {reason}") from None
@@ -94,7 +94,7 @@ def write_json(columns: Columns) -> bytes:
     lists = {name: _to_list(column) for name, column in columns.items()}
     outputs = lists[OUTPUT] if lists.keys() == {OUTPUT} else lists
     try:
-        return json.dumps({"outputs": outputs}, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        return _ENCODER.encode({"outputs": outputs}).encode()
     except (TypeError, ValueError) as error:
         raise RefusedError(500, f"the outputs cannot be written as JSON: {error}") from None
 
@@ -119,6 +119,14 @@ def json_schema(form: InputForm) -> dict[str, Any]:
     return _object_schema({INPUTS: inputs})
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def _object_schema(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
@@ -129,10 +137,6 @@ def _tensor_schema(tensor: TensorForm) -> dict[str, Any]:
     for size in reversed(tensor.row_shape):
         schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
     return {"type": "array", "items": schema, "minItems": 1, "description": f"{tensor.dtype}, a row for each answer"}
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _numpy_name(tensor: TensorForm) -> str:
