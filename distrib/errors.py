@@ -49,6 +49,12 @@ class TrainingFailedError(DistribError):
     exit_code = 1
 
 
+class InferenceError(DistribError):
+    """A trained model cannot be used as asked: its weights, the data or the outputs do not fit (exit code 1)."""
+
+    exit_code = 1
+
+
 class LaunchError(DistribError):
     """Ranks cannot be brought to life: no such resources, a refusing cluster, a run held elsewhere (exit code 3)."""
 

@@ -12,10 +12,14 @@ import typer
 from typer.core import TyperGroup
 
 from distrib import __version__
+from distrib.cli.export import export
+from distrib.cli.latency import latency
 from distrib.cli.list import list_
 from distrib.cli.logs import logs
 from distrib.cli.plan import plan
+from distrib.cli.predict import predict
 from distrib.cli.run import EXIT_CODES, run
+from distrib.cli.serve import serve
 from distrib.cli.status import status
 from distrib.cli.stop import stop
 from distrib.cli.submit import submit
@@ -53,6 +57,10 @@ app.command("list")(list_)
 app.command("status")(status)
 app.command("logs")(logs)
 app.command("stop")(stop)
+app.command("predict")(predict)
+app.command("export")(export)
+app.command("latency")(latency)
+app.command("serve")(serve)
 
 
 def main() -> None:

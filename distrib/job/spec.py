@@ -301,6 +301,8 @@ class JobSpec(Section):
     """`step(model, batch)` returns the loss, or a dict with `loss`, `weight`, `outputs`, `targets`; or `loss`."""
     metrics: Annotated[dict[MetricName, AnyTarget], Field(json_schema_extra=_METRIC_NAMES)] = {}
     """torchmetrics `Metric` classes by the name under which they are reported."""
+    predict: AnyTarget | None = None
+    """`predict(model, batch)` returns what the trained model is to answer: a tensor, or named columns."""
     optimizer: AnyTarget
     """An `Optimizer` class (given the named parameters) or any callable (given the model)."""
     schedule: (

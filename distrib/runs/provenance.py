@@ -19,11 +19,12 @@ def collect_provenance(spec_folder: Path, command: list[str]) -> dict[str, Any]:
     """What run.json says of a run's origin.
 
     Args:
-        spec_folder: The folder of the job's file, whose git state is noted.
+        spec_folder: The folder of the job's file, whose git state is noted; the job's modules may lie there.
         command: The command line that started the run.
     """
     return {
         "git": _git_state(spec_folder),
+        "spec_folder": str(spec_folder),
         "python": platform.python_version(),
         **{package: _version(package) for package in PACKAGES},
         "host": socket.gethostname(),

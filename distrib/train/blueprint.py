@@ -42,6 +42,7 @@ class Blueprint:
     loss: Callable[..., Any] | None
     step: Callable[..., Any] | None
     metrics: dict[str, Callable[..., Any]]
+    predict: Callable[..., Any] | None
     optimizer: Callable[..., Any]
     schedule: Callable[..., Any] | None
 
@@ -70,6 +71,7 @@ class Blueprint:
             loss=None if spec.loss is None else _find_loss(job, spec.loss),
             step=find("step", spec.step, 2),
             metrics={name: find(f"metrics.{name}", target) for name, target in spec.metrics.items()},
+            predict=find("predict", spec.predict, 2),
             optimizer=find("optimizer", spec.optimizer, 1),
             schedule=find("schedule", spec.schedule, 1),
         )

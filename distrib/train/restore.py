@@ -123,6 +123,29 @@ def _check_content(folder: CheckpointFolder) -> None:
         raise DamagedError(f"{folder.name}/{name}: it is the state after step {step}")
 
 
+def load_model(folder: CheckpointFolder, model: nn.Module) -> None:
+    """Loads the model alone out of a checkpoint, in a process that belongs to no group; changes nothing on disk.
+
+    Raises:
+        DamagedError: The checkpoint does not verify, or is not one of this model.
+    """
+    files = folder.files()
+    folder.verify(sorted(files), files)
+    _check_content(folder)
+    parameters, buffers = model_tensors(model)
+    reader = SafeReader(folder.path)
+    stored = reader.read_metadata().state_dict_metadata
+    own = {**parameters, **buffers}
+    for name, tensor in own.items():
+        size = getattr(stored.get(name), "size", None)
+        if size != tensor.shape:
+            kept = "it has none" if size is None else f"its shape is {tuple(size)}"
+            raise DamagedError(f"{folder.name}: {name} has shape {tuple(tensor.shape)} in the job's model; here {kept}")
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        dcp.load(own, storage_reader=reader, no_dist=True)
+
+
 class SafeReader(dcp.FileSystemReader):
     """Reads a checkpoint's pickled metadata without running what else a pickle can hold."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from distrib.errors import DistribError
+from distrib.job.spec import JobSpec
 from distrib.train.blueprint import Blueprint
 from distrib.train.randomness import reseed
 
@@ -41,11 +42,7 @@ class Task:
 
     def __init__(self, blueprint: Blueprint, device: torch.device) -> None:
         spec = blueprint.job.spec
-        reseed(spec.train.seed)
-        model = blueprint.model(**spec.model.args)
-        if not isinstance(model, nn.Module):
-            raise TaskError(f"model: {spec.model.target} gave a {type(model).__name__}, not a torch.nn.Module")
-        self.model: nn.Module = model.to(device)
+        self.model: nn.Module = build_model(spec, blueprint.model).to(device)
         self._loss = None
         self._step = None
         if blueprint.loss is not None and spec.loss is not None:
@@ -78,6 +75,19 @@ class Task:
         outputs = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
         assert self._loss is not None
         return Outcome(_scalar(self._loss(outputs, targets), "loss"), None, outputs, targets)
+
+
+def build_model(spec: JobSpec, factory: Callable[..., Any]) -> nn.Module:
+    """The job's model as its own code makes it, on CPU; the same weights in every process.
+
+    Raises:
+        TaskError: It is no module.
+    """
+    reseed(spec.train.seed)
+    model = factory(**spec.model.args)
+    if not isinstance(model, nn.Module):
+        raise TaskError(f"model: {spec.model.target} gave a {type(model).__name__}, not a torch.nn.Module")
+    return model
 
 
 def _form(batch: Any) -> str:

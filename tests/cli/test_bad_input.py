@@ -96,6 +96,7 @@ TARGETS = {
     "no such module": ("model", "bad_inputs:Model", "model: there is no module 'bad_inputs'; did you mean 'bad"),
     "no such attribute": ("model", "bad_input:Modle", "model: 'bad_input:Modle': bad_input has no 'Modle'; did you"),
     "not callable": ("model", "bad_input:answer", "model: 'bad_input:answer' is of type int and cannot be called"),
+    "no predict": ("predict", "bad_input:answer", "predict: 'bad_input:answer' is of type int and cannot be called"),
     "unknown argument": ("model.args.widht", "1", "model.args.widht: Model takes no argument 'widht'; did you"),
     "missing argument": ("data.train", "bad_input:Needy", "data.train.args: Needy needs the argument 'path'"),
     "no length": ("data.train", "bad_input:Stream", "data.train: bad_input:Stream has no __len__"),

@@ -44,8 +44,12 @@ def test_a_finished_run(distrib, tiny):
     lines = result.stdout.splitlines()
     assert lines[0] == "one: 1 worker on cpu, 6 steps of 4 samples"
     assert lines[1].startswith("epoch 1/2  step 1/6  loss ")
-    assert lines[-7].startswith("finished  loss ")
-    assert lines[-2:] == ["  weights     runs/one/model.safetensors", "  all runs    distrib list"]
+    assert lines[-8].startswith("finished  loss ")
+    assert lines[-3:] == [
+        "  weights     runs/one/model.safetensors",
+        "  use it      distrib serve one; or predict, export, latency instead of serve",
+        "  all runs    distrib list",
+    ]
 
 
 def test_json_is_all_there_is_on_stdout(distrib, tiny):

@@ -9,6 +9,7 @@ from tests.bench.families import (
     cluster,
     command_line,
     digits,
+    inference,
     memory,
     on_ray,
     other_peers,
@@ -21,9 +22,11 @@ FAMILIES: dict[str, Callable[[int], list[Row]]] = {
     "cluster": cluster.measure,
     "digits": digits.measure,
     "gpt": char_gpt.measure,
+    "inference": inference.measure,
     "memory": memory.measure,
     "peers": other_peers.measure,
     "ray": on_ray.measure,
     "recovery": recovery.measure,
+    "serve-minute": inference.sustain,
 }
 """Given a number of rounds, the rows of a family."""

@@ -1,0 +1,57 @@
+"""`distrib predict`: the answers of a trained model for every row of a dataset, in a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distrib.cli.options import JsonOption, RunArgument, RunsDirOption
+from distrib.cli.trained import ForceOption, InferenceDeviceOption, WeightsOption, load_trained
+
+
+def predict(
+    run: RunArgument,
+    *,
+    data: Annotated[
+        str, typer.Option("--data", metavar="TARGET", help="The dataset: module:attribute.", show_default=False)
+    ],
+    args: Annotated[
+        str | None, typer.Option("--args", metavar="YAML", help="Its arguments, as in '{split: test}'.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="A .npy, .parquet or .jsonl file.", show_default=False)
+    ],
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, help="How many processes share the rows.")
+    ] = 1,
+    weights: WeightsOption = "last",
+    device: InferenceDeviceOption = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", metavar="N", min=1, help="Rows of a forward pass; the job's by default."),
+    ] = None,
+    force: ForceOption = False,
+    runs_dir: RunsDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict every row of a dataset into a file."""
+    from distrib.inference.predict import PredictOptions, check_out, describe
+    from distrib.inference.predict import predict as run_prediction
+    from distrib.observe.rows import RowsProgress
+    from distrib.observe.summary import prediction_line
+
+    out = out.expanduser()
+    check_out(out, force)
+    trained = load_trained(run, weights, runs_dir)
+    options = PredictOptions(workers, device, batch_size, force)
+    with RowsProgress(sys.stderr) as progress:
+        prediction = run_prediction(trained, data, args, out, options, progress)
+    told = describe(prediction)
+    if as_json:
+        print(json.dumps({"run": trained.run_id, "weights": trained.weights.label, **told}))
+    else:
+        print(prediction_line(told))

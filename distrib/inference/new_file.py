@@ -1,0 +1,45 @@
+"""Files that appear whole under their name or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from distrib.errors import InferenceError, JobError
+
+
+def check_new_file(out: Path, overwrites: bool) -> None:
+    """Refuses a file that exists or whose folder does not.
+
+    Raises:
+        JobError: saying why.
+    """
+    if out.is_dir():
+        raise JobError(f"{out} is a folder; name a file in it", field="--out")
+    if out.exists() and not overwrites:
+        raise JobError(f"{out} exists; --force overwrites it", field="--out")
+    if not out.parent.is_dir():
+        raise JobError(f"there is no folder {out.parent}; make it first", field="--out")
+
+
+@contextlib.contextmanager
+def folder_beside(out: Path) -> Iterator[Path]:
+    """A hidden folder beside a file, for what is not that file yet; gone afterwards.
+
+    Raises:
+        JobError: Nothing can be written there.
+        InferenceError: Writing failed later on.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise JobError(f"nothing can be written to {out.parent}: {error.strerror}", field="--out") from None
+    try:
+        yield folder
+    except OSError as error:
+        raise InferenceError(f"{out} could not be written: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,181 @@
+"""Predicting processes: one for each shard, forked where that is safe; none outlives the call."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any
+
+from distrib.errors import DistribError, InferenceError, JobError
+from distrib.inference.shard import Inherited, Shard, answer_shard
+from distrib.inference.writers import Part
+from distrib.train.process import die_with_parent
+from distrib.train.tracebacks import user_traceback
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_WAIT_SECONDS = 0.1
+
+
+def answer_in_processes(
+    shards: Sequence[Shard], inherited: Inherited, can_fork: bool, report: Callable[[int], None]
+) -> list[Part]:
+    """Answers each shard in a process of its own.
+
+    Args:
+        shards: The work.
+        inherited: What a forked process need not build itself.
+        can_fork: Whether this process can be forked.
+        report: Told now and then how many rows are done in all.
+
+    Returns:
+        The parts, in the order of the shards.
+
+    Raises:
+        DistribError: What went wrong in the first process to fail.
+    """
+    processes = _Processes()
+    try:
+        for shard in shards:
+            processes.start(shard, inherited, can_fork)
+        return processes.wait(report)
+    finally:
+        processes.end()
+
+
+class _Processes:
+    """The processes that are alive, by the pipe on which each tells how it goes."""
+
+    def __init__(self) -> None:
+        self._pids: dict[Connection, int] = {}
+        self._shards: dict[Connection, Shard] = {}
+        self._num_started = 0
+
+    def start(self, shard: Shard, inherited: Inherited, can_fork: bool) -> None:
+        reader, writer = Pipe(duplex=False)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the process has its own handlers
+        try:
+            pid = _fork(shard, inherited, writer) if can_fork else _spawn(shard, writer)
+            self._pids[reader], self._shards[reader] = pid, shard
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            writer.close()
+
+    def wait(self, report: Callable[[int], None]) -> list[Part]:
+        """Waits until all have ended; returns their parts in order."""
+        parts: dict[int, Part] = {}
+        num_done = dict.fromkeys((shard.number for shard in self._shards.values()), 0)
+        while self._pids:
+            for pipe in wait(list(self._pids), _WAIT_SECONDS):
+                assert isinstance(pipe, Connection)
+                shard = self._shards[pipe]
+                message = self._receive(pipe)
+                if isinstance(message, int):
+                    num_done[shard.number] = message
+                elif isinstance(message, Part):
+                    parts[shard.number] = message
+                    self._reap(pipe)
+                else:
+                    raise message
+            report(sum(num_done.values()))
+        return [parts[number] for number in sorted(parts)]
+
+    def _receive(self, pipe: Connection) -> Any:
+        try:
+            return pipe.recv()
+        except (EOFError, OSError):
+            rows = self._shards[pipe].rows
+            status = os.waitstatus_to_exitcode(self._reap(pipe))
+            how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
+            advice = " (out of memory, perhaps: try a smaller --batch-size)" if status == -signal.SIGKILL else ""
+            raise InferenceError(f"the process of rows {rows.start} to {rows.stop - 1} {how}{advice}") from None
+
+    def _reap(self, pipe: Connection) -> int:
+        _, status = os.waitpid(self._pids.pop(pipe), 0)
+        pipe.close()
+        return status
+
+    def end(self) -> None:
+        """Kills those that are left."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            for pid in self._pids.values():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for pipe in list(self._pids):
+                self._reap(pipe)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _fork(shard: Shard, inherited: Inherited, pipe: Connection) -> int:
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    gc.collect()
+    gc.freeze()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _run(shard, inherited, pipe, parent)
+    finally:
+        gc.unfreeze()
+    return pid
+
+
+def _spawn(shard: Shard, pipe: Connection) -> int:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from distrib.inference.processes import spawned_main; spawned_main()"],
+        stdin=subprocess.PIPE,
+        pass_fds=[pipe.fileno()],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    assert process.stdin is not None
+    with process.stdin as stdin:
+        pickle.dump((shard, pipe.fileno(), os.getpid()), stdin)
+    process.returncode = 0  # reaped by _Processes, as forked ones are
+    return process.pid
+
+
+def spawned_main() -> None:
+    """The entry of a process that is a new interpreter: its work comes on standard input."""
+    shard, descriptor, parent = pickle.load(sys.stdin.buffer)
+    _run(shard, Inherited(), Connection(descriptor, readable=False), parent)
+
+
+def _run(shard: Shard, inherited: Inherited, pipe: Connection, parent: int) -> None:
+    """The whole life of a predicting process, which it ends; Ctrl-C is its parent's affair."""
+    status = 1
+    try:
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        die_with_parent(parent)
+        os.dup2(2, 1)  # what the user's code prints; stdout is for the result
+        pipe.send(_result(shard, inherited, pipe))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _result(shard: Shard, inherited: Inherited, pipe: Connection) -> Part | DistribError:
+    """The part, or the error in its place, in a form that can be sent."""
+    try:
+        return answer_shard(shard, inherited, pipe.send)
+    except JobError as error:
+        return JobError(str(error))
+    except DistribError as error:
+        return InferenceError(str(error))
+    except OSError as error:
+        return InferenceError(f"{shard.part.name}: {type(error).__name__}: {error}")
+    except BaseException as error:
+        return InferenceError(f"{type(error).__name__}: {error}\n{user_traceback(error).rstrip()}")

@@ -1,0 +1,257 @@
+"""The real-time service: a FastAPI app around one model."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fastapi import FastAPI, Request, Response
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from distrib import __version__
+from distrib.inference.batcher import Batcher, BatchingOptions, QueueFullError
+from distrib.inference.bodies import (
+    JSON_TYPE,
+    RAW_TYPE,
+    Arrays,
+    RefusedError,
+    json_schema,
+    read_json,
+    read_raw,
+    write_json,
+    write_raw,
+)
+from distrib.inference.columns import Columns
+from distrib.inference.forward import Forward
+from distrib.inference.service_metrics import ServiceMetrics
+from distrib.inference.signature import InputForm
+
+HEALTH_PATH = "/healthz"
+_CLOSE = {"connection": "close"}
+_GONE = 499
+"""What is counted for a client that went away before it was answered."""
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """How a service behaves.
+
+    Attributes:
+        batching: How requests are put together.
+        max_body_bytes: The largest body that is accepted.
+        client_seconds: How long a client may take to send a request.
+        token: What requests must carry as `Authorization: Bearer TOKEN`; None for no such demand.
+    """
+
+    batching: BatchingOptions = field(default_factory=BatchingOptions)
+    max_body_bytes: int = 16 * 2**20
+    client_seconds: float = 10.0
+    token: str | None = None
+
+
+def make_app(forward: Forward, form: InputForm, about: dict[str, Any], options: ServiceOptions) -> FastAPI:
+    """The service as an ASGI app; its model thread lives as long as the app's lifespan.
+
+    Args:
+        forward: The model.
+        form: What requests must look like.
+        about: What /healthz tells beside the status.
+        options: How to behave.
+    """
+    service = _Service(forward, form, options)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.batcher.start()
+        yield
+        await asyncio.to_thread(service.batcher.stop)
+
+    app = FastAPI(title="distrib", summary=f"The trained model of {about.get('run')}", version=__version__,
+                  lifespan=lifespan)  # fmt: skip
+    app.add_api_route("/predict", service.predict, methods=["POST"], response_class=Response,
+                      openapi_extra=_describe_predict(form), responses=_ANSWERS)  # fmt: skip
+
+    @app.get(HEALTH_PATH)
+    async def healthz() -> Response:
+        """Whether the model answers; needs no token."""
+        is_well = service.batcher.is_alive and not service.is_broken
+        body = {"status": "ok" if is_well else "broken", **about}
+        return Response(json.dumps(body), 200 if is_well else 503, media_type=JSON_TYPE)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Counters and histograms for Prometheus."""
+        return Response(service.metrics.text(), headers={"content-type": service.metrics.content_type})
+
+    if options.token is not None:
+        app.add_middleware(_Guard, token=options.token)
+    return app
+
+
+class _Service:
+    """The model behind its queue, and what a request to it goes through."""
+
+    def __init__(self, forward: Forward, form: InputForm, options: ServiceOptions) -> None:
+        self._forward = forward
+        self._form = form
+        self._options = options
+        self.is_broken = False
+        self.metrics = ServiceMetrics()
+        self.batcher = Batcher(self._answer, options.batching, self.metrics.batch)
+        self.metrics.watch(self.batcher)
+
+    async def predict(self, request: Request) -> Response:
+        """Answers each row of the inputs; in the form of the request, JSON or raw bytes."""
+        started = time.perf_counter()
+        try:
+            response = await self._predict(request)
+        except RefusedError as error:
+            response = Response(
+                json.dumps({"detail": error.detail}), error.status, media_type=JSON_TYPE, headers=error.headers
+            )
+        except ClientDisconnect:
+            response = Response(status_code=_GONE)
+        self.metrics.request(response.status_code, time.perf_counter() - started)
+        return response
+
+    async def _predict(self, request: Request) -> Response:
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type not in (JSON_TYPE, RAW_TYPE):
+            await self._receive(request)
+            raise RefusedError(415, f"send {JSON_TYPE} or {RAW_TYPE}, not {content_type or 'a body of no type'}")
+        self.batcher.num_arriving += 1
+        try:
+            body = await self._receive(request)
+            if self.batcher.is_full:
+                raise _too_many()
+            is_raw = content_type == RAW_TYPE
+            read = read_raw(body, self._form, request.headers) if is_raw else read_json(body, self._form)
+        finally:
+            self.batcher.num_arriving -= 1
+        columns = await self._submit(*read)
+        if is_raw:
+            content, headers = write_raw(columns)
+            return Response(content, media_type=RAW_TYPE, headers=headers)
+        return Response(write_json(columns), media_type=JSON_TYPE)
+
+    async def _submit(self, arrays: Arrays, num_rows: int) -> Columns:
+        most = self._options.batching.max_batch
+        if num_rows > most:
+            raise RefusedError(413, f"{num_rows} rows are too many for one request; send at most {most}")
+        try:
+            return await self.batcher.submit(arrays, num_rows)
+        except QueueFullError:
+            raise _too_many() from None
+        except torch.OutOfMemoryError:
+            raise RefusedError(503, "out of memory; send fewer rows", {"retry-after": "1"}) from None
+        except Exception as error:
+            print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
+            if self.is_broken:
+                raise RefusedError(503, "the GPU has failed; this service must be started again") from None
+            raise RefusedError(422, f"the model refuses these inputs: {type(error).__name__}: {error}") from None
+
+    async def _receive(self, request: Request) -> bytes:
+        """The body; one that is too large is read to its end, so that the client can hear of it, but not kept."""
+        limit = self._options.max_body_bytes
+        is_too_large = int(request.headers.get("content-length") or 0) > limit
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._options.client_seconds):
+                if not (is_too_large and request.headers.get("expect")):
+                    async for chunk in request.stream():
+                        size += len(chunk)
+                        is_too_large = is_too_large or size > limit
+                        if is_too_large:
+                            chunks.clear()
+                        else:
+                            chunks.append(chunk)
+        except TimeoutError:
+            if not is_too_large:
+                seconds = self._options.client_seconds
+                raise RefusedError(
+                    408, f"the body did not come within {seconds:g} s", {"connection": "close"}
+                ) from None
+        if is_too_large:
+            raise RefusedError(413, f"the body is larger than {limit} bytes", _CLOSE)
+        return b"".join(chunks)
+
+    def _answer(self, arrays: Arrays, num_rows: int) -> Columns:
+        """Answers a batch, in the model's thread."""
+        tensors = {name: torch.from_numpy(array).to(self._form.tensors[name].torch_dtype)
+                   for name, array in arrays.items()}  # fmt: skip
+        try:
+            return self._forward(self._form.batch(tensors), num_rows)
+        except Exception as error:
+            self.is_broken = self.is_broken or "CUDA error" in str(error)
+            raise
+
+
+def _too_many() -> RefusedError:
+    return RefusedError(429, "too many requests wait; try again", {"retry-after": "1"})
+
+
+class _Guard:
+    """Lets no request pass without the token, but those that ask for the service's health."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._expected = f"bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on, or answers it with 401."""
+        if scope["type"] != "http" or scope["path"] == HEALTH_PATH or self._is_authorized(scope):
+            await self._app(scope, receive, send)
+            return
+        answer = Response(
+            json.dumps({"detail": "a bearer token is needed, and this is not the right one"}),
+            401,
+            media_type=JSON_TYPE,
+            headers={"www-authenticate": "Bearer", "connection": "close"},
+        )
+        await answer(scope, receive, send)
+
+    def _is_authorized(self, scope: Scope) -> bool:
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) != 1:
+            return False
+        scheme, _, token = given[0].partition(b" ")
+        return hmac.compare_digest(scheme.lower() + b" " + token.strip(), self._expected)
+
+
+def _describe_predict(form: InputForm) -> dict[str, Any]:
+    """What OpenAPI says of a request's body."""
+    content: dict[str, Any] = {JSON_TYPE: {"schema": json_schema(form)}}
+    if not form.is_named:
+        (tensor,) = form.tensors.values()
+        shape = ", ".join(map(str, ("rows", *tensor.row_shape)))
+        text = f"Little-endian {tensor.dtype} values of shape [{shape}]; X-Shape and X-Dtype are checked if given."
+        content[RAW_TYPE] = {"schema": {"type": "string", "format": "binary", "description": text}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The outputs, a row for each row of the inputs.",
+        "content": {
+            JSON_TYPE: {"schema": {"type": "object", "required": ["outputs"], "properties": {"outputs": {}}}},
+            RAW_TYPE: {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+    400: {"description": "The body is not JSON."},
+    408: {"description": "The body did not come in time."},
+    413: {"description": "Too large a body, or too many rows."},
+    415: {"description": "Neither JSON nor raw bytes."},
+    422: {"description": "The inputs do not fit the model's signature, or the model refuses them."},
+    429: {"description": "Too many requests wait; Retry-After says when to try again."},
+}

@@ -1,0 +1,41 @@
+"""`distrib serve` as a process of its own, and what asks it: all on loopback, all bounded."""
+
+import contextlib
+import socket
+import sys
+
+import httpx
+
+
+class Service:
+    """A service that is up.
+
+    Attributes:
+        launch: Its process.
+        url: Where it listens.
+    """
+
+    def __init__(self, workplace, run, *options, env=None, host="127.0.0.1"):
+        command = [sys.executable, "-m", "distrib", "serve", run, "--runs-dir", str(workplace.runs), "--port", "0"]
+        self.launch = workplace.start_command([*command, *map(str, options)], env)
+        self.launch.wait_until(lambda: "; Ctrl-C ends it" in self.launch.stdout)
+        self.port = int(self.launch.stdout.split("/predict")[0].rpartition(":")[2])
+        self.url = f"http://{host}:{self.port}"
+
+    def client(self, **options):
+        return httpx.Client(base_url=self.url, timeout=20, trust_env=False, **options)
+
+    @contextlib.contextmanager
+    def connection(self):
+        """A bare connection, to speak badly on."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+            yield connection
+
+
+def read_to_end(connection):
+    """All that comes until the other side closes."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := connection.recv(65536):
+            received += data
+    return received.decode()
