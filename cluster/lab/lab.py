@@ -15,7 +15,7 @@ from cluster.lab.errors import LabError
 from cluster.lab.leaving import await_departure, drain, end_host, take_down
 from cluster.lab.machine import MAX_HOSTS, check_folder, check_machine, check_name
 from cluster.lab.network import Network, choose_subnet, parse_rate
-from cluster.lab.processes import Process, list_pids, read_command
+from cluster.lab.processes import Process, list_pids, read_command, runs_ray
 from cluster.lab.starting import Report, start_hosts
 from cluster.lab.state import Host, LabState, StateFile
 from cluster.lab.status import describe
@@ -251,7 +251,7 @@ class Lab:
         gpus: int | None = None,
         report: Report = _say_nothing,
     ) -> str:
-        """Adds a host, or starts one anew that was killed or has left; returns its name.
+        """Adds a host, or starts one anew that was killed, has left or has lost its Ray; returns its name.
 
         Args:
             host: Which one to start anew; None: the next.
@@ -265,13 +265,14 @@ class Lab:
         with self._file.change() as state:
             if state.status != "up":
                 raise LabError(f"lab {state.name!r} is not up yet; wait until up has ended")
-            joining = _next_host(state) if host is None else _host_to_revive(state, host)
+            joining = _next_host(state) if host is None else self._host_to_revive(state, host)
             joining.status, joining.is_cut = "starting", False
             joining.num_cpus = joining.num_cpus if cpus is None else cpus
             joining.num_gpus = joining.num_gpus if gpus is None else gpus
             state.builders.append(_this_process())
         status = "failed"
         try:
+            end_host(self._network, joining)
             start_hosts(self._file, self._network, [joining], report)
             status = "up"
         finally:
@@ -320,6 +321,12 @@ class Lab:
         check_machine()
         return take_down(self._file, self._network, _this_process())
 
+    def _host_to_revive(self, state: LabState, name: str) -> Host:
+        host = state.host(name)
+        if host.is_alive and (not state.has_ray or runs_ray(self._network.namespace(name))):
+            raise LabError(f"{name} runs already; leave out its name to add another host")
+        return host
+
     def _with_ray(self) -> LabState:
         state = self._file.require()
         if not state.has_ray:
@@ -334,13 +341,6 @@ def _next_host(state: LabState) -> Host:
     last = state.hosts[-1]
     host = Host(number, str(state.address(number)), last.num_cpus, last.num_gpus)
     state.hosts.append(host)
-    return host
-
-
-def _host_to_revive(state: LabState, name: str) -> Host:
-    host = state.host(name)
-    if host.is_alive:
-        raise LabError(f"{name} runs already; leave out its name to add another host")
     return host
 
 

@@ -14,7 +14,7 @@ from cluster.lab import ray_node
 from cluster.lab.entering import DEADLINE_FILE, last_line
 from cluster.lab.errors import LabError
 from cluster.lab.network import Network
-from cluster.lab.processes import Process, kill_all, list_pids, read_command
+from cluster.lab.processes import Process, kill_all, runs_ray
 from cluster.lab.state import Host, StateFile
 
 _POLL_SECONDS = 0.05
@@ -57,7 +57,7 @@ def await_departure(network: Network, host: Host, deadline: float) -> None:
     """Waits until the host, or its Ray because nothing runs there any more, has ended; at most until the deadline."""
     namespace = network.namespace(host.name)
     while host.is_alive and time.monotonic() < deadline:
-        if not any("/raylet/raylet " in read_command(pid) for pid in list_pids(namespace)):
+        if not runs_ray(namespace):
             return
         time.sleep(_POLL_SECONDS)
 

@@ -71,6 +71,11 @@ def read_command(pid: int) -> str:
         return ""
 
 
+def runs_ray(namespace: Path) -> bool:
+    """Whether Ray's own process of a host runs in a network namespace."""
+    return any("/raylet/raylet " in read_command(pid) for pid in list_pids(namespace))
+
+
 def kill_all(namespace: Path, *, timeout_seconds: float = 4.0) -> bool:
     """Ends all processes in a network namespace by SIGKILL; returns whether none is left."""
     deadline = time.monotonic() + timeout_seconds

@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.lab import ray_node
 from cluster.lab.network import Network
-from cluster.lab.processes import list_pids
+from cluster.lab.processes import list_pids, runs_ray
 from cluster.lab.state import Host, StateFile
 
 
@@ -25,7 +25,7 @@ def describe(file: StateFile, network: Network) -> dict[str, Any]:
             {
                 "name": host.name,
                 "address": host.address,
-                "status": _word(host),
+                "status": _word(host, has_ray=not state.has_ray or runs_ray(network.namespace(host.name))),
                 "is_cut": host.is_cut,
                 "is_head": host.number == 1,
                 "cpus": host.num_cpus,
@@ -52,8 +52,10 @@ def lines(facts: dict[str, Any]) -> list[str]:
     return text
 
 
-def _word(host: Host) -> str:
+def _word(host: Host, *, has_ray: bool) -> str:
     """A host's status in a word: what was last done to it, and what has happened since."""
+    if host.is_alive and host.is_cut:
+        return "cut"
     if host.is_alive:
-        return "cut" if host.is_cut else host.status
+        return "no Ray" if host.status == "up" and not has_ray else host.status
     return {"leaving": "left", "up": "died"}.get(host.status, host.status)
