@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from distrib.cli.options import JobServerOption, JsonOption, RunsDirOption, runs_folder, server_of
+from distrib.cli.options import JobServerOption, JsonOption, RunsDirOption, runs_location, server_of
 from distrib.errors import JobError
 
 if TYPE_CHECKING:
@@ -22,10 +22,11 @@ GAP = "  "
 def list_(runs_dir: RunsDirOption = None, *, address: JobServerOption = None, as_json: JsonOption = False) -> None:
     """List the runs, newest first; with --address the jobs of that cluster too."""
     from distrib.observe.format import place
-    from distrib.runs.record import list_runs
+    from distrib.runs.find import find_runs
+    from distrib.runs.location import as_folder, is_url
 
-    folder = runs_folder(runs_dir)
-    runs = [_facts(run) for run in list_runs(folder)]
+    location = runs_location(runs_dir)
+    runs = [_facts(run) for run in find_runs(location)]
     server = server_of(address)
     jobs = [] if server is None else server.list()
     if as_json:
@@ -34,9 +35,10 @@ def list_(runs_dir: RunsDirOption = None, *, address: JobServerOption = None, as
         return
     if runs:
         _print_table(runs)
+    elif is_url(location) or as_folder(location).is_dir():
+        print(f"No runs in {place(location if is_url(location) else as_folder(location))}.")
     else:
-        print(f"No runs in {place(folder)}." if folder.is_dir() else f"No runs: there is no folder {place(folder)}.")
-
+        print(f"No runs: there is no folder {place(as_folder(location))}.")
     if server is not None:
         print(f"\nRay jobs at {server.address}:" if jobs else f"\nNo Ray jobs at {server.address}.")
         for job in jobs:
@@ -49,7 +51,7 @@ def _facts(run: Run) -> dict[str, Any]:
         done, planned = run.steps
         return {
             "id": run.id,
-            "folder": str(run.folder),
+            "folder": str(run.place),
             "name": run.record.get("name"),
             "status": run.status,
             "steps": done,
@@ -60,7 +62,7 @@ def _facts(run: Run) -> dict[str, Any]:
             "error": run.error,
         }
     except JobError as error:
-        return {"id": run.id, "folder": str(run.folder), "status": "unreadable", "error": {"message": str(error)}}
+        return {"id": run.id, "folder": str(run.place), "status": "unreadable", "error": {"message": str(error)}}
 
 
 def _print_table(runs: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from distrib.runs.record import Run
 
 _POLL_SECONDS = 0.2
+_STORE_POLL_SECONDS = 2.0
 
 
 def logs(
@@ -52,6 +53,8 @@ def _write(text: str) -> None:
 def _print_ranks(run: Run, rank: int | None, *, is_following: bool) -> None:
     from distrib.observe.rank_logs import RankLogs
 
+    if run.store is not None:
+        run.store.fetch_logs()
     tails = RankLogs(run, rank)
     if rank is not None and not is_following and not tails.poll_exists():
         raise JobError(f"rank {rank} of {run.id} has printed nothing; its ranks are {tails.known or 'none'}")
@@ -62,4 +65,9 @@ def _print_ranks(run: Run, rank: int | None, *, is_following: bool) -> None:
         sys.stdout.flush()
         if is_over or not is_following:
             return
-        time.sleep(_POLL_SECONDS)
+        if run.store is None:
+            time.sleep(_POLL_SECONDS)
+        else:
+            time.sleep(_STORE_POLL_SECONDS)
+            run.refresh()
+            run.store.fetch_logs()

@@ -31,7 +31,7 @@ WorkersOption = Annotated[
 DeviceOption = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="What they train on.")]
 RunsDirOption = Annotated[
     str | None,
-    typer.Option("--runs-dir", metavar="DIR", help=f"Folder that holds the runs; also ${RUNS_DIR_VARIABLE}."),
+    typer.Option("--runs-dir", metavar="DIR", help=f"Folder or URL that holds the runs; also ${RUNS_DIR_VARIABLE}."),
 ]
 RunIdOption = Annotated[
     str | None, typer.Option("--run-id", metavar="ID", help="Name of this run; by default made of job and time.")
@@ -88,9 +88,10 @@ def make_overrides(
     return overrides
 
 
-def runs_folder(runs_dir: str | None) -> Path:
-    """The folder of runs for verbs without a job: the option's, the environment's or `runs`."""
-    return Path(runs_dir or os.environ.get(RUNS_DIR_VARIABLE) or "runs").expanduser()
+def runs_location(runs_dir: str | None) -> str:
+    """Where the runs are for verbs without a job, the option's, the environment's or `runs`: a path or a URL."""
+    chosen = runs_dir or os.environ.get(RUNS_DIR_VARIABLE) or "runs"
+    return chosen if "://" in chosen else os.path.expanduser(chosen)
 
 
 def choose_launcher(
@@ -153,13 +154,14 @@ def find_job(run: str, address: str | None) -> RayJob | None:
 
 
 def find_run(run: str, runs_dir: str | None) -> Run | None:
-    """The run of that id in the runs folder, or that is kept in that folder; None where there is none."""
-    from distrib.runs.record import Run
+    """The run of that id among the runs, or that is kept in that folder or at that URL; None where there is none."""
+    from distrib.runs.find import NoRunError
+    from distrib.runs.find import find_run as find
 
-    for folder in (runs_folder(runs_dir) / run, Path(run).expanduser()):
-        if (folder / "run.json").exists():
-            return Run(folder)
-    return None
+    try:
+        return find(run, runs_location(runs_dir))
+    except NoRunError:
+        return None
 
 
 def check_run_id(run_id: str | None) -> str | None:

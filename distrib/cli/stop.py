@@ -54,6 +54,7 @@ def _stop_here(run: Run) -> None:
     deadline = time.monotonic() + _grace(run)
     while not is_dead(owner) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
+    run.refresh()
     print(f"{run.id}: {run.status}")
 
 

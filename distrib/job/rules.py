@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import PydanticCustomError
 
+from distrib.runs.location import problem_of
+
 if TYPE_CHECKING:
     from distrib.job.spec import JobSpec, Train
 
@@ -36,8 +38,8 @@ def contradictions(spec: JobSpec) -> Iterator[Problem]:
     """The problems of a spec whose every field is right by itself."""
     yield from _objective(spec)
     yield from _evaluation(spec)
-    if "://" in spec.storage:
-        yield "storage", "object stores are not supported yet; use a folder"
+    if (problem := problem_of(spec.storage)) is not None:
+        yield "storage", problem
 
 
 def _objective(spec: JobSpec) -> Iterator[Problem]:

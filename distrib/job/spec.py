@@ -104,6 +104,14 @@ AnyTarget = Annotated[Target, BeforeValidator(_full_target, json_schema_input_ty
 """A target in full, or as a bare string where it needs no args."""
 
 
+class Model(Target):
+    """The model, and optionally the weights that it begins with."""
+
+    weights: str | None = None
+    """A .safetensors file that the first step begins with: a path from the working directory or the spec's folder, or
+    a URL; by default the model's own initial weights."""
+
+
 class Data(Section):
     """The datasets, and how they are cut into batches."""
 
@@ -283,7 +291,7 @@ class JobSpec(Section):
 
     name: Annotated[str, StringConstraints(pattern=RUN_NAME_PATTERN)]
     """Names the job and starts the ids of its runs."""
-    model: AnyTarget
+    model: Annotated[Model, BeforeValidator(_full_target, json_schema_input_type=TargetText | Model)]
     """A class or factory that returns the `torch.nn.Module` to train."""
     data: Data
     """The datasets, and how they are cut into batches."""

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from distrib.errors import LaunchError, StoppedError, TrainingFailedError
 from distrib.job.plan import Plan
 from distrib.job.reader import Job
-from distrib.launch.claim import Claim, write_job
+from distrib.launch.claim import Claim, committed, write_job
 from distrib.launch.devices import usable_cpus
 from distrib.launch.observer import Observer
 from distrib.launch.outcome import Outcome
 from distrib.launch.signals import StopSignals
 from distrib.launch.watch import Watch
-from distrib.runs.checkpoints import list_checkpoints, remove_uncommitted
+from distrib.runs.checkpoints import remove_uncommitted
 from distrib.runs.events import EventWriter
 from distrib.runs.layout import RunLayout
 from distrib.runs.owner import this_process
 from distrib.runs.provenance import collect_provenance
-from distrib.runs.record import Run, create_record, update_record
+from distrib.runs.record import Run, create_record, publish_record
 from distrib.runs.sources import changed_sources, hash_sources
+from distrib.runs.storage_error import NotKeptError, StorageError, storage_problem
 from distrib.train.failure import Failure
 from distrib.train.host import Assignment
 
@@ -98,8 +100,9 @@ class Attempts:
         try:
             outcome = self._train(make_launcher)
         except BaseException as error:
-            if self._lease.is_held:
-                update_record(self._run.folder, status="failed", error=_launch_error(error))
+            if self._lease.is_held and not isinstance(error, NotKeptError):
+                with contextlib.suppress(OSError, StorageError):
+                    publish_record(self._run, status="failed", error=_launch_error(error))
                 self._observer.finished(self._run)
             raise
         self._observer.finished(self._run)
@@ -109,21 +112,35 @@ class Attempts:
         self._observer.started(self._run, self._plan)
         self._say_what_surprises()
         watch = Watch(self._run, self._observer, self._started, self._lease, self._signals)
-        outcome = Outcome("stopped") if watch.stop_requested() else self._attempt_until_done(watch, make_launcher)
+        try:
+            outcome = Outcome("stopped") if watch.stop_requested() else self._attempt_until_done(watch, make_launcher)
+        finally:
+            watch.settle()
         failure = outcome.failure.as_dict() if outcome.failure else None
-        update_record(self._run.folder, status=outcome.status, error=failure, result=watch.result)
+        self._record_end(outcome, status=outcome.status, error=failure, result=watch.result)
         return outcome
+
+    def _record_end(self, outcome: Outcome, **changes: Any) -> None:
+        try:
+            publish_record(self._run, **changes)
+        except (OSError, StorageError) as error:
+            why = storage_problem(error, str(self._layout.record_file)) or str(error)
+            failure = "" if outcome.failure is None else f"; {_shown(outcome)}"
+            raise NotKeptError(f"run {self._run.id}: its end was not recorded: {why}{failure}") from error
 
     def _attempt_until_done(self, watch: Watch, make_launcher: MakeLauncher) -> Outcome:
         attempt, restarts, reason = self._claim.attempt, 0, ""
         while True:
+            watch.settle()
             self._clear()
             launcher = make_launcher(replace(self._assignment, attempt=attempt), watch)
             if launcher is None:
                 return Outcome("stopped")
             self._take_size(attempt, launcher.world_size, reason)
             outcome = launcher.run()
+            watch.settle()
             self._lease.check()
+            self._publish_leftovers(attempt)
             failure = outcome.failure
             if outcome.status in ("finished", "stopped"):
                 return outcome
@@ -132,12 +149,21 @@ class Attempts:
             if watch.stop_requested():
                 return Outcome("stopped")
             attempt += 1
-            update_record(self._run.folder, attempt=attempt)
+            publish_record(self._run, attempt=attempt)
             if failure is not None:
                 restarts += 1
                 self._write("restart", attempt, f"{_shown(outcome)}; restart {restarts}")
             reason = outcome.reason
             watch.poll()
+
+    def _publish_leftovers(self, attempt: int) -> None:
+        """Publishes what the ranks have not; that it cannot be published does not change how the attempt has ended."""
+        if self._run.store is None:
+            return
+        try:
+            self._run.store.publish_leftovers(attempt)
+        except (OSError, StorageError) as error:
+            self._observer.notice(f"not all logs are on the store, they are still in {self._run.folder}: {error}")
 
     def _take_size(self, attempt: int, world_size: int, reason: str) -> None:
         """Takes note of another number of ranks, or of the reason for which ranks move to other hosts."""
@@ -145,7 +171,7 @@ class Attempts:
         change = f"{world_size} workers instead of {before}" if world_size != before else ""
         if change:
             self._plan = self._plan_for(world_size)
-            update_record(self._run.folder, schedule=self._plan.as_dict()["schedule"])
+            publish_record(self._run, schedule=self._plan.as_dict()["schedule"])
         if change or reason:
             self._write("resize", attempt, ": ".join(part for part in (reason, change) if part))
 
@@ -155,12 +181,14 @@ class Attempts:
         for file in (self._layout.weights_file, self._layout.best_file, self._layout.record_file):
             for temporary in self._run.folder.glob(f".{file.name}.*"):
                 temporary.unlink(missing_ok=True)
-        for error_file in self._layout.rank_error(0).parent.glob(self._layout.rank_error(0).name.replace("0", "*")):
-            error_file.unlink(missing_ok=True)
+        for rank in range(self._plan.request.max_workers):
+            Failure.remove(self._layout.rank_error(rank))
+        if self._run.store is not None:
+            self._run.store.checkpoints.remove_uncommitted()
 
     def _write(self, event: str, attempt: int, message: str) -> None:
         """Tells of a restart or a resize, and from where the run goes on, while no rank is alive to write."""
-        checkpoints = list_checkpoints(self._layout.checkpoints)
+        checkpoints = committed(self._run)
         step = checkpoints[0].step if checkpoints else 0
         schedule = self._plan.schedule
         with EventWriter(self._layout.metrics_file, attempt) as events:
@@ -171,6 +199,8 @@ class Attempts:
                 samples=schedule.samples_after(step),
                 message=f"{message}, from step {step}",
             )
+        if self._run.store is not None:
+            self._run.store.metrics_writer(attempt).push()
 
     def _record_start(self) -> None:
         values = self._plan.as_dict()
@@ -184,12 +214,14 @@ class Attempts:
                 provenance={**collect_provenance(self._job.folder, sys.argv), "sources": sources},
                 started=self._started,
             )
+            if self._run.store is not None:
+                self._run.store.publish(self._layout.record_file)
             return
         provenance = self._run.record.get("provenance") or {}
         self._changed = changed_sources(provenance.get("sources") or {}, sources)
-        write_job(self._run.folder, self._job)
-        update_record(
-            self._run.folder,
+        write_job(self._run, self._job)
+        publish_record(
+            self._run,
             status="running",
             ended=None,
             error=None,
@@ -203,7 +235,7 @@ class Attempts:
     def _say_what_surprises(self) -> None:
         schedule, request = self._plan.schedule, self._plan.request
         if not self._claim.is_new:
-            checkpoints = list_checkpoints(self._layout.checkpoints)
+            checkpoints = committed(self._run)
             step = checkpoints[0].step if checkpoints else 0
             self._observer.notice(f"going on with {self._run.id} from step {step} of {schedule.total_steps}")
         if self._changed:

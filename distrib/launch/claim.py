@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,9 +11,10 @@ from typing import Any
 
 from distrib.errors import JobError
 from distrib.job.reader import Job
-from distrib.runs.checkpoints import list_checkpoints
+from distrib.runs.checkpoints import CheckpointFolder, list_checkpoints
 from distrib.runs.layout import RunLayout, new_run_id
 from distrib.runs.lease import Lease
+from distrib.runs.location import as_folder, is_url, join
 from distrib.runs.record import Run
 from distrib.runs.storage import LocalStorage
 
@@ -38,7 +41,15 @@ class Claim:
     is_new: bool
 
 
-def claim_run(job: Job, run_id: str | None, num_steps: int, *, is_fresh: bool, is_extended: bool) -> Claim:
+def claim_run(
+    job: Job,
+    run_id: str | None,
+    num_steps: int,
+    *,
+    is_fresh: bool,
+    is_extended: bool,
+    check_start: Callable[[], None] = lambda: None,
+) -> Claim:
     """Creates a run's folder, or takes that of an unfinished run, or finds that the run has finished.
 
     Args:
@@ -47,16 +58,19 @@ def claim_run(job: Job, run_id: str | None, num_steps: int, *, is_fresh: bool, i
         num_steps: The optimizer steps that the job asks for.
         is_fresh: Whether a run that exists is left alone and another begun beside it, as ID-2.
         is_extended: Whether a finished run goes on if the job now asks for more steps.
+        check_start: Called if the run will begin with its first step; raises what speaks against that.
 
     Raises:
         JobError: The runs folder cannot be written, or the run was made by another job.
         LaunchError: Another process holds the run.
     """
-    root = Path(job.spec.storage).expanduser().absolute()
+    if is_url(job.spec.storage):
+        return _claim_in_store(job, run_id, num_steps, is_fresh, is_extended, check_start)
+    root = as_folder(job.spec.storage).absolute()
     LocalStorage(root).check_writable()
     folder = root / (run_id or new_run_id(job.name, datetime.now()))
     if is_fresh:
-        folder = _unused(folder)
+        folder = folder.with_name(_unused(folder.name, lambda name: (root / name).exists()))
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
     if _is_done(run, num_steps if is_extended else 0):
@@ -64,30 +78,78 @@ def claim_run(job: Job, run_id: str | None, num_steps: int, *, is_fresh: bool, i
         return Claim(run, None, attempt=0, is_new=False)
     lease = Lease.acquire(folder)
     try:
-        if not run.layout.record_file.exists():
-            write_job(folder, job)
-            return Claim(run, lease, attempt=0, is_new=True)
-        _check_same_job(job, folder, is_extended)
-        _check_length(run, num_steps)
-        attempt = int(run.record.get("attempt") or 0) + 1
+        return _take_up(job, run, lease, num_steps, is_extended, check_start)
+    except BaseException:
+        lease.release()
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # which goes only if it is empty: where there was no such run
+        raise
+
+
+def _claim_in_store(
+    job: Job, run_id: str | None, num_steps: int, is_fresh: bool, is_extended: bool, check_start: Callable[[], None]
+) -> Claim:
+    """The same on an object store: the lease comes first, then the mirror is made what the store has."""
+    from distrib.runs.object_storage import ObjectStorage
+    from distrib.runs.run_store import RunStore
+    from distrib.runs.store_lease import StoreLease
+
+    runs = ObjectStorage(job.spec.storage)
+    runs.check_writable()
+    name = run_id or new_run_id(job.name, datetime.now())
+    if is_fresh:
+        name = _unused(name, lambda name: bool(runs.list(name)))
+    store = RunStore.at(join(runs.url, name))
+    run = Run(store.folder, store)
+    lease = StoreLease.acquire_in(store.storage, store.folder)
+    try:
+        store.pull()
+        store.mark_launcher(lease.token)
+        if _is_done(run, num_steps if is_extended else 0):
+            _check_same_job(job, run.folder, is_extended)
+            lease.release()
+            return Claim(run, None, attempt=0, is_new=False)
+        return _take_up(job, run, lease, num_steps, is_extended, check_start)
     except BaseException:
         lease.release()
         raise
-    return Claim(run, lease, attempt, is_new=False)
 
 
-def _unused(folder: Path) -> Path:
-    """`folder`, or the first of ID-2, ID-3, … that is not there."""
-    number, candidate = 2, folder
-    while candidate.exists():
-        candidate = folder.with_name(f"{folder.name}-{number}")
+def _take_up(
+    job: Job, run: Run, lease: Lease, num_steps: int, is_extended: bool, check_start: Callable[[], None]
+) -> Claim:
+    """A run that this process holds: a new one, or one to go on with."""
+    if not run.layout.record_file.exists():
+        check_start()
+        write_job(run, job)
+        return Claim(run, lease, attempt=0, is_new=True)
+    _check_same_job(job, run.folder, is_extended)
+    _check_length(run, num_steps)
+    if not committed(run):
+        check_start()
+    return Claim(run, lease, attempt=int(run.record.get("attempt") or 0) + 1, is_new=False)
+
+
+def committed(run: Run) -> list[CheckpointFolder]:
+    """The committed checkpoints of a run, newest first, wherever it is kept."""
+    return list_checkpoints(run.layout.checkpoints) if run.store is None else run.store.checkpoints.list()
+
+
+def _unused(name: str, is_used: Callable[[str], bool]) -> str:
+    """`name`, or the first of NAME-2, NAME-3, … that is not there."""
+    number, candidate = 2, name
+    while is_used(candidate):
+        candidate = f"{name}-{number}"
         number += 1
     return candidate
 
 
-def write_job(folder: Path, job: Job) -> None:
+def write_job(run: Run, job: Job) -> None:
     """Writes a run's job.yaml."""
-    LocalStorage(folder).put(RunLayout(folder).job_file.name, job.text.encode())
+    file = run.layout.job_file
+    LocalStorage(run.folder).put(file.name, job.text.encode())
+    if run.store is not None:
+        run.store.publish(file)
 
 
 def _is_done(run: Run, num_steps: int) -> bool:
@@ -99,7 +161,7 @@ def _is_done(run: Run, num_steps: int) -> bool:
 
 def _check_length(run: Run, num_steps: int) -> None:
     """Refuses a job that would end before where the run already is."""
-    checkpoints = list_checkpoints(run.layout.checkpoints)
+    checkpoints = committed(run)
     if checkpoints and checkpoints[0].step > num_steps:
         raise JobError(
             f"run {run.id} has a checkpoint of step {checkpoints[0].step}, but the job now ends at step {num_steps}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import time
@@ -27,7 +28,7 @@ def log_errors(run_folder: Path, failures: Mapping[int, Failure]) -> None:
     """Ends the log of each rank that failed with its error; to be called once no rank writes any more."""
     layout = RunLayout(run_folder)
     for rank, failure in failures.items():
-        with layout.rank_log(rank).open("a") as log:
+        with contextlib.suppress(OSError), layout.rank_log(rank).open("a") as log:
             log.write(f"{failure.traceback or f'{failure.type}: {failure.message}'}".rstrip() + "\n")
 
 

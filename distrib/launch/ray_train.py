@@ -165,6 +165,7 @@ class RayLauncher:
         """Runs the attempt to its end."""
         layout, attempt = RunLayout(self._assignment.run_folder), self._assignment.attempt
         layout.rank_log(0).parent.mkdir(parents=True, exist_ok=True)
+        self._watch.follow_store(attempt)
         fit = self._run.begin(self._assignment, self._placement)
         lost = self._follow(fit)
         self._watch.drain()

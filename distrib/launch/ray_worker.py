@@ -93,7 +93,7 @@ def train_as_ray_worker(config: dict[str, Any]) -> None:
     from ray.train import get_context
 
     board, context = Board(config["board"]), get_context()
-    assignment: Assignment = replace(config["assignment"], attempt=_await_attempt(board, config["fit"]))
+    assignment: Assignment = replace(config["assignment"], attempt=_await_attempt(board, config["fit"])).at_home()
     address = _address()
     name = socket.gethostname() if config["alone"] else f"{socket.gethostname()} ({address})"
     place = Place(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), name, _gpu())
@@ -179,6 +179,8 @@ def _moved_here(assignment: Assignment, *, is_alone: bool) -> Assignment:
 
 def _prove_storage(board: Board, assignment: Assignment, place: Place) -> None:
     """Makes sure that this host sees the run's folder, by the lease that the launcher has put there, and can write."""
+    if assignment.run_url is not None:
+        return  # the folder is this host's mirror; the rank finds out by itself whether it can use the store
     folder = assignment.run_folder
     deadline = time.monotonic() + _SHARED_FOLDER_SECONDS  # network file systems show new files late
     while not is_held(folder, assignment.lease):

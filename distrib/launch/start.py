@@ -127,7 +127,12 @@ class _Order:
         plan = prepared.plan_for(world_size)
         self.signals.begin_claim()
         claim = claim_run(
-            self.job, self.run_id, plan.schedule.total_steps, is_fresh=self.is_fresh, is_extended=self.is_extended
+            self.job,
+            self.run_id,
+            plan.schedule.total_steps,
+            is_fresh=self.is_fresh,
+            is_extended=self.is_extended,
+            check_start=prepared.check_weights,
         )
         if claim.lease is None:
             done = f"{claim.run.id} has finished already; --extend goes on with it, --fresh starts a new run beside it"
@@ -138,6 +143,7 @@ class _Order:
             job=self.job,
             request=plan.request,
             run_folder=claim.run.folder,
+            run_url=None if claim.run.store is None else claim.run.store.url,
             working_directory=Path.cwd(),
             lease=claim.lease.token,
             record_samples=self.record_samples,
@@ -162,6 +168,7 @@ def plan(job: Job, *, launcher: Launcher = "local") -> Plan:
         prepared = _prepare(job, launcher)
         from distrib.train.memory import estimate_memory
 
+        prepared.check_weights()
         plan = prepared.plan_for(fit_workers(prepared.request, prepared.num_gpus))
         memory = estimate_memory(prepared.blueprint, plan.schedule)
         return plan if memory is None else with_memory(plan, memory)
@@ -181,6 +188,12 @@ class _Prepared:
     def plan_for(self, world_size: int) -> Plan:
         """The plan on `world_size` ranks."""
         return Plan(self.request, make_schedule(self.job.spec, self.datasets.facts, world_size))
+
+    def check_weights(self) -> None:
+        """Makes sure that the file of `model.weights`, if there is one, fits the model; JobError if not."""
+        from distrib.train.warm_start import check_weights
+
+        check_weights(self.blueprint, Path.cwd())
 
 
 def _prepare(job: Job, launcher: Launcher, count_gpus: Callable[[], int] | None = None) -> _Prepared:

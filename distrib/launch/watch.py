@@ -6,10 +6,12 @@ from typing import Any
 
 from distrib.launch.observer import Observer
 from distrib.launch.signals import StopSignals
+from distrib.launch.store_keeper import NoKeeper, StoreKeeper
 from distrib.runs.events import EventTail, LineTail
 from distrib.runs.lease import Lease
 from distrib.runs.newest import newest_event
 from distrib.runs.record import Run, update_record
+from distrib.runs.storage_error import storage_problem
 
 
 class Watch:
@@ -34,9 +36,17 @@ class Watch:
         self._was_announced = False
         self._last_events: dict[str, dict[str, Any]] = {}
         self._started = started
-        self._lease = lease
         self._events.poll()  # what earlier attempts wrote is no news
         self._lines.poll()
+        self._keeper = NoKeeper(lease) if run.store is None else StoreKeeper(run.store, lease)
+
+    def follow_store(self, attempt: int) -> None:
+        """Follows, where the run is kept on an object store, what a rank 0 on another host publishes there."""
+        self._keeper.follow(attempt)
+
+    def settle(self) -> None:
+        """Waits until nothing goes on in the background of this process, which can be forked then."""
+        self._keeper.settle()
 
     def stop_requested(self) -> bool:
         """Whether a signal has asked the run to stop."""
@@ -55,7 +65,7 @@ class Watch:
 
     def poll(self) -> None:
         """Passes on what is new, and renews the hold on the run."""
-        self._lease.renew()
+        self._keeper.keep_up()
         events = self._events.poll()
         for event in events:
             self._take(event)
@@ -66,6 +76,7 @@ class Watch:
 
     def drain(self) -> None:
         """Passes on the last of it, once no rank writes any more."""
+        self._keeper.finish()
         self.poll()
         rest = self._lines.rest()
         if rest:
@@ -91,8 +102,16 @@ class Watch:
     def _take(self, event: dict[str, Any]) -> None:
         kind = str(event.get("event"))
         if kind == "start":
-            update_record(self._run.folder, input_signature=event.get("input_signature"))
+            self._record(input_signature=event.get("input_signature"))
         elif kind == "train" and kind not in self._last_events:
-            update_record(self._run.folder, first_step_seconds=round(event["time"] - self._started, 3))
+            self._record(first_step_seconds=round(event["time"] - self._started, 3))
         self._last_events[kind] = event
         self._observer.event(event)
+
+    def _record(self, **changes: Any) -> None:
+        """Notes something in run.json; that it cannot be written now is no reason to end the training."""
+        try:
+            update_record(self._run.folder, **changes)
+        except OSError as error:
+            self._observer.notice(storage_problem(error, str(self._run.layout.record_file)) or str(error))
+        self._keeper.note_change()

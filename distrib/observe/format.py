@@ -86,7 +86,9 @@ def shares(sizes: Sequence[int]) -> str:
     return f"{largest:,} per rank" if smallest == largest else f"{smallest:,} to {largest:,} per rank"
 
 
-def place(path: Path) -> str:
-    """A path as short as can be from here: relative where it lies in the working directory."""
+def place(path: Path | str) -> str:
+    """A path as short as can be from here: relative where it lies in the working directory; a URL (text) as it is."""
+    if isinstance(path, str):
+        return path
     relative = os.path.relpath(path)
     return str(path) if relative.startswith(os.pardir) else relative

@@ -11,6 +11,7 @@ from distrib.job.plan import Memory, Plan, Request, Schedule
 from distrib.job.spec import JobSpec
 from distrib.observe.format import duration, num_bytes, num_items, place, plural, shares
 from distrib.runs.layout import RunLayout, new_run_id
+from distrib.runs.location import as_folder, is_url, join
 
 LABEL_WIDTH = 18
 Rows = list[tuple[str, str]]
@@ -24,12 +25,14 @@ def plan_listing(plan: Plan, spec: JobSpec, run_id: str | None = None) -> str:
         spec: The job it was made of.
         run_id: The id the run will have, where it has been chosen.
     """
-    layout = RunLayout(Path(spec.storage) / (run_id or new_run_id(spec.name, datetime.now())))
+    name = run_id or new_run_id(spec.name, datetime.now())
+    layout = RunLayout(Path(name))
+    kept = join(spec.storage, name) if is_url(spec.storage) else as_folder(spec.storage) / name
     parts = {
         "Request": _request(plan.request),
         "Schedule": _schedule(plan.schedule, spec),
         "Memory per worker, batches and activations apart": _memory(plan.memory),
-        f"Kept in {place(layout.folder)}": _kept(plan, layout, spec),
+        f"Kept in {place(kept)}": _kept(plan, layout, spec),
         "Please note": [("", note) for note in plan.schedule.notes],
     }
     shown = ["\n".join([title, *map(_row, rows)]) for title, rows in parts.items() if rows]
@@ -82,6 +85,8 @@ def _schedule(schedule: Schedule, spec: JobSpec) -> Rows:
         rows.append(("last of an epoch", last))
     if len(schedule.micro_batches) > 1:
         rows.append(("accumulate", " + ".join(f"{size:,}" for size in schedule.micro_batches) + " per rank"))
+    if spec.model.weights is not None:
+        rows.append(("begins with", f"the weights of {spec.model.weights}"))
     rows.append(("precision", spec.train.precision))
     return [*rows, ("evaluation", _evaluation(schedule))]
 

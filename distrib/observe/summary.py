@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distrib.observe.format import duration, place, rate, values
+from distrib.runs.location import join, split
 from distrib.runs.record import Run
 
 DEFAULT_RUNS_FOLDER = "runs"
@@ -23,7 +24,7 @@ def summarize(run: Run, exit_code: int | None) -> dict[str, Any]:
     """
     return {
         "id": run.id,
-        "folder": str(run.folder),
+        "folder": str(run.place),
         "status": run.status,
         "exit_code": exit_code,
         "metrics": run.metrics,
@@ -45,15 +46,15 @@ def summary_lines(run: Run) -> list[str]:
         "duration": _duration(run),
         "first step": _first_step(run),
         "speed": None if error else _speed(run),
-        "run": place(run.folder),
+        "run": place(run.place),
         "log": _log(run, error) if error else None,
-        "weights": place(run.weights) if run.weights.exists() else None,
-        "all runs": list_command(run.folder.parent),
+        "weights": _weights(run),
+        "all runs": list_command(run.folder.parent if run.store is None else split(run.store.url)[0]),
     }
     return head + [f"  {label:<{LABEL_WIDTH}}{fact}" for label, fact in facts.items() if fact]
 
 
-def list_command(runs_folder: Path) -> str:
+def list_command(runs_folder: Path | str) -> str:
     """The command that shows the runs of a folder."""
     shown = place(runs_folder)
     return "distrib list" if shown == DEFAULT_RUNS_FOLDER else f"distrib list --runs-dir {shown}"
@@ -84,6 +85,13 @@ def _failure(error: Mapping[str, Any]) -> str:
 def _steps(run: Run) -> str | None:
     done, planned = run.steps
     return None if planned is None else f"{done:,} of {planned:,} done"
+
+
+def _weights(run: Run) -> str | None:
+    file = run.layout.weights_file
+    if not file.exists():
+        return None
+    return place(file if run.store is None else join(run.store.url, file.name))
 
 
 def _duration(run: Run) -> str | None:

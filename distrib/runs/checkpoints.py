@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 _NAME = re.compile(r"^step-(\d{8,})-a(\d+)$")
-_MANIFEST = "manifest.json"
-_COMMITTED = "COMMITTED"
+MANIFEST = "manifest.json"
+COMMITTED = "COMMITTED"
 _STATE = "state.json"
 _CHUNK_BYTES = 2**22
 
@@ -54,7 +54,7 @@ class CheckpointFolder:
 
     def is_committed(self) -> bool:
         """Whether COMMITTED is there; says nothing of damage."""
-        return (self.path / _COMMITTED).exists()
+        return (self.path / COMMITTED).exists()
 
     def part_file(self, rank: int) -> Path:
         """Where a rank lists the files that it wrote, until the manifest takes them over."""
@@ -70,8 +70,8 @@ class CheckpointFolder:
         for rank in range(num_parts):
             files.update(json.loads(self.part_file(rank).read_bytes()))
         manifest = json.dumps({"step": self.step, "attempt": self.attempt, "files": files}, indent=1)
-        write_durably(self.path / _MANIFEST, manifest)
-        write_durably(self.path / _COMMITTED, hashlib.sha256(manifest.encode()).hexdigest())
+        write_durably(self.path / MANIFEST, manifest)
+        write_durably(self.path / COMMITTED, hashlib.sha256(manifest.encode()).hexdigest())
         for rank in range(num_parts):
             self.part_file(rank).unlink(missing_ok=True)
 
@@ -82,16 +82,16 @@ class CheckpointFolder:
             DamagedError: The checkpoint is not committed or its manifest is damaged.
         """
         try:
-            committed = (self.path / _COMMITTED).read_bytes().strip()
-            manifest = (self.path / _MANIFEST).read_bytes()
+            committed = (self.path / COMMITTED).read_bytes().strip()
+            manifest = (self.path / MANIFEST).read_bytes()
         except OSError as error:
             raise DamagedError(f"{self.name}: {_reason(error)}") from None
         if hashlib.sha256(manifest).hexdigest().encode() != committed:
-            raise DamagedError(f"{self.name}/{_MANIFEST} does not match {_COMMITTED}")
+            raise DamagedError(f"{self.name}/{MANIFEST} does not match {COMMITTED}")
         try:
             files: dict[str, Mapping[str, Any]] = dict(json.loads(manifest)["files"])
         except (ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{self.name}/{_MANIFEST}: {type(error).__name__}: {error}") from None
+            raise DamagedError(f"{self.name}/{MANIFEST}: {type(error).__name__}: {error}") from None
         return files
 
     def verify(self, names: Iterable[str], files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -119,7 +119,7 @@ class CheckpointFolder:
     def remove(self) -> None:
         """Deletes the checkpoint, COMMITTED first, so that no half of it can be taken for a whole."""
         with contextlib.suppress(FileNotFoundError):
-            (self.path / _COMMITTED).unlink()
+            (self.path / COMMITTED).unlink()
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -127,13 +127,15 @@ class DamagedError(Exception):
     """A checkpoint that cannot be used; the message names the file and what is wrong with it."""
 
 
+def parse_name(path: Path) -> CheckpointFolder | None:
+    """The checkpoint whose folder is `path`, by its name alone; None where that is no checkpoint's."""
+    match = _NAME.match(path.name)
+    return None if match is None else CheckpointFolder(int(match[1]), int(match[2]), path)
+
+
 def list_checkpoints(checkpoints: Path) -> list[CheckpointFolder]:
     """The checkpoints that claim to be committed, newest first."""
-    found = []
-    for path in checkpoints.glob("step-*"):
-        match = _NAME.match(path.name)
-        if match:
-            found.append(CheckpointFolder(int(match[1]), int(match[2]), path))
+    found = [folder for path in checkpoints.glob("step-*") if (folder := parse_name(path)) is not None]
     return sorted((folder for folder in found if folder.is_committed()), reverse=True)
 
 
@@ -146,7 +148,7 @@ def remove_old(checkpoints: Path, keep: int) -> None:
 def remove_uncommitted(checkpoints: Path) -> None:
     """Deletes what earlier attempts began and did not commit; to be called while no rank runs."""
     for path in checkpoints.glob("step-*"):
-        if _NAME.match(path.name) and not (path / _COMMITTED).exists():
+        if _NAME.match(path.name) and not (path / COMMITTED).exists():
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -163,11 +165,15 @@ def describe_file(path: Path) -> dict[str, Any]:
 def write_durably(path: Path, text: str) -> None:
     """Writes a small file whole and on disk for good before it appears under its name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

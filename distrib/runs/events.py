@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time as clocks
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from distrib.runs.line_file import LineFile
+
 
 class EventWriter:
-    """Appends events to a file; each is handed to the operating system whole, by one write.
+    """Appends events to a file, each as one line.
 
     Args:
         path: The run's metrics.jsonl; its folder must exist.
@@ -23,8 +24,7 @@ class EventWriter:
     def __init__(self, path: Path, attempt: int, clock: Callable[[], float] = clocks.time) -> None:
         self._attempt = attempt
         self._clock = clock
-        self._starts_inside_a_line = ends_inside_a_line(path)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        self._lines = LineFile(path)
 
     def write(
         self, event: str, *, step: int, epoch: int, samples: int, time: float | None = None, **fields: Any
@@ -41,19 +41,16 @@ class EventWriter:
         """
         head = {"time": self._clock() if time is None else time, "attempt": self._attempt, "event": event}
         record: dict[str, Any] = finite({**head, "step": step, "epoch": epoch, "samples": samples, **fields})
-        line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        if self._starts_inside_a_line:
-            line = b"\n" + line
-        self._starts_inside_a_line = True
-        written = os.write(self._file, line)
-        if written < len(line):
-            raise OSError(f"only {written} of {len(line)} bytes of an event could be written")
-        self._starts_inside_a_line = False
+        self._lines.append(json.dumps(record, allow_nan=False))
         return record
 
+    def flush(self) -> None:
+        """Writes what a full disk has not taken before; OSError where it still does not."""
+        self._lines.flush()
+
     def close(self) -> None:
-        """Closes the file; what was written is already with the operating system."""
-        os.close(self._file)
+        """Closes the file; what could be written is already with the operating system."""
+        self._lines.close()
 
     def __enter__(self) -> Self:
         return self
@@ -89,18 +86,6 @@ def parse_event(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return event if isinstance(event, dict) else None
-
-
-def ends_inside_a_line(path: Path) -> bool:
-    """Whether a writer died in the middle of the file's last line."""
-    try:
-        with path.open("rb") as file:
-            if file.seek(0, os.SEEK_END) == 0:
-                return False
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) != b"\n"
-    except FileNotFoundError:
-        return False
 
 
 class _LinesOfBytes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from distrib.errors import JobError
 from distrib.runs.events import finite, read_events
@@ -14,6 +15,9 @@ from distrib.runs.layout import RunLayout
 from distrib.runs.newest import newest_event
 from distrib.runs.owner import is_dead, this_process
 from distrib.runs.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from distrib.runs.run_store import RunStore
 
 RECORD_FIELDS = (
     *("id", "name", "status", "started", "ended", "first_step_seconds", "error", "result", "attempt"),
@@ -30,16 +34,23 @@ class Run:
     """One run: a view of its folder that always says what is there now.
 
     Args:
-        folder: The run's folder, RUNS_DIR/RUN_ID.
+        folder: The run's folder, RUNS_DIR/RUN_ID, or its mirror.
+        store: Where the run is kept, if that is an object store.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, store: RunStore | None = None) -> None:
         self.layout = RunLayout(Path(folder).absolute())
+        self.store = store
 
     @property
     def folder(self) -> Path:
         """The run's folder, as an absolute path."""
         return self.layout.folder
+
+    @property
+    def place(self) -> str | Path:
+        """Where the run is kept: its folder, or its URL on an object store."""
+        return self.folder if self.store is None else self.store.url
 
     @property
     def id(self) -> str:
@@ -101,15 +112,31 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """The file of the final weights, which is there once the run has finished."""
-        return self.layout.weights_file
+        """The file of the final weights, which is there once the run has finished; fetched if it lies on a store."""
+        return self._local(self.layout.weights_file)
+
+    @property
+    def best_weights(self) -> Path:
+        """The file of the best weights, which is there once an evaluation has found some; fetched likewise."""
+        return self._local(self.layout.best_file)
+
+    def _local(self, file: Path) -> Path:
+        if self.store is not None and not file.exists():
+            with contextlib.suppress(FileNotFoundError):
+                self.store.fetch(file)
+        return file
+
+    def refresh(self) -> None:
+        """Looks anew at a run on an object store, of which this is a local copy; a folder is looked at anyway."""
+        if self.store is not None:
+            self.store.view(self.store.storage.get(self.layout.record_file.name))
 
     def events(self) -> list[dict[str, Any]]:
         """Everything that metrics.jsonl tells, in order."""
         return read_events(self.layout.metrics_file)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r})"
+        return f"Run({str(self.place)!r})"
 
 
 def measured_values(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,12 +194,29 @@ def update_record(folder: Path, **changes: Any) -> None:
     _write(folder, {**Run(folder).record, **changes})
 
 
+def publish_record(run: Run, **changes: Any) -> None:
+    """As `update_record`, and puts run.json on the store where the run is kept on one.
+
+    Raises:
+        OSError: It cannot be written.
+        StorageError: It cannot be put on the store.
+    """
+    update_record(run.folder, **changes)
+    if run.store is not None:
+        run.store.publish(run.layout.record_file)
+
+
 def list_runs(runs_folder: Path) -> list[Run]:
     """The runs of a folder, newest first; those whose run.json cannot be read come last."""
     try:
         runs = [Run(file.parent) for file in runs_folder.glob("*/run.json")]
     except OSError:
         return []
+    return newest_first(runs)
+
+
+def newest_first(runs: Iterable[Run]) -> list[Run]:
+    """Runs by when they started; those whose run.json cannot be read come last."""
     return sorted(runs, key=lambda run: (_started(run), run.id), reverse=True)
 
 

@@ -35,8 +35,11 @@ class Storage(Protocol):
     def delete(self, prefix: str) -> None:
         """Removes what `prefix` covers; that there is nothing is no error."""
 
-    def append(self, name: str, data: bytes) -> None:
-        """Adds `data` to the end of `name`, which has one writer; after a crash any part of `data` may be missing."""
+    def put_file(self, name: str, path: Path) -> None:
+        """As `put`, with the content of a local file, of any size."""
+
+    def get_file(self, name: str, path: Path) -> None:
+        """As `get`, into a local file, which appears whole; its folder is created where needed."""
 
     def check_writable(self) -> None:
         """Raises JobError, and leaves nothing behind, where objects cannot be written."""
@@ -91,12 +94,17 @@ class LocalStorage:
                 raise
             shutil.rmtree(path)
 
-    def append(self, name: str, data: bytes) -> None:
-        """Appends to a file."""
-        path = self._path(name)
-        _make_folder(path.parent)
-        with path.open("ab") as file:
-            file.write(data)
+    def put_file(self, name: str, path: Path) -> None:
+        """Copies a file, as `put` writes one."""
+        target = self._path(name)
+        _make_folder(target.parent)
+        _copy_whole(path, target)
+        _flush_folder(target.parent)
+
+    def get_file(self, name: str, path: Path) -> None:
+        """Copies a file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _copy_whole(self._path(name), path)
 
     def check_writable(self) -> None:
         """Creates the folder and a file in it, and removes the file again."""
@@ -117,10 +125,15 @@ class LocalStorage:
 
     def _path(self, name: str) -> Path:
         """The file of an object; a name that leads out of the root is a bug of the caller."""
-        relative = PurePosixPath(name)
-        if relative.is_absolute() or ".." in relative.parts:
-            raise ValueError(f"not a name of an object: {name!r}")
-        return self.root / relative
+        return self.root / check_name(name)
+
+
+def check_name(name: str) -> str:
+    """`name` itself; ValueError where it would lead out of the storage that it is used in."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"not a name of an object: {name!r}")
+    return name
 
 
 def _is_temporary(path: Path) -> bool:
@@ -133,6 +146,18 @@ def _write_new_file(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copies a file beside `target`, flushed to disk, and renames it to that."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        shutil.copyfile(source, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _make_folder(folder: Path) -> list[Path]:

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from distrib.runs.checkpoints import CheckpointFolder, remove_old, write_durably
+from distrib.runs.storage_error import storage_problem
+from distrib.train.control import SaveStatus
 from distrib.train.failure import PeerFailedError
 from distrib.train.plain_state import dump_state
 from distrib.train.saved_state import model_tensors, share_of, split_optimizer
+
+if TYPE_CHECKING:
+    from distrib.train.publishing import Publishing
 
 METADATA = ".metadata"
 """The file in which DCP describes the tensors."""
 
 
-class _Save(threading.Thread):
-    """One rank's part of a checkpoint on its way to disk."""
+_WRITER_SIGNS = ("inline_container", "PytorchStreamWriter")
+"""In the errors of torch's writer of files."""
+_PROBE_BYTES = 2**20
 
-    def __init__(self, folder: CheckpointFolder, write: Callable[[], None]) -> None:
+
+class _Save(threading.Thread):
+    """One rank's part of a checkpoint on its way to disk, or its commit on its way to a store."""
+
+    def __init__(self, folder: CheckpointFolder, started: float, write: Callable[[], None]) -> None:
         super().__init__(name=f"save-{folder.name}", daemon=True)
         self.folder = folder
-        self.started = time.perf_counter()
+        self.started = started
+        self.is_commit = False
         self.error: BaseException | None = None
         self._write = write
 
@@ -43,7 +56,7 @@ class Checkpointer:
 
     A save copies this rank's share of the tensors into buffers that were allocated once, which is all that training
     waits for; writing, hashing and syncing go on in the background. All ranks call `save` at the same step; when all
-    have said `is_ready`, all call `commit`.
+    are done, all call `commit`, or `give_up` where one has failed.
 
     Args:
         checkpoints: The run's folder of checkpoints.
@@ -53,6 +66,8 @@ class Checkpointer:
         group: A gloo group for nothing else.
         keep: How many committed checkpoints to keep.
         check_held: Called before each commit, on rank 0; raises where this attempt does not hold the run any more.
+        flush: Called in the background of each save: writes what tells of the steps before it.
+        publishing: Publishes checkpoints, where the run is kept on an object store.
     """
 
     def __init__(
@@ -64,6 +79,8 @@ class Checkpointer:
         group: dist.ProcessGroup,
         keep: int,
         check_held: Callable[[], None],
+        flush: Callable[[], None],
+        publishing: Publishing | None = None,
     ) -> None:
         self._checkpoints = checkpoints
         self._attempt = attempt
@@ -72,6 +89,8 @@ class Checkpointer:
         self._group = group
         self._keep = keep
         self._check_held = check_held
+        self._flush = flush
+        self._publishing = publishing
         self._rank = dist.get_rank(group)
         self._world_size = dist.get_world_size(group)
         self._device = next(model.parameters()).device
@@ -85,17 +104,19 @@ class Checkpointer:
         return self._save is not None
 
     @property
-    def is_ready(self) -> bool:
-        """Whether this rank's part of the save that was begun is on disk.
+    def status(self) -> SaveStatus:
+        """How far this rank is with the save that was begun.
 
         Raises:
-            Exception: What went wrong in the background.
+            Exception: What went wrong in the background, other than that something could not be kept.
         """
         if self._save is None or self._save.is_alive():
-            return False
-        if self._save.error is not None:
+            return SaveStatus.PENDING
+        if self._save.error is None:
+            return SaveStatus.DONE
+        if storage_problem(self._save.error, self._save.folder.name) is None:
             raise self._save.error
-        return True
+        return SaveStatus.FAILED
 
     def prepare(self) -> None:
         """Loads what saving needs and allocates the staging buffers, beside training; best after the first step.
@@ -136,7 +157,7 @@ class Checkpointer:
         _, optimizer_state = split_optimizer(self._optimizer)
         state = dump_state({**plain, "optimizer": optimizer_state}) if self._rank == 0 else ""
         staged = self._stager.stage(self._share())
-        self._save = _Save(folder, lambda: self._write(folder, staged, state))
+        self._save = _Save(folder, time.perf_counter(), lambda: self._write(folder, staged, state))
         self._save.start()
 
     def wait(self) -> None:
@@ -144,15 +165,50 @@ class Checkpointer:
         if self._save is not None:
             self._save.join()
 
-    def commit(self) -> tuple[int, float]:
-        """Commits the save, whose parts are all on disk; returns its step and the seconds since it began."""
+    def commit(self) -> tuple[int, float] | None:
+        """Takes the save, with which all ranks are done, a step further, on all of them.
+
+        Returns:
+            Its step and the seconds since it began, once it is committed. On an object store the commit itself goes on
+            in the background, on rank 0, and a second call, once all are done again, ends it.
+
+        Raises:
+            OSError: It could not be committed, and is given up.
+            LostRunError: Another launcher has taken the run over.
+        """
         save, self._save = self._save, None
         assert save is not None
-        if self._rank == 0:
+        if self._publishing is not None and not save.is_commit:
+            self._save = _Save(save.folder, save.started, lambda: self._publish_commit(save.folder))
+            self._save.is_commit = True
+            self._save.start()
+            return None
+        if self._rank == 0 and self._publishing is None:
             self._check_held()
-            save.folder.commit(self._world_size)
+            try:
+                save.folder.commit(self._world_size)
+            except OSError:
+                save.folder.remove()
+                raise
+        if self._rank == 0:
             remove_old(self._checkpoints, self._keep)
         return save.folder.step, time.perf_counter() - save.started
+
+    def _publish_commit(self, folder: CheckpointFolder) -> None:
+        assert self._publishing is not None
+        if self._rank == 0:
+            self._publishing.push_events()  # so that no step is missing, whoever goes on from here
+            self._check_held()
+            self._publishing.commit(folder, self._world_size, self._keep)
+
+    def give_up(self) -> tuple[int, str | None]:
+        """Drops the save, with which all ranks are done and one has failed; returns its step and this rank's reason."""
+        save, self._save = self._save, None
+        assert save is not None
+        save.folder.remove()
+        if save.error is None or isinstance(save.error, PeerFailedError):
+            return save.folder.step, None
+        return save.folder.step, storage_problem(save.error, str(save.folder.path))
 
     def _use_device(self) -> None:
         """Makes the rank's GPU that of this thread too: a new thread's is the first, where it would take up memory."""
@@ -173,12 +229,27 @@ class Checkpointer:
         try:
             dcp.save(staged, storage_writer=writer, process_group=self._group)
         except dcp.CheckpointException as error:
-            rank, (cause, _) = next(iter(error.failures.items()))
-            if self._rank in error.failures:
-                raise error.failures[self._rank][0] from None
-            raise PeerFailedError(f"rank {rank} could not save: {cause}") from None
+            failures = {rank: _write_error(cause, folder.path) for rank, (cause, _) in error.failures.items()}
+            if self._rank in failures:
+                raise failures[self._rank] from None
+            rank, cause = next(iter(failures.items()))
+            raise PeerFailedError(f"rank {rank} could not save: {cause}") from cause
         names = [path.name for path in folder.path.glob(f"__{self._rank}_*.distcp")]
         if self._rank == 0:
             names.append(METADATA)
             write_durably(folder.state_file, state)
         folder.write_part(self._rank, names)
+        self._flush()
+        if self._publishing is not None:
+            self._publishing.part(folder, [*names, *([folder.state_file.name] if self._rank == 0 else [])])
+
+
+def _write_error(error: BaseException, folder: Path) -> BaseException:
+    """What kept a file from being written to `folder`: torch's writer hides the error of the operating system."""
+    if not any(sign in str(error) for sign in _WRITER_SIGNS):
+        return error
+    try:
+        write_durably(folder / "probe", " " * _PROBE_BYTES)
+    except OSError as cause:
+        return cause
+    return OSError(errno.EIO, os.strerror(errno.EIO))

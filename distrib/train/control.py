@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import torch
 import torch.distributed as dist
 
 _EXCHANGE_SECONDS = 0.5
-_HEADER = 5  # proposed interval, wish to stop, first step with a non-finite loss, save on disk, wish to save
+_HEADER = 5  # proposed interval, wish to stop, first step with a non-finite loss, status of the save, wish to save
+
+
+class SaveStatus(IntEnum):
+    """How far one rank's part of a save is."""
+
+    PENDING = 0
+    DONE = 1
+    FAILED = 2
+
+
+def is_failed(statuses: Sequence[float]) -> bool:
+    """Whether all ranks have done with a save, and one of them failed."""
+    return SaveStatus.PENDING not in statuses and SaveStatus.FAILED in statuses
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,7 @@ class Agreement:
         stop: Whether any rank was asked to stop.
         save: Whether rank 0's clock calls for a checkpoint at this step.
         is_saved: Whether every rank's part of the save in flight is on disk.
+        is_save_failed: Whether every rank has done with the save in flight, and one of them could not keep its part.
         non_finite: (rank, global step from 1) of the first loss that is not finite, or None.
         sums: For each value handed in, its sum over the ranks, added in the order of ranks: the same bits on each.
     """
@@ -27,6 +42,7 @@ class Agreement:
     stop: bool
     save: bool
     is_saved: bool
+    is_save_failed: bool
     non_finite: tuple[int, int] | None
     sums: list[float]
 
@@ -59,7 +75,7 @@ class Control:
         non_finite_step: int | None,
         values: list[float],
         *,
-        is_saved: bool = False,
+        save_status: SaveStatus = SaveStatus.PENDING,
         wants_save: bool = False,
     ) -> Agreement:
         """Shares this rank's state with all others; every rank calls it at the same step with as many values.
@@ -69,11 +85,11 @@ class Control:
             step_seconds: How long a step takes here; rank 0's answer sets the distance to the next exchange.
             non_finite_step: The first global step whose loss was not finite here since the last exchange.
             values: What to sum over the ranks, in float64.
-            is_saved: Whether this rank's part of the save in flight is on disk.
+            save_status: How far this rank's part of the save in flight is.
             wants_save: Whether a checkpoint is due by this rank's clock; rank 0's counts.
         """
         interval = min(max(1, int(_EXCHANGE_SECONDS / max(step_seconds, 1e-6))), self._longest_interval)
-        flags = (self._stop_requested(), non_finite_step or 0, is_saved, wants_save)
+        flags = (self._stop_requested(), non_finite_step or 0, save_status, wants_save)
         mine = [float(interval), *map(float, flags), *values]
         rows = gather_rows(mine, self._group)
         self._next = completed_steps + int(rows[0][0])
@@ -81,7 +97,8 @@ class Control:
         return Agreement(
             stop=any(row[1] for row in rows),
             save=bool(rows[0][4]),
-            is_saved=all(row[3] for row in rows),
+            is_saved=all(row[3] == SaveStatus.DONE for row in rows),
+            is_save_failed=is_failed([row[3] for row in rows]),
             non_finite=(min(failed)[1], min(failed)[0]) if failed else None,
             sums=[sum(row[_HEADER + i] for row in rows) for i in range(len(values))],
         )

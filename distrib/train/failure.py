@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,18 +70,38 @@ class Failure:
     @classmethod
     def read(cls, path: Path) -> Failure | None:
         """What `write` has written, or None."""
-        try:
-            return cls(**json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError):
-            return None
+        for file in (path, _elsewhere(path)):
+            try:
+                return cls(**json.loads(file.read_bytes()))
+            except (OSError, ValueError, TypeError):
+                continue
+        return None
 
     def write(self, path: Path) -> None:
-        """Writes the failure for the launcher to read."""
-        path.write_text(json.dumps(self.as_dict()))
+        """Writes the failure for the launcher to read, in the temporary folder where `path` takes nothing any more."""
+        text = json.dumps(self.as_dict())
+        try:
+            path.write_text(text)
+        except OSError:
+            path = _elsewhere(path)
+            path.write_text(text)
+
+    @staticmethod
+    def remove(path: Path) -> None:
+        """Removes what `write` has written, if anything."""
+        for file in (path, _elsewhere(path)):
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
 
     def as_dict(self) -> dict[str, object]:
         """Plain data for run.json."""
         return asdict(self)
+
+
+def _elsewhere(path: Path) -> Path:
+    """Where a failure is written that `path` does not take: a file of this user's for this very path."""
+    name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"distrib-{os.getuid()}-{name}.error.json"
 
 
 def _kind(error: BaseException) -> Kind:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from distrib.job.plan import Request
 from distrib.job.reader import Job
+from distrib.runs.mirror import mirror_folder
 
 if TYPE_CHECKING:
     import torch.distributed
@@ -40,7 +41,8 @@ class Assignment:
     Attributes:
         job: What to train.
         request: What the launcher was asked for.
-        run_folder: Where the run is kept.
+        run_folder: Where the run is kept, or its mirror on the host of the launcher.
+        run_url: Where the run is kept, if that is an object store; see `at_home`.
         working_directory: Where the command was given.
         lease: The token of the launcher's hold on the run; without it no checkpoint is committed.
         attempt: From 0, over the run's whole life.
@@ -54,6 +56,13 @@ class Assignment:
     lease: str = ""
     attempt: int = 0
     record_samples: bool = False
+    run_url: str | None = None
+
+    def at_home(self) -> Assignment:
+        """The same with this host's own mirror as its folder, where the run is kept on an object store."""
+        if self.run_url is None:
+            return self
+        return replace(self, run_folder=mirror_folder(self.run_url, "work"))
 
 
 class Host(Protocol):

@@ -10,7 +10,8 @@ import torch.distributed as dist
 
 from distrib.job.plan import Schedule
 from distrib.runs.events import EventWriter
-from distrib.train.control import Agreement, Control, gather_rows
+from distrib.runs.storage_error import storage_problem
+from distrib.train.control import Agreement, Control, gather_rows, is_failed
 from distrib.train.data import StepBatch, StepLoader
 from distrib.train.evaluate import Evaluator
 from distrib.train.failure import NonFiniteLossError, PeerFailedError
@@ -106,6 +107,13 @@ class Loop:
         self._control.resume_after(self.completed_steps)
         self._write("start", self.completed_steps, world_size=self._place.world_size, **facts)
 
+    def flush(self) -> None:
+        """Writes the events and samples that a full disk has not taken before; OSError where it still does not."""
+        if self._events is not None:
+            self._events.flush()
+        if self._samples is not None:
+            self._samples.flush()
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the loop, the same on every rank; all ranks call it together."""
         rows = gather_rows(self._ledger.carried, self._control_group)
@@ -142,8 +150,11 @@ class Loop:
             is_stopped = self._end_step(batch, seconds)
             if self.completed_steps == self._schedule.total_steps or is_stopped:
                 self._finish_saving()
+                self._pass_on_notices()
                 if self.completed_steps < self._schedule.total_steps:
                     self._write("stop", self.completed_steps)
+                else:
+                    self._saving.finish()
                 return self.completed_steps == self._schedule.total_steps
             if is_first:
                 self._saving.prepare()
@@ -189,15 +200,18 @@ class Loop:
             step_seconds,
             settled.non_finite_step,
             sums,
-            is_saved=self._saving.is_ready,
+            save_status=self._saving.status,
             wants_save=self._saving.wants_save,
         )
         self._write_windows(settled.windows, agreement)
         self._warn(settled)
         if agreement.non_finite is not None:
             self._refuse_non_finite(*agreement.non_finite)
-        if agreement.is_saved:
+        if agreement.is_save_failed:
+            self._give_up()
+        elif agreement.is_saved:
             self._commit()
+        self._pass_on_notices()
         return agreement
 
     def _save(self) -> None:
@@ -211,15 +225,38 @@ class Loop:
         self._stall = {"wait_seconds": waited, "stall_seconds": time.perf_counter() - started - waited}
 
     def _finish_saving(self) -> None:
-        """Waits until the save in flight, if there is one, is committed."""
-        self._saving.wait()
-        if self._saving.is_saving:
-            dist.barrier(group=self._control_group)
-            self._commit()
+        """Waits until the save in flight, if there is one, is committed or given up."""
+        while self._saving.is_saving:
+            self._saving.wait()
+            if is_failed([row[0] for row in gather_rows([float(self._saving.status)], self._control_group)]):
+                self._give_up()
+            else:
+                self._commit()
 
     def _commit(self) -> None:
-        step, seconds = self._saving.commit()
-        self._write("checkpoint", step, save_seconds=seconds, **self._stall)
+        try:
+            committed = self._saving.commit()
+        except OSError as error:
+            self._warn_of_lost_save(self.completed_steps, storage_problem(error, "the checkpoint") or str(error))
+            return
+        if committed is not None:
+            self._write("checkpoint", committed[0], save_seconds=committed[1], **self._stall)
+
+    def _give_up(self) -> None:
+        """Goes on without a checkpoint that could not be kept; the ranks tell rank 0 why."""
+        step, problem = self._saving.give_up()
+        problems: list[str | None] = [None] * self._place.world_size
+        dist.all_gather_object(problems, problem, group=self._control_group)
+        told = [text for text in problems if text is not None]
+        others = f" (as {len(told)} ranks say)" if len(told) > 1 else ""
+        self._warn_of_lost_save(step, told[0] + others)
+
+    def _warn_of_lost_save(self, step: int, problem: str) -> None:
+        self.warn(f"the checkpoint of step {step} was not kept, the ones before it stand: {problem}")
+
+    def _pass_on_notices(self) -> None:
+        for notice in self._saving.take_notices():
+            self.warn(notice)
 
     def _write_windows(self, windows: list[Window], agreement: Agreement) -> None:
         if self._events is None:

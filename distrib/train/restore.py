@@ -15,7 +15,8 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.metadata import Metadata
 
-from distrib.runs.checkpoints import CheckpointFolder, DamagedError, list_checkpoints
+from distrib.runs.checkpoints import CheckpointFolder, DamagedError, list_checkpoints, parse_name
+from distrib.runs.remote_checkpoints import RemoteCheckpoints
 from distrib.train.checkpoint import METADATA
 from distrib.train.plain_state import load_state
 from distrib.train.saved_state import join_optimizer, model_tensors
@@ -29,11 +30,13 @@ class Restorer:
     Args:
         checkpoints: The run's folder of checkpoints.
         group: A gloo group of all ranks.
+        remote: The checkpoints on the object store, where the run is kept on one; then they count.
     """
 
-    def __init__(self, checkpoints: Path, group: dist.ProcessGroup) -> None:
+    def __init__(self, checkpoints: Path, group: dist.ProcessGroup, remote: RemoteCheckpoints | None = None) -> None:
         self._checkpoints = checkpoints
         self._group = group
+        self._remote = remote
         self.problems: list[str] = []
 
     def find(self) -> CheckpointFolder | None:
@@ -41,15 +44,28 @@ class Restorer:
 
         Rank 0 decides which are looked at; each rank reads its part of the files.
         """
-        folders: list[CheckpointFolder] = self._agree(list_checkpoints(self._checkpoints))
-        for folder in folders:
+        names: list[str] = self._agree([folder.name for folder in self._list()])
+        for name in names:
+            folder = parse_name(self._checkpoints / name)
+            assert folder is not None
             problem = self._agree_on_problem(folder)
             if problem is None:
                 return folder
             self.problems.append(problem)
             if dist.get_rank(self._group) == 0:
-                folder.set_aside()
+                self._set_aside(folder, problem)
         return None
+
+    def _list(self) -> list[CheckpointFolder]:
+        if dist.get_rank(self._group) != 0:
+            return []
+        return list_checkpoints(self._checkpoints) if self._remote is None else self._remote.list()
+
+    def _set_aside(self, folder: CheckpointFolder, problem: str) -> None:
+        if self._remote is None:
+            folder.set_aside()
+        else:
+            self._remote.set_aside(folder, problem)
 
     def load(self, folder: CheckpointFolder, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """Loads the checkpoint into the model and the optimizer, and returns what else it holds."""
@@ -77,6 +93,8 @@ class Restorer:
         rank, world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
         mine: str | None = None
         try:
+            if self._remote is not None:
+                self._remote.fetch(folder, rank)
             files = folder.files()
             folder.verify(sorted(files)[rank::world_size], files)
             if rank == 0:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from distrib.runs.events import ends_inside_a_line
+from distrib.runs.line_file import LineFile
 from distrib.train.data import StepBatch
 
 
@@ -16,13 +15,13 @@ class SampleRecord:
     def __init__(self, path: Path, attempt: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._attempt = attempt
-        self._starts_inside_a_line = ends_inside_a_line(path)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        self._lines = LineFile(path)
 
     def write(self, batch: StepBatch, step: int) -> None:
         """Records the samples that count in `batch`, which makes up the global step `step` (from 1)."""
         ids = [index for part in batch.micro_batches if part.num_samples for index in part.indices]
-        line = json.dumps({"attempt": self._attempt, "epoch": batch.epoch, "step": step, "ids": ids})
-        start = b"\n" if self._starts_inside_a_line else b""  # after what was cut off with the rank that wrote it
-        self._starts_inside_a_line = False
-        os.write(self._file, start + line.encode() + b"\n")
+        self._lines.append(json.dumps({"attempt": self._attempt, "epoch": batch.epoch, "step": step, "ids": ids}))
+
+    def flush(self) -> None:
+        """Writes what a full disk has not taken before; OSError where it still does not."""
+        self._lines.flush()

@@ -14,7 +14,9 @@ from torch import nn
 
 from distrib.job.plan import Schedule
 from distrib.job.spec import Best
+from distrib.runs.storage_error import NotKeptError, storage_problem
 from distrib.train.checkpoint import Checkpointer
+from distrib.train.control import SaveStatus
 from distrib.train.weights import copy_weights, write_weights
 
 
@@ -25,12 +27,21 @@ class BestWeights:
         spec: Which value decides.
         path: Where they go; None on other ranks.
         check_held: Called before the file is written; raises where this attempt does not hold the run any more.
+        publish: Called with the path once the file is written.
     """
 
-    def __init__(self, spec: Best, path: Path | None, check_held: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        spec: Best,
+        path: Path | None,
+        check_held: Callable[[], None],
+        publish: Callable[[Path], None] | None = None,
+    ) -> None:
         self._spec = spec
         self._path = path
         self._check_held = check_held
+        self._publish = publish
+        self._weights: dict[str, torch.Tensor] | None = None
         self._writer: threading.Thread | None = None
         self._error: BaseException | None = None
         self.value: float | None = None
@@ -45,38 +56,54 @@ class BestWeights:
         self.value = value
         if self._path is not None:
             self.wait()
-            weights, path = copy_weights(model), self._path
-            self._writer = threading.Thread(target=self._write, args=(weights, path), name="best", daemon=True)
-            self._writer.start()
+            self._weights = copy_weights(model)
+            self._start(self._weights, self._path)
+
+    def try_again(self) -> None:
+        """Writes anew what could not be written."""
+        if self._error is not None and self._weights is not None and self._path is not None:
+            self._start(self._weights, self._path)
+
+    def _start(self, weights: dict[str, torch.Tensor], path: Path) -> None:
+        self._error = None
+        self._writer = threading.Thread(target=self._write, args=(weights, path), name="best", daemon=True)
+        self._writer.start()
 
     def _write(self, weights: dict[str, torch.Tensor], path: Path) -> None:
         try:
             self._check_held()
             write_weights(weights, path)
+            if self._publish is not None:
+                self._publish(path)
         except BaseException as error:
             self._error = error
+        else:
+            self._weights = None
 
     @property
-    def is_written(self) -> bool:
+    def status(self) -> SaveStatus:
         """Whether the file holds the best weights.
 
         Raises:
-            Exception: It could not be written.
+            Exception: What went wrong, other than that it could not be kept.
         """
-        if self._error is not None:
+        if self._writer is not None and self._writer.is_alive():
+            return SaveStatus.PENDING
+        if self._error is None:
+            return SaveStatus.DONE
+        if self.problem is None:
             raise self._error
-        return self._writer is None or not self._writer.is_alive()
+        return SaveStatus.FAILED
+
+    @property
+    def problem(self) -> str | None:
+        """Why the file could not be kept."""
+        return None if self._error is None else storage_problem(self._error, str(self._path))
 
     def wait(self) -> None:
-        """Waits for the file.
-
-        Raises:
-            Exception: It could not be written.
-        """
+        """Waits until the file is written, or cannot be."""
         if self._writer is not None:
             self._writer.join()
-        if self._error is not None:
-            raise self._error
 
 
 class Saving:
@@ -86,6 +113,7 @@ class Saving:
         checkpointer: Does the work; None where nothing is ever saved.
         best: Keeps the best weights, where asked for.
         schedule: What is due when.
+        take_notices: Gives what is to be said about keeping things, and forgets it.
     """
 
     def __init__(
@@ -93,10 +121,12 @@ class Saving:
         checkpointer: Checkpointer | None,
         best: BestWeights | None,
         schedule: Schedule,
+        take_notices: Callable[[], list[str]] = list,
     ) -> None:
         self._checkpointer = checkpointer
         self.best = best
         self._schedule = schedule
+        self.take_notices = take_notices
         self._last_save = time.monotonic()
 
     @property
@@ -105,11 +135,16 @@ class Saving:
         return self._checkpointer is not None
 
     @property
-    def is_ready(self) -> bool:
-        """Whether this rank's part of the save in flight is on disk, the best weights that it speaks of included."""
-        if self._checkpointer is None or not self._checkpointer.is_ready:
-            return False
-        return self.best is None or self.best.is_written
+    def status(self) -> SaveStatus:
+        """How far this rank's part of the save in flight is, with the best weights that it speaks of.
+
+        Raises:
+            Exception: What went wrong, other than that something could not be kept.
+        """
+        if self._checkpointer is None:
+            return SaveStatus.PENDING
+        statuses = [self._checkpointer.status, *([] if self.best is None else [self.best.status])]
+        return SaveStatus.PENDING if SaveStatus.PENDING in statuses else max(statuses)
 
     @property
     def wants_save(self) -> bool:
@@ -121,6 +156,8 @@ class Saving:
         """Begins to save; the save before must be committed."""
         assert self._checkpointer is not None
         self._last_save = time.monotonic()
+        if self.best is not None:
+            self.best.try_again()
         self._checkpointer.save(step, plain)
 
     @property
@@ -128,22 +165,38 @@ class Saving:
         """Whether a save is in flight."""
         return self._checkpointer is not None and self._checkpointer.is_saving
 
-    def commit(self) -> tuple[int, float]:
-        """Commits the save in flight, whose parts are all on disk; returns its step and how long it took."""
+    def commit(self) -> tuple[int, float] | None:
+        """Takes the save in flight, with which all ranks are done, a step further; see `Checkpointer.commit`."""
         assert self._checkpointer is not None
         return self._checkpointer.commit()
 
-    def wait(self) -> None:
-        """Waits until this rank's part of the save in flight is on disk.
+    def give_up(self) -> tuple[int, str | None]:
+        """Drops the save in flight, which has failed somewhere; returns its step and this rank's reason, if any."""
+        assert self._checkpointer is not None
+        step, problem = self._checkpointer.give_up()
+        return step, problem or (None if self.best is None else self.best.problem)
 
-        Raises:
-            Exception: It could not be written.
-        """
+    def wait(self) -> None:
+        """Waits until this rank is done with the save in flight."""
         if self.best is not None:
             self.best.wait()
-        if self._checkpointer is not None and self._checkpointer.is_saving:
+        if self._checkpointer is not None:
             self._checkpointer.wait()
-            assert self._checkpointer.is_ready
+
+    def finish(self) -> None:
+        """Sees to it that the best weights are written, at the end of training.
+
+        Raises:
+            NotKeptError: They cannot be.
+        """
+        if self.best is None:
+            return
+        self.best.wait()
+        if self.best.status == SaveStatus.FAILED:
+            self.best.try_again()
+            self.best.wait()
+        if self.best.status == SaveStatus.FAILED:
+            raise NotKeptError(f"the best weights were not kept: {self.best.problem}")
 
     def prepare(self) -> None:
         """Gets ready for the first save, beside training."""

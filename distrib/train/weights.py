@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from safetensors.torch import load_model, save_file, save_model
 from torch import nn
 
 from distrib.errors import DistribError
+
+_MOST_NAMES = 20
 
 
 class WeightsError(DistribError):
@@ -46,21 +49,48 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: Names or shapes differ, which the message lists, or the file cannot be read.
     """
-    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    try:
+        problem = misfits(model, path)
+    except WeightsError as error:
+        raise WeightsError(f"model.weights: {error}") from None
+    if problem is not None:
+        raise WeightsError(f"model.weights: {path} does not fit the model: {problem}")
+    load_model(model, str(path), strict=False)
+
+
+def misfits(model: nn.Module, path: Path) -> str | None:
+    """Which names or shapes in a file of weights are not those of the unwrapped `model`; None where all fit.
+
+    Of tied weights the file needs one name. Values are not read, so the model may be on the meta device.
+
+    Raises:
+        WeightsError: The file cannot be read.
+    """
+    tensors = model.state_dict(keep_vars=True)
     try:
         with safe_open(str(path), framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"model.weights: {path} cannot be read: {error}") from None
-    shapes = [f"{name}: {stored[name]} in the file, {own[name]} in the model" for name in own.keys() & stored.keys()
-              if own[name] != stored[name]]  # fmt: skip
-    problems = [f"shapes that differ: {'; '.join(sorted(shapes))}"] if shapes else []
-    if not shapes:
-        missing, unexpected = load_model(model, str(path), strict=False)
-        problems += [f"missing in the file: {', '.join(sorted(missing))}"] if missing else []
-        problems += [f"unknown to the model: {', '.join(sorted(unexpected))}"] if unexpected else []
-    if problems:
-        raise WeightsError(f"model.weights: {path} does not fit the model: {'; '.join(problems)}")
+        raise WeightsError(f"{path} cannot be read: {error}") from None
+    shapes = {
+        name: f"{stored[name]} in the file, {tuple(tensors[name].shape)} in the model"
+        for name in tensors.keys() & stored.keys()
+        if tuple(tensors[name].shape) != stored[name]
+    }
+    tied_to_stored = {id(tensors[name]) for name in tensors.keys() & stored.keys()}
+    missing = [name for name, tensor in tensors.items() if id(tensor) not in tied_to_stored]
+    found = [
+        _listed("shapes that differ", [f"{name}: {shape}" for name, shape in sorted(shapes.items())], "; "),
+        _listed("missing in the file", sorted(missing), ", "),
+        _listed("unknown to the model", sorted(stored.keys() - tensors.keys()), ", "),
+    ]
+    return "; ".join(filter(None, found)) or None
+
+
+def _listed(title: str, items: list[str], separator: str) -> str:
+    more = len(items) - _MOST_NAMES
+    shown = separator.join(items[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return f"{title}: {shown}" if items else ""
 
 
 def _write_whole(path: Path, write: Callable[[str], None]) -> None:
@@ -70,5 +100,10 @@ def _write_whole(path: Path, write: Callable[[str], None]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
     finally:
         temporary.unlink(missing_ok=True)

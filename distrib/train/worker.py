@@ -7,7 +7,8 @@ import os
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from distrib.runs.checkpoints import list_checkpoints
 from distrib.runs.events import EventWriter
 from distrib.runs.layout import RunLayout
 from distrib.runs.lease import is_held
+from distrib.runs.storage_error import NotKeptError, StorageError, storage_problem
 from distrib.train import lazy_dynamo
 from distrib.train.batches import describe
 from distrib.train.blueprint import Blueprint, Datasets
@@ -46,7 +48,11 @@ from distrib.train.samples import SampleRecord
 from distrib.train.saving import BestWeights, Saving
 from distrib.train.stepper import Stepper
 from distrib.train.task import Task
+from distrib.train.warm_start import load_first_weights
 from distrib.train.weights import save_weights
+
+if TYPE_CHECKING:
+    from distrib.train.publishing import Publishing
 
 
 @dataclass(frozen=True)
@@ -69,21 +75,41 @@ def main(assignment: Assignment, host: Host, datasets: Datasets | None = None) -
         host: The launcher's side.
         datasets: The job's datasets, where the launcher has built them in this process already.
     """
+    assignment = assignment.at_home()
     layout = RunLayout(assignment.run_folder)
+    publishing = _publishing(assignment, host.place)
     try:
         with temporary_files_removed(assignment.job.spec.data.loader_workers):
-            is_finished = _train(assignment, host, layout, datasets)
+            is_finished = _train(assignment, host, layout, datasets, publishing)
     except BaseException as error:
         failure = Failure.of(error, host.place)
-        if is_held(assignment.run_folder, assignment.lease):
+        if assignment.run_url is not None or is_held(assignment.run_folder, assignment.lease):
             failure.write(layout.rank_error(host.place.rank))
         sys.stdout.flush()
         sys.stderr.flush()
+        if publishing is not None:
+            publishing.end_output(has_failed=True)
         return RankResult("failed", failure)
+    if publishing is not None:
+        publishing.end_output(has_failed=False)
     return RankResult("finished" if is_finished else "stopped")
 
 
-def _train(assignment: Assignment, host: Host, layout: RunLayout, datasets: Datasets | None) -> bool:
+def _publishing(assignment: Assignment, place: Place) -> Publishing | None:
+    if assignment.run_url is None:
+        return None
+    from distrib.train.publishing import Publishing
+
+    return Publishing(assignment.run_url, place.rank, assignment.attempt, assignment.lease)
+
+
+def _train(
+    assignment: Assignment,
+    host: Host,
+    layout: RunLayout,
+    datasets: Datasets | None,
+    publishing: Publishing | None,
+) -> bool:
     lazy_dynamo.install()
     job, request, place = assignment.job, assignment.request, host.place
     add_import_paths(job, assignment.working_directory)
@@ -94,18 +120,23 @@ def _train(assignment: Assignment, host: Host, layout: RunLayout, datasets: Data
     datasets = datasets or blueprint.build_datasets()
     schedule = make_schedule(job.spec, datasets.facts, place.world_size)
     task = Task(blueprint, device)
+    is_new = not _has_checkpoint(layout, control_group, publishing)
+    if is_new:
+        load_first_weights(job, assignment.working_directory, task.model)
     optimizer = build_optimizer(blueprint, schedule, task.model)
     rates = RateSchedule(blueprint, schedule, optimizer)  # before restoring: to make one sets the optimizer's rates
-    state, problems = _restore(layout, task, optimizer, control_group)
+    state, problems = (None, []) if is_new else _restore(layout, task, optimizer, control_group, publishing)
+    if state is None and not is_new:
+        load_first_weights(job, assignment.working_directory, task.model)
     first_step = 0 if state is None else int(state["completed_steps"])
     loop, loader, stepper = _build(
         assignment, host, layout, blueprint, datasets, schedule, device, control_group, task, optimizer, rates,
         first_step,
     )  # fmt: skip
-    saving = _saving(assignment, layout, schedule, task, optimizer, loop)
+    saving = _saving(assignment, layout, schedule, task, optimizer, loop, publishing)
     if first_step >= schedule.total_steps:
         _warn_of_damage(loop, problems, first_step)
-        return _finish(loop, assignment, place, layout, control_group)
+        return _finish(loop, assignment, place, layout, control_group, publishing)
     first = loader.next()
     stepper.rehearse(first, control_group)
     facts = {"device": _name(device), "input_signature": describe(first.batches[0])}
@@ -119,9 +150,22 @@ def _train(assignment: Assignment, host: Host, layout: RunLayout, datasets: Data
     limit_waiting(request, control_group)
     is_finished = loop.run(first)
     if is_finished:
-        return _finish(loop, assignment, place, layout, control_group)
-    dist.barrier(group=control_group)
+        return _finish(loop, assignment, place, layout, control_group, publishing)
+    _end_records(loop, layout, control_group, publishing)
     return False
+
+
+def _end_records(
+    loop: Loop, layout: RunLayout, control_group: dist.ProcessGroup, publishing: Publishing | None
+) -> None:
+    """Ends a rank together with the others, with all written and published that tells of the run."""
+    try:
+        loop.flush()
+        if publishing is not None:
+            publishing.end()
+    except (OSError, StorageError) as error:
+        raise _not_kept("the last events or samples were not kept", error, layout.metrics_file) from error
+    dist.barrier(group=control_group)
 
 
 def _warn_of_damage(loop: Loop, problems: list[str], first_step: int) -> None:
@@ -133,27 +177,54 @@ def _warn_of_damage(loop: Loop, problems: list[str], first_step: int) -> None:
 
 
 def _finish(
-    loop: Loop, assignment: Assignment, place: Place, layout: RunLayout, control_group: dist.ProcessGroup
+    loop: Loop,
+    assignment: Assignment,
+    place: Place,
+    layout: RunLayout,
+    control_group: dist.ProcessGroup,
+    publishing: Publishing | None,
 ) -> bool:
-    """Writes the final weights."""
+    """Writes the final weights; a run that cannot has failed."""
     broadcast_buffers(loop.task.model)
     if place.rank == 0:
-        _check_held(assignment)
-        save_weights(loop.task.model, layout.weights_file)
-    dist.barrier(group=control_group)
+        try:
+            _check_held(assignment, publishing)
+            save_weights(loop.task.model, layout.weights_file)
+            if publishing is not None:
+                publishing.file(layout.weights_file)
+        except (OSError, StorageError) as error:
+            raise _not_kept("the final weights were not kept", error, layout.weights_file) from error
+    dist.barrier(group=control_group)  # so that of what could not be kept the weights are named first
+    _end_records(loop, layout, control_group, publishing)
     return True
 
 
+def _not_kept(what: str, error: BaseException, file: Path) -> NotKeptError:
+    return NotKeptError(f"{what}: {storage_problem(error, str(file)) or error}")
+
+
+def _has_checkpoint(layout: RunLayout, control_group: dist.ProcessGroup, publishing: Publishing | None) -> bool:
+    """Whether rank 0 sees a checkpoint that claims to be committed."""
+    is_there = False
+    if dist.get_rank() == 0:
+        is_there = bool(
+            list_checkpoints(layout.checkpoints) if publishing is None else publishing.store.checkpoints.list()
+        )
+    return bool(gather_rows([float(is_there)], control_group)[0][0])
+
+
 def _restore(
-    layout: RunLayout, task: Task, optimizer: torch.optim.Optimizer, control_group: dist.ProcessGroup
+    layout: RunLayout,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    control_group: dist.ProcessGroup,
+    publishing: Publishing | None,
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """Takes up the newest good checkpoint, where there is one; returns its state and the damage found in newer ones."""
-    is_there = gather_rows([float(bool(list_checkpoints(layout.checkpoints)))], control_group)[0][0]
-    if not is_there:
-        return None, []
     from distrib.train.restore import Restorer
 
-    restorer = Restorer(layout.checkpoints, control_group)
+    remote = None if publishing is None else publishing.store.checkpoints
+    restorer = Restorer(layout.checkpoints, control_group, remote)
     folder = restorer.find()
     return (None if folder is None else restorer.load(folder, task.model, optimizer)), restorer.problems
 
@@ -165,26 +236,40 @@ def _saving(
     task: Task,
     optimizer: torch.optim.Optimizer,
     loop: Loop,
+    publishing: Publishing | None,
 ) -> Saving:
     """What saves checkpoints and best weights, as the spec has it."""
     spec = assignment.job.spec.checkpoint
     timeout = timedelta(seconds=assignment.request.hang_timeout_seconds)
     checkpointer = None
-    check_held = functools.partial(_check_held, assignment)
+    check_held = functools.partial(_check_held, assignment, publishing)
     if schedule.is_ever_saved:
         group = dist.new_group(backend="gloo", timeout=timeout)
         checkpointer = Checkpointer(
-            layout.checkpoints, assignment.attempt, task.model, optimizer, group, spec.keep, check_held
-        )  # fmt: skip
+            layout.checkpoints,
+            assignment.attempt,
+            task.model,
+            optimizer,
+            group,
+            spec.keep,
+            check_held,
+            loop.flush,
+            publishing,
+        )
     best = None
     if spec.best is not None:
-        best = BestWeights(spec.best, layout.best_file if dist.get_rank() == 0 else None, check_held)
-    return Saving(checkpointer, best, schedule)
+        path = layout.best_file if dist.get_rank() == 0 else None
+        best = BestWeights(spec.best, path, check_held, None if publishing is None else publishing.file)
+    if publishing is None:
+        return Saving(checkpointer, best, schedule)
+    publishing.begin()
+    return Saving(checkpointer, best, schedule, publishing.take_notices)
 
 
-def _check_held(assignment: Assignment) -> None:
+def _check_held(assignment: Assignment, publishing: Publishing | None) -> None:
     """Raises LostRunError where this attempt's launcher does not hold the run any more."""
-    if not is_held(assignment.run_folder, assignment.lease):
+    held = is_held(assignment.run_folder, assignment.lease) if publishing is None else publishing.is_held()
+    if not held:
         raise LostRunError("another launcher has taken this run over; this one ends")
 
 

@@ -168,7 +168,7 @@ def test_loss_gives_way_to_step(load: Load, text: str) -> None:
         ("metrics.loss=a:b", "metrics.loss: events use the name 'loss'"),
         ("model.args.x=$step", "model.args.x: '$step' is not known; did you mean $steps?"),
         ("schedule.args.T_max=$steps", "schedule.target: required"),
-        ("storage=gs://bucket", "storage: object stores are not supported yet"),
+        ("storage=gs://", "storage: '' cannot be a bucket's name; write gs://bucket/prefix"),
     ],
 )
 def test_a_wrong_override_is_named(refusal: Refusal, text: str, override: str, expected: str) -> None:

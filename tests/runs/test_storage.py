@@ -65,12 +65,6 @@ def test_list_leaves_out_a_put_that_never_finished(storage):
     assert storage.list() == ["a"]
 
 
-def test_append(storage):
-    storage.append("a/b", b"one")
-    storage.append("a/b", b"two")
-    assert storage.get("a/b") == b"onetwo"
-
-
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x"])
 def test_names_stay_inside(storage, name):
     with pytest.raises(ValueError, match="not a name"):

@@ -120,6 +120,7 @@ class Place:
             shutil.copy(SUPPORT / module, folder)
         self.write(spec)
         self.launches = []
+        self.environment = {}
 
     @property
     def run(self):
@@ -136,7 +137,7 @@ class Place:
     def start(self, *arguments, runs="runs", run_id=RUN):
         """Starts the command."""
         command = ["run", "job.yaml", "--runs-dir", str(runs), "--record-samples", "--run-id", run_id, *arguments]
-        launch = Launch(self._server, self.folder, list(map(str, command)), len(self.launches))
+        launch = Launch(self._server, self.folder, list(map(str, command)), len(self.launches), self.environment)
         self.launches.append(launch)
         return launch
 
@@ -180,6 +181,7 @@ class Place:
         shutil.copytree(self.folder, folder)
         other = object.__new__(Place)
         other._server, other.folder, other.strikes, other.launches = self._server, folder, folder / "strikes", []
+        other.environment = self.environment
         return other
 
     def snapshot(self):
@@ -195,7 +197,8 @@ class Place:
 class Launch:
     """One process of the command."""
 
-    def __init__(self, server, folder, arguments, number):
+    def __init__(self, server, folder, arguments, number, environment=None):
+        environment = environment or {}
         self._server = server
         self._output = folder / f"output-{number}"
         self._output.touch()
@@ -206,7 +209,7 @@ class Launch:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "distrib", *arguments],
                     cwd=folder,
-                    env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                    env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=file,
@@ -214,7 +217,9 @@ class Launch:
                 )
             self.pid = self._process.pid
         else:
-            self.pid = server.start(arguments=arguments, folder=str(folder), output=output, errors=output)
+            self.pid = server.start(
+                arguments=arguments, folder=str(folder), output=output, errors=output, environment=environment
+            )
 
     @property
     def output(self):

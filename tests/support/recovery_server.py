@@ -61,7 +61,7 @@ def serve():
         os.kill(pid, signal.SIGKILL)
 
 
-def start(arguments, folder, output, errors):
+def start(arguments, folder, output, errors, environment):
     """Forks a process that is the command with these arguments."""
     pid = os.fork()
     if pid:
@@ -70,6 +70,7 @@ def start(arguments, folder, output, errors):
     try:
         os.setsid()
         os.chdir(folder)
+        os.environ.update(environment)
         for number, path in ((1, output), (2, errors)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

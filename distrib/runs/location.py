@@ -1,0 +1,65 @@
+"""Where runs are kept, as a user writes it: a folder, or the URL of a bucket and a prefix."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+OBJECT_STORES = ("s3", "gs")
+"""The schemes of URLs that name object stores."""
+
+_FILE = "file"
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
+
+
+def is_url(location: str) -> bool:
+    """Whether `location` names an object store rather than a folder; `file://…` is a folder."""
+    return "://" in location and not location.startswith(f"{_FILE}://")
+
+
+def as_folder(location: str) -> Path:
+    """The folder that a path or a `file://…` URL names."""
+    if location.startswith(f"{_FILE}://"):
+        location = unquote(urlsplit(location).path)
+    return Path(location).expanduser()
+
+
+def join(location: str, name: str) -> str:
+    """What is called `name` in an object store's `location`."""
+    return f"{location.rstrip('/')}/{name}"
+
+
+def split(url: str) -> tuple[str, str]:
+    """(parent, last name) of an object store's URL; the inverse of `join`."""
+    parent, _, name = url.rstrip("/").rpartition("/")
+    return parent, name
+
+
+def problem_of(location: str) -> str | None:
+    """What is wrong with `location`, and the way out; None where it can name a folder or an object store.
+
+    Nothing is reached for.
+    """
+    if "://" not in location:
+        return None
+    scheme, _, rest = location.partition("://")
+    if scheme == _FILE:
+        is_whole = rest.startswith("/") and "?" not in rest and "#" not in rest
+        return None if is_whole else f"'{location}' is not the URL of a folder; write file:///path, or just the path"
+    if scheme not in OBJECT_STORES:
+        return f"'{scheme}://' is not supported; use a folder, s3://bucket/prefix or gs://bucket/prefix"
+    return _problem_of_object_store(scheme, rest)
+
+
+def _problem_of_object_store(scheme: str, rest: str) -> str | None:
+    bucket, *prefix = rest.rstrip("/").split("/")
+    if "@" in bucket or ":" in bucket:
+        return "leave credentials and addresses out of the URL; both are taken from the environment (see the README)"
+    if "?" in rest or "#" in rest:
+        return "leave options out of the URL; they are taken from the environment, the endpoint from AWS_ENDPOINT_URL"
+    if not _BUCKET.fullmatch(bucket):
+        return f"'{bucket}' cannot be a bucket's name; write {scheme}://bucket/prefix"
+    if any(part in ("", ".", "..") for part in prefix):
+        return f"'{rest}' has an empty name, a '.' or a '..' between its slashes; remove it"
+    return None
