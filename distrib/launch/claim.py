@@ -193,6 +193,9 @@ def _compared(job: Job) -> dict[str, Any]:
         value = spec[section]
         if section in ("data", "train", "ddp"):
             found.update({f"{section}.{key}": item for key, item in value.items() if key not in _FREE.get(section, ())})
+        elif section == "model":
+            found["model"] = {key: item for key, item in value.items() if key != "weights"}
+            found["model.weights"] = value["weights"]
         else:
             found[section] = value
     return found

@@ -188,6 +188,7 @@ class Checkpointer:
             try:
                 save.folder.commit(self._world_size)
             except OSError:
+                self._check_held()  # whoever holds the run now removes what others have begun
                 save.folder.remove()
                 raise
         if self._rank == 0:
@@ -205,6 +206,8 @@ class Checkpointer:
         """Drops the save, with which all ranks are done and one has failed; returns its step and this rank's reason."""
         save, self._save = self._save, None
         assert save is not None
+        if self._rank == 0 and self._publishing is None:
+            self._check_held()
         save.folder.remove()
         if save.error is None or isinstance(save.error, PeerFailedError):
             return save.folder.step, None

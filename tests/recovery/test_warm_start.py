@@ -64,4 +64,4 @@ def test_they_are_part_of_the_job(make_place, weights):
     launch = place.start()
     assert launch.wait(40) == 2
     assert "run run was made by another job" in launch.output
-    assert "other.safetensors" in launch.output
+    assert f"model.weights: {str(weights)!r} then, " in launch.output
