@@ -324,7 +324,7 @@ class JobSpec(Section):
     failures: Failures = Failures()
     """What to do when something goes wrong or the run is asked to stop."""
     storage: str = "runs"
-    """The folder that holds the runs."""
+    """The folder that holds the runs, or the URL of an object store: s3://bucket/prefix or gs://bucket/prefix."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
