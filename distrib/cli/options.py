@@ -50,9 +50,7 @@ JobServerOption = Annotated[
         "--address", metavar="URL", help=f"The cluster's job server, http://HOST:8265; also ${JOB_SERVER_VARIABLE}."
     ),
 ]
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run's id, folder or URL.", show_default=False)
-]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, folder or URL.", show_default=False)]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.", show_default=False)
 ]
