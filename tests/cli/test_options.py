@@ -1,12 +1,10 @@
 """Options that become overrides of the job."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrib.cli.options import check_run_id, load_job, make_overrides, runs_folder
+from distrib.cli.options import check_run_id, load_job, make_overrides, runs_location
 from distrib.errors import JobError
 
 
@@ -70,14 +68,15 @@ def job_file(tmp_path_factory):
 def test_the_home_folder_is_expanded(job, monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     assert load(job, runs_dir="~/runs").storage == "/home/someone/runs"
-    assert runs_folder("~/runs") == Path("/home/someone/runs")
+    assert runs_location("~/runs") == "/home/someone/runs"
 
 
 def test_the_folder_of_runs_without_a_job(monkeypatch):
-    assert runs_folder(None) == Path("runs")
+    assert runs_location(None) == "runs"
     monkeypatch.setenv("DISTRIB_RUNS_DIR", "environment")
-    assert runs_folder(None) == Path("environment")
-    assert runs_folder("here") == Path("here")
+    assert runs_location(None) == "environment"
+    assert runs_location("here") == "here"
+    assert runs_location("s3://bucket/~runs") == "s3://bucket/~runs"
 
 
 def test_run_ids():
