@@ -1,0 +1,280 @@
+"""What an experiment's measurements say of more workers: a range, its assumptions, and what would help."""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from distrib.errors import JobError
+from distrib.scale.cost import (
+    Bucket,
+    Link,
+    Network,
+    StepCost,
+    Topology,
+    Workload,
+    expected_straggling,
+    smallest_batch,
+    step_cost,
+)
+from distrib.scale.fit import Timing, fit_compute, fit_growth, fit_ring
+from distrib.scale.results import Record
+
+GOAL = 0.9
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A job's cost model, from an experiment.
+
+    Attributes:
+        workload: What a worker does in a step.
+        link: α and β over all sweeps.
+        alphas: α by number of workers, from the sweep of each.
+        link_error: Relative error of the fit of α and β.
+        algorithm: How gradients are reduced.
+        deviation: Relative standard deviation of workers' compute times.
+        is_weak: Whether the batch grows with the workers.
+        base_batch: Global batch at the base.
+        base_workers: The smallest size measured.
+        base_rate: Samples a second of one of its workers.
+        accumulate: Micro-batches of a step.
+        residuals: Modelled by measured seconds, minus 1, for each size measured.
+        notes: What is assumed.
+    """
+
+    workload: Workload
+    link: Link
+    alphas: dict[int, float]
+    link_error: float
+    algorithm: str
+    deviation: float
+    is_weak: bool
+    base_batch: int
+    base_workers: int
+    base_rate: float
+    accumulate: int
+    residuals: dict[int, float]
+    notes: tuple[str, ...]
+
+    def samples_per_worker(self, workers: int) -> float:
+        """The samples of one worker's micro-batch."""
+        batch = self.base_batch * (workers / self.base_workers if self.is_weak else 1)
+        return batch / workers / self.accumulate
+
+    def network(self, workers: int, kind: str = "central") -> Network:
+        """The links at a number of workers: `optimistic`, `central` or `pessimistic`."""
+        link = Link(self.alpha(workers, kind), self.link.beta_seconds_per_byte * (1 + self._sign(kind) * self._slack))
+        return Network(link, link, "best" if self.algorithm == "best" else "ring")
+
+    @property
+    def _slack(self) -> float:
+        return min(0.5, self.link_error / math.sqrt(max(1, len(self.alphas))))
+
+    @staticmethod
+    def _sign(kind: str) -> int:
+        return {"optimistic": -1, "central": 0, "pessimistic": 1}[kind]
+
+    def alpha(self, workers: int, kind: str) -> float:
+        """What a message costs: the least that was measured, or growing with the workers as it did in the sweeps.
+
+        At best it does not grow; the central value grows up to twice the workers measured; at worst it goes on.
+        """
+        if len(self.alphas) < 2 or not self.alphas:
+            return self.link.alpha_seconds
+        growth = fit_growth([(size, alpha) for size, alpha in self.alphas.items() if alpha > 0] or [(1, 1e-9)])
+        if kind == "optimistic":
+            return min(self.alphas.values())
+        reach = workers if kind == "pessimistic" else min(workers, 2 * max(self.alphas))
+        return growth.intercept + growth.slope * reach
+
+    def cost(self, workers: int, kind: str = "central", **changes: Any) -> StepCost:
+        """A step on so many workers."""
+        straggling = expected_straggling(self.deviation, workers) if kind != "optimistic" else 0.0
+        if kind == "central":
+            straggling /= 2
+        return step_cost(
+            self.workload,
+            changes.get("network") or self.network(workers, kind),
+            Topology(workers),
+            changes.get("samples_per_worker", self.samples_per_worker(workers)) / changes.get("split", 1),
+            accumulate=self.accumulate * changes.get("split", 1),
+            compression=changes.get("compression", 1.0),
+            straggling=straggling,
+        )
+
+
+def make_model(result: Record) -> Model:
+    """The cost model of an experiment.
+
+    Raises:
+        JobError: It has not measured two sizes, one of them of several workers.
+    """
+    rows = [row for row in result["sizes"] if row["status"] == "measured"]
+    if len(rows) < 2:
+        raise JobError("a prediction needs at least two measured sizes; measure more, as in --workers 1,2,4")
+    samples = [sample for sample in result["samples"] if sample.get("measurement")]
+    largest = next(one["measurement"] for one in samples if one["workers"] == rows[-1]["workers"])
+    accumulate = int(largest["accumulate"])
+    times = [
+        (row["global_batch_size"] / row["workers"] / accumulate, row["split"]["compute"] / accumulate) for row in rows
+    ]
+    compute = fit_compute(times)
+    workload = Workload(
+        data_seconds=statistics.median(row["split"]["data"] for row in rows) / accumulate,
+        fixed_seconds=compute.intercept,
+        seconds_per_sample=compute.slope,
+        optimizer_seconds=statistics.median(row["split"]["optimizer"] for row in rows),
+        buckets=[Bucket(size, fraction) for size, fraction in largest["buckets"]],
+    )
+    timings = _timings(samples)
+    fitted = fit_ring(timings)
+    by_size = {
+        size: fit_ring([one for one in timings if one.workers == size]).link.alpha_seconds
+        for size in sorted({one.workers for one in timings})
+    }
+    deviations = [row["straggling"] / expected_straggling(1.0, row["workers"]) for row in rows if row["workers"] > 1]
+    model = Model(
+        workload=workload,
+        link=fitted.link,
+        alphas=by_size,
+        link_error=fitted.relative_error,
+        algorithm="best" if largest["backend"] == "nccl" else "ring",
+        deviation=statistics.median(deviations),
+        is_weak=result["mode"] == "weak",
+        base_batch=rows[0]["global_batch_size"],
+        base_workers=rows[0]["workers"],
+        base_rate=rows[0]["samples_per_second"] / rows[0]["workers"],
+        accumulate=accumulate,
+        residuals={},
+        notes=tuple(_assumptions(rows, result["mode"])),
+    )
+    residuals = {row["workers"]: model.cost(row["workers"]).seconds / row["step_seconds"] - 1 for row in rows}
+    return replace(model, residuals=residuals)
+
+
+def with_bandwidth(model: Model, bits_per_second: float) -> Model:
+    """The model with another bandwidth of its links; what a message costs stays."""
+    note = f"links of {bits_per_second / 1e9:g} Gbit/s used to the full, with the message cost that was measured"
+    return replace(model, link=Link(model.link.alpha_seconds, 8 / bits_per_second), notes=(*model.notes, note))
+
+
+def predict(model: Model, workers: Sequence[int]) -> list[Record]:
+    """What the model says of each number of workers, and what would help there."""
+    return [_predict(model, size) for size in workers]
+
+
+def _predict(model: Model, workers: int) -> Record:
+    central = model.cost(workers)
+    missed = max((abs(residual) for residual in model.residuals.values()), default=0.0)
+    low = model.cost(workers, "optimistic").seconds * (1 - missed / 2)
+    high = model.cost(workers, "pessimistic").seconds * (1 + missed)
+    batch = model.samples_per_worker(workers) * workers * model.accumulate
+
+    def efficiency(seconds: float) -> float:
+        return batch / seconds / workers / model.base_rate
+
+    return {
+        "workers": workers,
+        "global_batch_size": round(batch),
+        "step_seconds": central.seconds,
+        "range": [min(low, central.seconds), max(high, central.seconds)],
+        "samples_per_second": batch / central.seconds,
+        "efficiency": efficiency(central.seconds),
+        "efficiency_range": [efficiency(max(high, central.seconds)), efficiency(min(low, central.seconds))],
+        "split": {
+            "data": central.data,
+            "compute": central.compute,
+            "communication": central.communication,
+            "optimizer": central.optimizer,
+        },
+        "limit": limit(model, workers),
+        "batch_for_90_percent": _batch_for_goal(model, workers),
+        "steps_faster_with": _remedies(model, workers, central.seconds),
+    }
+
+
+def limit(model: Model, workers: int) -> str:
+    """What keeps a step from being as short as perfect scaling would have it, in words."""
+    cost = model.cost(workers)
+    samples = model.samples_per_worker(workers)
+    useful = model.workload.seconds_per_sample * samples * model.accumulate
+    losses = {
+        "communication": cost.communication,
+        "the fixed part of compute": cost.compute - useful,
+        "waiting for data": cost.data,
+        "the optimizer": cost.optimizer,
+    }
+    worst = max(losses, key=lambda name: losses[name])
+    if losses[worst] < 0.02 * cost.seconds:
+        return "nothing but compute"
+    if worst == "communication":
+        network = model.network(workers)
+        moved = Network(Link(0.0, network.inter.beta_seconds_per_byte), Link(0.0, network.inter.beta_seconds_per_byte))
+        by_bytes = model.cost(workers, network=moved).communication
+        return "communication: " + ("bandwidth" if by_bytes > cost.communication / 2 else "latency of messages")
+    return worst
+
+
+def _batch_for_goal(model: Model, workers: int) -> int | None:
+    """The global batch at which a worker of so many is 90 % as fast as one alone with the same samples."""
+
+    def efficiency(batch: int) -> float:
+        share = batch / workers / model.accumulate
+        alone = model.cost(1, samples_per_worker=share).seconds
+        return alone / model.cost(workers, samples_per_worker=share).seconds
+
+    return smallest_batch(efficiency, GOAL, start=workers * model.accumulate)
+
+
+def _remedies(model: Model, workers: int, seconds: float) -> dict[str, float]:
+    """How many times the samples a second each remedy would bring."""
+    network = model.network(workers)
+    faster = replace(network.inter, beta_seconds_per_byte=network.inter.beta_seconds_per_byte / 10)
+    twice = model.cost(workers, samples_per_worker=model.samples_per_worker(workers) * 2, split=2).seconds
+    return {
+        "fp16 compression": seconds / model.cost(workers, compression=0.5).seconds,
+        "twice the batch, accumulated": 2 * seconds / twice,
+        "a link of ten times the bandwidth": seconds / model.cost(workers, network=Network(faster, faster)).seconds,
+    }
+
+
+def parse_link(text: str) -> float:
+    """`400gbit` in bits a second.
+
+    Raises:
+        JobError: It is something else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)bit(?:/s)?", text.strip().lower())
+    if match is None or not float(match[1]):
+        raise JobError(f"{text!r} is not a bandwidth; write 400gbit or 100mbit", field="--link")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _timings(samples: Sequence[Record]) -> list[Timing]:
+    """The median of each all-reduce that was measured."""
+    return [
+        Timing(sample["workers"], entry["num_bytes"], statistics.median(entry["seconds"]))
+        for sample in samples
+        for entry in sample["measurement"]["sweep"]
+    ]
+
+
+def _assumptions(rows: Sequence[Record], mode: str) -> list[str]:
+    hosts, largest = max(row["hosts"] for row in rows), rows[-1]["workers"]
+    where = "between the hosts measured" if hosts > 1 else "within the one host measured"
+    notes = [
+        f"every link is as those {where}",
+        "the range: a message's cost does not grow with the workers … grows as it did in the sweeps, the slowest "
+        "worker as late as the scatter measured lets expect, and the model as far off as at the sizes measured",
+    ]
+    if mode == "strong" and len({row["workers"] for row in rows}) < 3:
+        notes.append("compute at other batches is a line through two points")
+    if hosts > 1 and largest > hosts:
+        notes.append("several workers of a host share its link, as measured")
+    return notes
