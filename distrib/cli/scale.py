@@ -95,11 +95,17 @@ def scale(
 def _measure(experiment: Experiment, stream: TextIO, *, is_resumed: bool, as_json: bool) -> None:
     from distrib.observe.format import place
     from distrib.scale.experiment import RESULT_FILE
+    from distrib.scale.report import REPORT_FILE, ReportLibraryMissingError, make_report
     from distrib.scale.table import result_lines
 
     result = experiment.run(is_resumed=is_resumed)
     print("", *result_lines(result), "", sep="\n", file=stream)
     print(f"kept in {place(experiment.folder / RESULT_FILE)}", file=stream)
+    try:
+        (experiment.folder / REPORT_FILE).write_text(make_report(result), encoding="utf-8")
+        print(f"charts  {place(experiment.folder / REPORT_FILE)}", file=stream)
+    except ReportLibraryMissingError as error:
+        print(error, file=stream)
     if as_json:
         print(json.dumps(result))
     if not any(row["status"] == "measured" for row in result["sizes"]):

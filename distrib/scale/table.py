@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distrib.observe.format import num_bytes, number
+from distrib.observe.format import num_bytes, number, plural
 from distrib.scale.results import Record
 
 _PARTS = ("data", "compute", "communication", "optimizer")
@@ -25,8 +25,8 @@ def result_lines(result: Record) -> list[str]:
         header = ("workers", *_PARTS, "(seconds of a step)")
         parts = [(str(row["workers"]), *(number(row["split"][part]) for part in _PARTS), "") for row in measured]
         lines += ["", *aligned([header, *parts])]
-    notes = [f"{row['workers']} workers: failed: {row['error']}" for row in result["sizes"] if row["error"]]
-    notes += [f"{row['workers']} workers: {note}" for row in measured for note in row["notes"]]
+    notes = [f"{plural(row['workers'], 'worker')}: failed: {row['error']}" for row in result["sizes"] if row["error"]]
+    notes += [f"{plural(row['workers'], 'worker')}: {note}" for row in measured for note in row["notes"]]
     if len(measured) == 1:
         notes.append("a single size: no speed-up or efficiency; measure at least two, as in --workers 1,2")
     return [*lines, *([""] if notes and lines else []), *notes]
@@ -72,7 +72,7 @@ def prediction_lines(predictions: Sequence[Record], notes: Sequence[str], residu
         gains = ", ".join(f"{name} {gain:.2f}×" for name, gain in row["steps_faster_with"].items())
         batch = row["batch_for_90_percent"]
         needs = "no batch reaches 90 %" if batch is None else f"90 % from a global batch of {batch:,}"
-        lines.append(f"{row['workers']} workers: {needs}; samples/s with {gains}")
+        lines.append(f"{plural(row['workers'], 'worker')}: {needs}; samples/s with {gains}")
     met = ", ".join(f"{workers}: {residual:+.1%}" for workers, residual in residuals.items())
     return [*lines, "", f"The model against what was measured, by workers: {met}", *(f"Assumed: {n}" for n in notes)]
 
