@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from distrib.job.plan import Plan, Request, make_request, make_schedule, with_memory
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
-from distrib.launch.devices import choose_device, choose_device_on_ray, fit_workers
+from distrib.launch.devices import check_compression, choose_device, choose_device_on_ray, fit_workers
 from distrib.launch.observer import Observer, SilentObserver
 from distrib.launch.signals import StopSignals
 from distrib.launch.torch_setup import torch_ready_to_fork
@@ -241,4 +241,5 @@ def _prepare(job: Job, launcher: Launcher, count_gpus: Callable[[], int] | None 
     if count_gpus is not None:
         num_gpus = count_gpus()
     request = make_request(job.spec, launcher, device or choose_device_on_ray(job, num_gpus))
+    check_compression(job, request)
     return _Prepared(job, request, num_gpus, blueprint, datasets, can_be_inherited)
