@@ -23,6 +23,7 @@ from distrib.cli.options import (
 from distrib.errors import JobError, TrainingFailedError
 
 if TYPE_CHECKING:
+    from distrib.job.reader import Job
     from distrib.scale.experiment import Experiment
 
 
@@ -79,17 +80,36 @@ def scale(
     stream = sys.stderr if as_json else sys.stdout
     loaded = load_job(job, sets, workers=None, device=device, runs_dir=runs_dir)
     launcher, cluster_address = choose_launcher(on, address)
-    default = Path(loaded.spec.storage) / f"{loaded.name}-scale-{datetime.now():%Y%m%d-%H%M%S}"
     experiment = Experiment(
         job=loaded,
         design=Design(sizes, mode, steps, warmup, repeats),
         launcher=launcher,
         address=cluster_address,
-        folder=Path(out or default).expanduser().absolute(),
+        folder=_folder(loaded, out, is_on_cluster=cluster_address is not None),
         notice=lambda message: print(message, file=stream, flush=True),
     )
     experiment.check()
     _measure(experiment, stream, is_resumed=resume, as_json=as_json)
+
+
+def _folder(job: Job, out: str | None, *, is_on_cluster: bool) -> Path:
+    """Where the results go: --out, or a new folder beside the job's runs.
+
+    Raises:
+        JobError: It is on an object store, or means another folder on each host.
+    """
+    folder = Path(out or job.spec.storage).expanduser()
+    field = "storage" if out is None else "--out"
+    if "://" in str(out or job.spec.storage):
+        raise JobError("experiments are kept in a folder, not on an object store; name one with --out", field=field)
+    if is_on_cluster and not folder.is_absolute():
+        raise JobError(
+            f"'{folder}' is relative, and means another folder on each host of a cluster; name a shared folder by its "
+            "full path with --out",
+            field=field,
+        )
+    name = "" if out is not None else f"{job.name}-scale-{datetime.now():%Y%m%d-%H%M%S}"
+    return folder.absolute() / name
 
 
 def _measure(experiment: Experiment, stream: TextIO, *, is_resumed: bool, as_json: bool) -> None:

@@ -85,7 +85,7 @@ def _split(measured: Sequence[Record], size: int) -> dict[str, float]:
     def median(part: str, *, is_synced: bool) -> float:
         values = [step[part][0] for found in measured for step in full_steps(found, is_synced=is_synced)]
         values = values or [step[part][0] for found in measured for step in found["steps"]]
-        return statistics.median(values)
+        return float(statistics.median(values))
 
     whole = median("compute", is_synced=True)
     compute = median("compute", is_synced=False) if size > 1 else whole

@@ -108,5 +108,10 @@ def horovod_efficiency(name, goodput, alpha):
 def test_horovods_table_lies_in_the_range(name):
     """From an ideal 25 Gbit/s link with 10 µs a message to TCP at 60 % of it with 50 µs."""
     best, worst = horovod_efficiency(name, 1.0, 1e-5), horovod_efficiency(name, 0.6, 5e-5)
-    print(name, f"{worst:.3f} … {best:.3f}")
-    assert worst - 0.02 <= HOROVOD[name][2] <= best
+    assert worst <= HOROVOD[name][2] <= best
+
+
+@pytest.mark.parametrize("name", HOROVOD)
+def test_horovods_table_is_met_with_one_set_of_constants(name):
+    """TCP at 80 % of the line, chosen for VGG-16, and 10 µs a message: the other two models follow."""
+    assert horovod_efficiency(name, 0.8, 1e-5) == pytest.approx(HOROVOD[name][2], abs=0.01)
