@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal
 
 from distrib.errors import JobError
 from distrib.scale.cost import (
@@ -24,6 +25,7 @@ from distrib.scale.cost import (
 from distrib.scale.fit import Timing, fit_compute, fit_growth, fit_ring
 from distrib.scale.results import Record
 
+Kind = Literal["optimistic", "central", "pessimistic"]
 GOAL = 0.9
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
@@ -34,9 +36,11 @@ class Model:
 
     Attributes:
         workload: What a worker does in a step.
-        link: α and β over all sweeps.
-        alphas: α by number of workers, from the sweep of each.
-        link_error: Relative error of the fit of α and β.
+        link: α and β between hosts; within the only host, where all workers stood on one.
+        intra: α and β within a host, from the sizes that one host held; else `link`.
+        workers_per_host: The most workers on a host.
+        alphas: α of `link` by number of workers, from the sweep of each.
+        link_error: Standard error of the fit of `link`, relative.
         algorithm: How gradients are reduced.
         deviation: Relative standard deviation of workers' compute times.
         is_weak: Whether the batch grows with the workers.
@@ -50,6 +54,8 @@ class Model:
 
     workload: Workload
     link: Link
+    intra: Link
+    workers_per_host: int
     alphas: dict[int, float]
     link_error: float
     algorithm: str
@@ -67,45 +73,52 @@ class Model:
         batch = self.base_batch * (workers / self.base_workers if self.is_weak else 1)
         return batch / workers / self.accumulate
 
-    def network(self, workers: int, kind: str = "central") -> Network:
+    def network(self, workers: int, kind: Kind = "central") -> Network:
         """The links at a number of workers: `optimistic`, `central` or `pessimistic`."""
-        link = Link(self.alpha(workers, kind), self.link.beta_seconds_per_byte * (1 + self._sign(kind) * self._slack))
-        return Network(link, link, "best" if self.algorithm == "best" else "ring")
+        sign = {"optimistic": -1, "central": 0, "pessimistic": 1}[kind]
+        beta = self.link.beta_seconds_per_byte * (1 + sign * min(0.5, self.link_error))
+        inter = Link(self.alpha(workers, kind), beta)
+        intra = inter if self.intra == self.link else self.intra
+        return Network(intra, inter, "best" if self.algorithm == "best" else "ring")
 
-    @property
-    def _slack(self) -> float:
-        return min(0.5, self.link_error / math.sqrt(max(1, len(self.alphas))))
+    def topology(self, workers: int) -> Topology:
+        """Where so many workers stand."""
+        return Topology(workers, 1 if self.intra == self.link else self.workers_per_host)
 
-    @staticmethod
-    def _sign(kind: str) -> int:
-        return {"optimistic": -1, "central": 0, "pessimistic": 1}[kind]
-
-    def alpha(self, workers: int, kind: str) -> float:
+    def alpha(self, workers: int, kind: Kind) -> float:
         """What a message costs: the least that was measured, or growing with the workers as it did in the sweeps.
 
         At best it does not grow; the central value grows up to twice the workers measured; at worst it goes on.
         """
-        if len(self.alphas) < 2 or not self.alphas:
+        known = [(size, alpha) for size, alpha in self.alphas.items() if alpha > 0]
+        if len(known) < 2:
             return self.link.alpha_seconds
-        growth = fit_growth([(size, alpha) for size, alpha in self.alphas.items() if alpha > 0] or [(1, 1e-9)])
         if kind == "optimistic":
-            return min(self.alphas.values())
+            return min(alpha for _, alpha in known)
+        growth = fit_growth(known)
         reach = workers if kind == "pessimistic" else min(workers, 2 * max(self.alphas))
         return growth.intercept + growth.slope * reach
 
-    def cost(self, workers: int, kind: str = "central", **changes: Any) -> StepCost:
-        """A step on so many workers."""
-        straggling = expected_straggling(self.deviation, workers) if kind != "optimistic" else 0.0
-        if kind == "central":
-            straggling /= 2
+    def cost(
+        self,
+        workers: int,
+        kind: Kind = "central",
+        *,
+        network: Network | None = None,
+        samples_per_worker: float | None = None,
+        accumulate: int | None = None,
+        compression: float = 1.0,
+    ) -> StepCost:
+        """A step on so many workers; what is not given is as the job has it."""
+        share = {"optimistic": 0.0, "central": 0.5, "pessimistic": 1.0}[kind]
         return step_cost(
             self.workload,
-            changes.get("network") or self.network(workers, kind),
-            Topology(workers),
-            changes.get("samples_per_worker", self.samples_per_worker(workers)) / changes.get("split", 1),
-            accumulate=self.accumulate * changes.get("split", 1),
-            compression=changes.get("compression", 1.0),
-            straggling=straggling,
+            network or self.network(workers, kind),
+            self.topology(workers),
+            self.samples_per_worker(workers) if samples_per_worker is None else samples_per_worker,
+            accumulate=accumulate or self.accumulate,
+            compression=compression,
+            straggling=share * expected_straggling(self.deviation, workers),
         )
 
 
@@ -132,7 +145,7 @@ def make_model(result: Record) -> Model:
         optimizer_seconds=statistics.median(row["split"]["optimizer"] for row in rows),
         buckets=[Bucket(size, fraction) for size, fraction in largest["buckets"]],
     )
-    timings = _timings(samples)
+    timings, intra_timings = _timings(samples)
     fitted = fit_ring(timings)
     by_size = {
         size: fit_ring([one for one in timings if one.workers == size]).link.alpha_seconds
@@ -142,8 +155,10 @@ def make_model(result: Record) -> Model:
     model = Model(
         workload=workload,
         link=fitted.link,
+        intra=fit_ring(intra_timings).link if intra_timings else fitted.link,
+        workers_per_host=max(Counter(largest["hosts"]).values()),
         alphas=by_size,
-        link_error=fitted.relative_error,
+        link_error=fitted.relative_error / math.sqrt(len(timings)),
         algorithm="best" if largest["backend"] == "nccl" else "ring",
         deviation=statistics.median(deviations),
         is_weak=result["mode"] == "weak",
@@ -161,7 +176,9 @@ def make_model(result: Record) -> Model:
 def with_bandwidth(model: Model, bits_per_second: float) -> Model:
     """The model with another bandwidth of its links; what a message costs stays."""
     note = f"links of {bits_per_second / 1e9:g} Gbit/s used to the full, with the message cost that was measured"
-    return replace(model, link=Link(model.link.alpha_seconds, 8 / bits_per_second), notes=(*model.notes, note))
+    link = Link(model.link.alpha_seconds, 8 / bits_per_second)
+    intra = link if model.intra == model.link else model.intra
+    return replace(model, link=link, intra=intra, notes=(*model.notes, note))
 
 
 def predict(model: Model, workers: Sequence[int]) -> list[Record]:
@@ -215,8 +232,8 @@ def limit(model: Model, workers: int) -> str:
         return "nothing but compute"
     if worst == "communication":
         network = model.network(workers)
-        moved = Network(Link(0.0, network.inter.beta_seconds_per_byte), Link(0.0, network.inter.beta_seconds_per_byte))
-        by_bytes = model.cost(workers, network=moved).communication
+        intra, inter = (replace(link, alpha_seconds=0.0) for link in (network.intra, network.inter))
+        by_bytes = model.cost(workers, network=replace(network, intra=intra, inter=inter)).communication
         return "communication: " + ("bandwidth" if by_bytes > cost.communication / 2 else "latency of messages")
     return worst
 
@@ -235,12 +252,13 @@ def _batch_for_goal(model: Model, workers: int) -> int | None:
 def _remedies(model: Model, workers: int, seconds: float) -> dict[str, float]:
     """How many times the samples a second each remedy would bring."""
     network = model.network(workers)
-    faster = replace(network.inter, beta_seconds_per_byte=network.inter.beta_seconds_per_byte / 10)
-    twice = model.cost(workers, samples_per_worker=model.samples_per_worker(workers) * 2, split=2).seconds
+    inter = replace(network.inter, beta_seconds_per_byte=network.inter.beta_seconds_per_byte / 10)
+    faster = replace(network, inter=inter, intra=inter if network.intra == network.inter else network.intra)
+    twice = model.cost(workers, accumulate=2 * model.accumulate).seconds
     return {
         "fp16 compression": seconds / model.cost(workers, compression=0.5).seconds,
         "twice the batch, accumulated": 2 * seconds / twice,
-        "a link of ten times the bandwidth": seconds / model.cost(workers, network=Network(faster, faster)).seconds,
+        "a link of ten times the bandwidth": seconds / model.cost(workers, network=faster).seconds,
     }
 
 
@@ -256,25 +274,26 @@ def parse_link(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _timings(samples: Sequence[Record]) -> list[Timing]:
-    """The median of each all-reduce that was measured."""
-    return [
-        Timing(sample["workers"], entry["num_bytes"], statistics.median(entry["seconds"]))
-        for sample in samples
-        for entry in sample["measurement"]["sweep"]
-    ]
+def _timings(samples: Sequence[Record]) -> tuple[list[Timing], list[Timing]]:
+    """The medians of the all-reduces measured: of those over hosts and of those within one, where there are both."""
+    by_reach: dict[bool, list[Timing]] = {True: [], False: []}
+    for sample in samples:
+        measurement = sample["measurement"]
+        by_reach[len(set(measurement["hosts"])) > 1] += [
+            Timing(sample["workers"], entry["num_bytes"], statistics.median(entry["seconds"]))
+            for entry in measurement["sweep"]
+        ]
+    return (by_reach[True], by_reach[False]) if by_reach[True] else (by_reach[False], [])
 
 
 def _assumptions(rows: Sequence[Record], mode: str) -> list[str]:
-    hosts, largest = max(row["hosts"] for row in rows), rows[-1]["workers"]
+    hosts = max(row["hosts"] for row in rows)
     where = "between the hosts measured" if hosts > 1 else "within the one host measured"
     notes = [
-        f"every link is as those {where}",
+        f"every link is as those {where}, and hosts hold as many workers",
         "the range: a message's cost does not grow with the workers … grows as it did in the sweeps, the slowest "
         "worker as late as the scatter measured lets expect, and the model as far off as at the sizes measured",
     ]
     if mode == "strong" and len({row["workers"] for row in rows}) < 3:
         notes.append("compute at other batches is a line through two points")
-    if hosts > 1 and largest > hosts:
-        notes.append("several workers of a host share its link, as measured")
     return notes

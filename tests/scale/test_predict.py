@@ -7,6 +7,7 @@ import pytest
 from distrib.errors import JobError
 from distrib.scale.cost import Bucket, Link, Network, Topology, Workload, step_cost
 from distrib.scale.predict import make_model, parse_link, predict, with_bandwidth
+from distrib.scale.results import summarize
 from distrib.scale.table import comparison_lines, prediction_lines, result_lines
 from tests.support.scale_results import LINK, make_result, true_parts
 
@@ -39,6 +40,20 @@ def test_a_slow_link_is_told_from_a_late_one():
     by_messages = make_model(make_result(link=Link(2e-2, 1e-10)))
     assert predict(by_bytes, [8])[0]["limit"] == "communication: bandwidth"
     assert predict(by_messages, [8])[0]["limit"] == "communication: latency of messages"
+
+
+def test_links_within_and_between_hosts_are_told_apart():
+    quick, slow = Link(1e-5, 1e-10), Link(1e-3, 1e-8)
+    result = make_result(workers=(1, 2), link=quick)
+    spread = make_result(workers=(4, 8), link=slow)
+    for sample in result["samples"] + spread["samples"]:
+        sample["measurement"]["hosts"] = [f"host{rank // 2}" for rank in range(sample["workers"])]
+    samples = result["samples"] + spread["samples"]
+    model = make_model({**result, "samples": samples, "sizes": summarize(samples, (1, 2, 4, 8))})
+    assert model.intra.beta_seconds_per_byte == pytest.approx(quick.beta_seconds_per_byte, rel=0.1)
+    assert model.link.beta_seconds_per_byte == pytest.approx(slow.beta_seconds_per_byte, rel=0.1)
+    assert model.topology(16) == Topology(16, 2)
+    assert model.network(2).all_reduce_seconds(1e6, model.topology(2)) < 0.001
 
 
 def test_a_faster_link_is_faster():
