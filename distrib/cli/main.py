@@ -19,6 +19,7 @@ from distrib.cli.logs import logs
 from distrib.cli.plan import plan
 from distrib.cli.predict import predict
 from distrib.cli.run import EXIT_CODES, run
+from distrib.cli.scale import scale
 from distrib.cli.serve import serve
 from distrib.cli.status import status
 from distrib.cli.stop import stop
@@ -52,6 +53,7 @@ app = typer.Typer(
 )
 app.command("run", epilog=EXIT_CODES)(run)
 app.command("plan")(plan)
+app.command("scale", epilog=EXIT_CODES)(scale)
 app.command("submit", epilog=EXIT_CODES)(submit)
 app.command("list")(list_)
 app.command("status")(status)

@@ -194,6 +194,8 @@ class Ddp(Section):
     """Size of a gradient bucket in MiB."""
     find_unused_parameters: bool = False
     """For models in which a step does not use every parameter."""
+    compress: Literal["none", "fp16", "bf16"] = "none"
+    """How gradients travel between ranks: as they are, or in half precision; `bf16` on GPUs only."""
 
 
 class WorkerRange(Section):

@@ -44,6 +44,20 @@ def choose_device_on_ray(job: Job, num_gpus: int) -> Device:
     return "cpu" if device == "cpu" or num_gpus == 0 else "cuda"
 
 
+def check_compression(job: Job, request: Request) -> None:
+    """Refuses a compression of gradients that the backend cannot sum.
+
+    Raises:
+        JobError: It cannot.
+    """
+    if job.spec.ddp.compress == "bf16" and request.backend == "gloo":
+        raise job.error(
+            "ddp.compress",
+            "gradients in bf16 are summed by NCCL alone, on GPUs; ranks on CPU use gloo: take fp16 or none, or "
+            "resources.device cuda",
+        )
+
+
 def usable_cpus() -> int:
     """The CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from distrib.job.plan import Plan, Request, make_request, make_schedule, with_memory
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
-from distrib.launch.devices import choose_device, choose_device_on_ray, fit_workers
+from distrib.launch.devices import check_compression, choose_device, choose_device_on_ray, fit_workers
 from distrib.launch.observer import Observer, SilentObserver
 from distrib.launch.signals import StopSignals
 from distrib.launch.torch_setup import torch_ready_to_fork
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from distrib.launch.ray_train import RayLauncher
     from distrib.launch.watch import Watch
     from distrib.train.blueprint import Blueprint, Datasets
-    from distrib.train.host import Assignment
+    from distrib.train.host import Assignment, Measurement
 
 Launcher = Literal["local", "ray"]
 
@@ -39,6 +39,7 @@ def run(
     record_samples: bool = False,
     observer: Observer | None = None,
     started: float | None = None,
+    measurement: Measurement | None = None,
 ) -> Run:
     """Trains a job and returns its finished run.
 
@@ -55,6 +56,7 @@ def run(
         record_samples: Whether each rank records the ids of its samples.
         observer: Told of everything that happens.
         started: Unix seconds from which the run's times count; by default now.
+        measurement: What the ranks measure instead of training.
 
     Raises:
         JobError: The job is wrong; nothing was started and no folder left behind.
@@ -67,7 +69,7 @@ def run(
     observer = observer or SilentObserver()
     started = time.time() if started is None else started
     with StopSignals() as signals:
-        order = _Order(job, run_id, fresh, extend, record_samples, observer, started, signals)
+        order = _Order(job, run_id, fresh, extend, record_samples, observer, started, signals, measurement)
         return order.on_ray(address) if launcher == "ray" else order.on_this_machine()
 
 
@@ -83,6 +85,7 @@ class _Order:
     observer: Observer
     started: float
     signals: StopSignals
+    measurement: Measurement | None = None
 
     def on_this_machine(self) -> Run:
         """Trains in local processes."""
@@ -147,6 +150,7 @@ class _Order:
             working_directory=Path.cwd(),
             lease=claim.lease.token,
             record_samples=self.record_samples,
+            measurement=self.measurement,
         )
         self.signals.begin_run()
         try:
@@ -172,6 +176,24 @@ def plan(job: Job, *, launcher: Launcher = "local") -> Plan:
         plan = prepared.plan_for(fit_workers(prepared.request, prepared.num_gpus))
         memory = estimate_memory(prepared.blueprint, plan.schedule)
         return plan if memory is None else with_memory(plan, memory)
+
+
+def check_room(job: Job, address: str) -> None:
+    """Checks that the Ray cluster at `address` could hold the job if it were empty; starts nothing.
+
+    Raises:
+        JobError: The job cannot be run on a cluster.
+        LaunchError: The cluster cannot be reached, or has no room for the job.
+    """
+    from distrib.launch.ray_cluster import JoinedRay
+
+    asked = iter([False])
+    with JoinedRay(job, address) as cluster:
+        cluster.start_beside(lambda: None)
+        request = make_request(job.spec, "ray", choose_device_on_ray(job, cluster.num_gpus()))
+        cluster.find_place(
+            request, {}, patience_seconds=None, notice=lambda _: None, is_stopping=lambda: next(asked, True)
+        )
 
 
 @dataclass(frozen=True)
@@ -219,4 +241,5 @@ def _prepare(job: Job, launcher: Launcher, count_gpus: Callable[[], int] | None 
     if count_gpus is not None:
         num_gpus = count_gpus()
     request = make_request(job.spec, launcher, device or choose_device_on_ray(job, num_gpus))
+    check_compression(job, request)
     return _Prepared(job, request, num_gpus, blueprint, datasets, can_be_inherited)

@@ -47,6 +47,11 @@ class RunLayout:
         return self.folder / "best.safetensors"
 
     @property
+    def measurement_file(self) -> Path:
+        """What a run has measured that was to measure, not to train."""
+        return self.folder / "measurement.json"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.folder / "checkpoints"

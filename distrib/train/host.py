@@ -35,6 +35,21 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """What the ranks are to measure, where they are to measure their steps and not to train.
+
+    Attributes:
+        steps: How many steps to measure.
+        warmup_steps: How many to run before.
+        sweep_seconds: About how long to measure all-reduces.
+    """
+
+    steps: int
+    warmup_steps: int
+    sweep_seconds: float = 3.0
+
+
+@dataclass(frozen=True)
 class Assignment:
     """What all ranks of an attempt have in common; travels to them by pickle or by fork.
 
@@ -47,6 +62,7 @@ class Assignment:
         lease: The token of the launcher's hold on the run; without it no checkpoint is committed.
         attempt: From 0, over the run's whole life.
         record_samples: Whether each rank records the ids of its samples.
+        measurement: What to measure instead of training, if anything.
     """
 
     job: Job
@@ -56,6 +72,7 @@ class Assignment:
     lease: str = ""
     attempt: int = 0
     record_samples: bool = False
+    measurement: Measurement | None = None
     run_url: str | None = None
 
     def at_home(self) -> Assignment:

@@ -49,7 +49,7 @@ def wrap(model: nn.Module, settings: Ddp, device: torch.device) -> nn.Module:
     """`model` in DistributedDataParallel; a single rank, which has nothing to synchronise, runs the model itself."""
     if dist.get_world_size() == 1:
         return model
-    return DistributedDataParallel(
+    wrapped = DistributedDataParallel(
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
         forward_sync_buffers=False,
@@ -57,6 +57,12 @@ def wrap(model: nn.Module, settings: Ddp, device: torch.device) -> nn.Module:
         find_unused_parameters=settings.find_unused_parameters,
         gradient_as_bucket_view=True,
     )
+    if settings.compress != "none":
+        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+        hooks = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
+        wrapped.register_comm_hook(None, hooks[settings.compress])
+    return wrapped
 
 
 def without_sync(model: nn.Module) -> AbstractContextManager[None]:

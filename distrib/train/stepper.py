@@ -74,8 +74,16 @@ class Stepper:
         if self.is_weighted and outcome.weight is None:
             raise WeightError("step: gave no weight on this rank, but did on another; give a weight always or never")
 
-    def forward_backward(self, batch: StepBatch, ledger: Ledger) -> None:
-        """Leaves the gradient of the global batch's mean loss in the parameters, the same on every rank."""
+    @property
+    def model(self) -> nn.Module:
+        """The model as it is run: wrapped, where there are other ranks."""
+        return self._model
+
+    def forward_backward(self, batch: StepBatch, ledger: Ledger, *, is_synced: bool = True) -> None:
+        """Leaves the gradient of the global batch's mean loss in the parameters, the same on every rank.
+
+        Where `is_synced` is false, each rank keeps a gradient of its own: for measuring, never for training.
+        """
         samples = self._schedule.batch_size_at(batch.step)
         world_size = self._schedule.world_size
         scale = world_size / (self._schedule.global_batch_size if self.is_weighted else samples)
@@ -83,7 +91,7 @@ class Stepper:
         pending: Any = None
         last = len(batch.batches) - 1
         for number, (part, data) in enumerate(zip(batch.micro_batches, batch.batches, strict=True)):
-            with nullcontext() if number == last else without_sync(self._model):
+            with nullcontext() if number == last and is_synced else without_sync(self._model):
                 with self._precision.autocast(), self._as_stand_in(part.num_samples == 0):
                     outcome = self._task.run(self._model, data)
                 weight = None

@@ -140,6 +140,12 @@ def _train(
     first = loader.next()
     stepper.rehearse(first, control_group)
     facts = {"device": _name(device), "input_signature": describe(first.batches[0])}
+    if assignment.measurement is not None:
+        from distrib.train.measure import Meter
+
+        limit_waiting(request, control_group)
+        meter = Meter(assignment, host, schedule, task, loader, stepper, device, control_group)
+        return meter.run(first, layout.measurement_file)
     loop.begin(stepper.is_weighted, saving, facts)
     if state is not None:
         loop.restore(state)

@@ -1,0 +1,1 @@
+"""Scaling experiments: how a job scales, why, and what it would do on more workers."""

@@ -1,0 +1,102 @@
+"""Experiments with real ranks: what they measure, a size that fails, a stop, going on, and what is refused."""
+
+import json
+import signal
+import sys
+import time
+
+import pytest
+
+from distrib.errors import JobError
+from distrib.scale.experiment import Design, parse_workers
+
+pytestmark = pytest.mark.timeout(180)
+OPTIONS = ("--steps", "6", "--warmup", "1", "--repeats", "1")
+
+
+def scale(workplace, *arguments):
+    command = [sys.executable, "-m", "distrib", "scale", *arguments]
+    return workplace.start_command(list(map(str, command)))
+
+
+def test_sizes_are_measured_and_one_that_fails_says_why(shared_workplace):
+    folder = shared_workplace.folder / "results"
+    launch = scale(shared_workplace, "job.yaml", "--workers", "2,1,3", *OPTIONS, "--out", folder, "--json")
+    assert launch.wait(100) == 0, launch.stderr
+    result = launch.answer
+    assert result == json.loads((folder / "scale.json").read_text())
+    one, two, three = result["sizes"]
+    assert (one["workers"], two["workers"], three["workers"]) == (1, 2, 3)
+    assert (three["status"], "three are too many" in three["error"]) == ("failed", True)
+    assert one["efficiency"] == 1
+    assert two["efficiency"] == pytest.approx(one["step_seconds"] / two["step_seconds"] / 2)
+    assert any("fewer than asked" in note for note in one["notes"])
+    measured = {sample["workers"]: sample.get("measurement") for sample in result["samples"]}
+    # Passes of 12 and 6 samples sleep 12 and 9 ms; a loaded machine makes that longer, nothing makes it shorter.
+    assert one["split"]["compute"] >= 0.012
+    assert two["split"]["compute"] >= 0.009
+    assert [size for size, _ in measured[2]["buckets"]] == [200_000.0, 100_000.0]  # DDP closes a bucket once it is full
+    fractions = [fraction for _, fraction in measured[2]["buckets"]]
+    assert fractions == sorted(fractions)
+    assert fractions[0] < 0.9 < fractions[-1]
+    assert {step["samples"] for step in measured[1]["steps"]} == {12, 1}
+    assert [entry["num_bytes"] for entry in measured[2]["sweep"]][:2] == [1024, 4096]
+    assert (folder / "scale.html").read_text().startswith("<!doctype html>")
+    assert "3 workers: failed" in launch.stderr
+
+
+def test_a_stopped_experiment_keeps_what_it_has_and_goes_on(shared_workplace):
+    folder = shared_workplace.folder / "stopped"
+    command = ("job.yaml", "--workers", "1,2", *OPTIONS, "--out", folder)
+    launch = scale(shared_workplace, *command)
+    file = folder / "scale.json"
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline and not (file.exists() and json.loads(file.read_text())["samples"]):
+        time.sleep(0.02)
+    launch.send(signal.SIGINT)
+    assert launch.wait(60) == 130
+    assert "--resume goes on" in launch.stderr
+    before = json.loads(file.read_text())["samples"]
+    assert [sample["workers"] for sample in before] == [1]
+
+    again = scale(shared_workplace, *command)
+    assert again.wait(60) == 2
+    assert "--resume goes on with it" in again.stderr
+
+    resumed = scale(shared_workplace, *command, "--resume")
+    assert resumed.wait(60) == 0, resumed.stderr
+    after = json.loads(file.read_text())["samples"]
+    assert after[0] == before[0]
+    assert [sample["workers"] for sample in after] == [1, 2]
+
+
+def test_sizes_take_turns_up_and_down():
+    design = Design((1, 2, 4), "strong", 5, 1, 3)
+    assert [size for _, size in design.turns()] == [1, 2, 4, 4, 2, 1, 1, 2, 4]
+
+
+@pytest.mark.parametrize(("text", "sizes"), [("4,1,2", (1, 2, 4)), ("2", (2,)), ("2, 2", (2,))])
+def test_sizes_are_read(text, sizes):
+    assert parse_workers(text) == sizes
+
+
+@pytest.mark.parametrize("text", ["", "1,", "0,1", "1..4", "two"])
+def test_what_is_no_list_of_sizes_is_refused(text):
+    with pytest.raises(JobError, match="write 1,2,4"):
+        parse_workers(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["job.yaml", "--workers", "1,8", "--mode", "weak"], "takes batches of 96"),
+        (["job.yaml", "--workers", "1,2", "--device", "cuda"], "resources.device"),
+        (["--predict", "job.yaml", "--workers", "8"], "cannot be read as the result of an experiment"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_anything_starts(shared_workplace, arguments, message):
+    folder = shared_workplace.folder / "refused"
+    launch = scale(shared_workplace, *arguments, *(["--out", folder] if arguments[0] == "job.yaml" else []))
+    assert launch.wait(60) == 2
+    assert message in launch.stderr
+    assert not folder.exists()
