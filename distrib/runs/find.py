@@ -90,7 +90,7 @@ def _view(url: str) -> Run | None:
 
     storage = ObjectStorage(url, START_PATIENCE_SECONDS)
     try:
-        record = storage.get("run.json")
+        record = storage.get_json("run.json")
     except FileNotFoundError:
         return None
     store = RunStore(storage, mirror_folder(url, "view"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import secrets
@@ -24,6 +25,7 @@ START_PATIENCE_SECONDS = 5.0
 _FIRST_DELAY_SECONDS = 0.1
 _LONGEST_DELAY_SECONDS = 5.0
 _LONG_SECONDS = 3.0
+_JSON_TRIES = 10
 _CHUNK_BYTES = 2**22
 _FLUSH_BYTES = 2**26
 _CONNECT_TIMEOUT_SECONDS = 3.0
@@ -94,9 +96,22 @@ class ObjectStorage:
         def action(files: Any) -> bytes:
             with files.open_input_stream(self._path(name)) as stream:
                 data: bytes = stream.read()
-                return data
+            self._check_size(files, name, len(data))
+            return data
 
         return self._try("read", name, action)
+
+    def get_json(self, name: str) -> bytes:
+        """As `get`, for JSON that others replace again and again: what is read is whole, if it ever was."""
+        for _ in range(_JSON_TRIES):
+            data = self.get(name)
+            try:
+                json.loads(data)
+            except ValueError:
+                time.sleep(_FIRST_DELAY_SECONDS * random.random())
+            else:
+                break
+        return data
 
     def get_file(self, name: str, path: Path) -> None:
         """Downloads an object; the file appears whole."""
@@ -106,6 +121,8 @@ class ObjectStorage:
             with files.open_input_stream(self._path(name)) as stream, temporary.open("wb") as target:
                 while chunk := stream.read(_CHUNK_BYTES):
                     target.write(chunk)
+                size = target.tell()
+            self._check_size(files, name, size)
 
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -113,6 +130,16 @@ class ObjectStorage:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _check_size(self, files: Any, name: str, num_bytes: int) -> None:
+        """Raises OSError, upon which is tried again, where an object was replaced while it was read.
+
+        pyarrow asks for the size first and then for as many bytes. They may be the beginning of a longer successor, or
+        those of a shorter one with rubbish behind them.
+        """
+        size = files.get_file_info(self._path(name)).size
+        if size != num_bytes:
+            raise OSError(f"{num_bytes} bytes were read of what has {size} now")
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""

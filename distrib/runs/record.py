@@ -129,7 +129,7 @@ class Run:
     def refresh(self) -> None:
         """Looks anew at a run on an object store, of which this is a local copy; a folder is looked at anyway."""
         if self.store is not None:
-            self.store.view(self.store.storage.get(self.layout.record_file.name))
+            self.store.view(self.store.storage.get_json(self.layout.record_file.name))
 
     def events(self) -> list[dict[str, Any]]:
         """Everything that metrics.jsonl tells, in order."""

@@ -32,7 +32,7 @@ class StorePlace:
 
     def read(self) -> bytes:
         """Gets the object."""
-        return self._storage.get(LEASE)
+        return self._storage.get_json(LEASE)
 
     def write(self, data: bytes) -> None:
         """Puts the object."""

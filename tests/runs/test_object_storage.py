@@ -1,7 +1,9 @@
 """Objects in a bucket, over real HTTP, and the contract that a folder keeps too."""
 
+import json
 import os
 import pickle
+import threading
 import time
 
 import pytest
@@ -172,3 +174,30 @@ def test_an_upload_that_breaks_off_is_no_object(behind_proxy, tmp_path):
 def test_errors_survive_pickling():
     error = pickle.loads(pickle.dumps(StorageError("cannot", "refused")))
     assert (str(error), error.kind, error.exit_code) == ("cannot", "refused", 2)
+
+
+@pytest.mark.parametrize("way", ["grows", "changes"])
+def test_an_object_that_is_replaced_while_it_is_read_comes_whole(bucket, way):
+    """pyarrow itself gives the beginning of a longer successor, or a shorter one with rubbish behind it."""
+    is_over, number = threading.Event(), 0
+
+    def content():
+        return b"[" + b"1," * (number if way == "grows" else 40 * (number % 2)) + b"1]"
+
+    bucket.put("a", content())
+
+    def replace():
+        nonlocal number
+        writer = ObjectStorage(bucket.url)
+        while not is_over.wait(0.03):
+            number += 1
+            writer.put("a", content())
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        found = [json.loads((bucket.get if way == "grows" else bucket.get_json)("a")) for _ in range(80)]
+    finally:
+        is_over.set()
+        thread.join()
+    assert len({len(items) for items in found}) > 1
