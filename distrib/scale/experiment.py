@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from distrib.errors import DistribError, JobError, StoppedError
 from distrib.job.reader import Job
+from distrib.launch.observer import SilentObserver
 from distrib.scale.results import Mode, Record, summarize
 
 FORMAT = 1
@@ -43,6 +44,17 @@ class Design:
             for repeat in range(self.repeats)
             for size in (self.workers if repeat % 2 == 0 else self.workers[::-1])
         ]
+
+
+class _NoticeObserver(SilentObserver):
+    """Passes on what the launcher has to say, such as what it waits for, and nothing else."""
+
+    def __init__(self, notice: Callable[[str], None]) -> None:
+        self._notice = notice
+
+    def notice(self, message: str) -> None:
+        """Passed on."""
+        self._notice(message)
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,7 @@ class Experiment:
                 address=self.address,
                 run_id=run_id,
                 fresh=True,
+                observer=_NoticeObserver(self.notice),
                 measurement=measurement,
             )
             sample["measurement"] = json.loads(finished.layout.measurement_file.read_bytes())
