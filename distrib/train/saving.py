@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,51 @@ from distrib.train.control import SaveStatus
 from distrib.train.weights import copy_weights, write_weights
 
 
+class _Writing(threading.Thread):
+    """Some of the best weights on their way to their file.
+
+    Attributes:
+        weights: What is written; kept, so that it can be written anew, until it is.
+    """
+
+    def __init__(self, weights: dict[str, torch.Tensor], path: Path, steps: Sequence[Callable[[], None]]) -> None:
+        super().__init__(name="best", daemon=True)
+        self.weights = weights
+        self._path = path
+        self._steps = steps
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            for step in self._steps:
+                step()
+        except BaseException as error:
+            self._error = error
+        else:
+            self.weights, self._steps = {}, ()
+
+    @property
+    def status(self) -> SaveStatus:
+        """How far it is.
+
+        Raises:
+            Exception: What went wrong, other than that the file could not be kept.
+        """
+        if self.is_alive():
+            return SaveStatus.PENDING
+        if self._error is None:
+            return SaveStatus.DONE
+        if self.problem is None:
+            raise self._error
+        return SaveStatus.FAILED
+
+    @property
+    def problem(self) -> str | None:
+        """Why the file could not be kept."""
+        return None if self._error is None else storage_problem(self._error, str(self._path))
+
+
 class BestWeights:
     """The weights of the best evaluation so far, written beside training by rank 0.
 
@@ -28,6 +74,10 @@ class BestWeights:
         path: Where they go; None on other ranks.
         check_held: Called before the file is written; raises where this attempt does not hold the run any more.
         publish: Called with the path once the file is written.
+
+    Attributes:
+        value: The best value so far.
+        writing: The newest of the weights, on their way to the file or there.
     """
 
     def __init__(
@@ -41,10 +91,8 @@ class BestWeights:
         self._path = path
         self._check_held = check_held
         self._publish = publish
-        self._weights: dict[str, torch.Tensor] | None = None
-        self._writer: threading.Thread | None = None
-        self._error: BaseException | None = None
         self.value: float | None = None
+        self.writing: _Writing | None = None
 
     def consider(self, results: dict[str, Any], model: nn.Module) -> None:
         """Keeps the weights if the evaluation's value is better than all before; the first of equals stays."""
@@ -55,55 +103,21 @@ class BestWeights:
             return
         self.value = value
         if self._path is not None:
-            self.wait()
-            self._weights = copy_weights(model)
-            self._start(self._weights, self._path)
+            if self.writing is not None:
+                self.writing.join()
+                assert self.writing.status != SaveStatus.PENDING  # raises what went wrong
+            self._write(copy_weights(model), self._path)
 
     def try_again(self) -> None:
-        """Writes anew what could not be written."""
-        if self._error is not None and self._weights is not None and self._path is not None:
-            self._start(self._weights, self._path)
-
-    def _start(self, weights: dict[str, torch.Tensor], path: Path) -> None:
-        self._error = None
-        self._writer = threading.Thread(target=self._write, args=(weights, path), name="best", daemon=True)
-        self._writer.start()
+        """Writes anew what could not be kept."""
+        if self.writing is not None and self._path is not None and self.writing.status == SaveStatus.FAILED:
+            self._write(self.writing.weights, self._path)
 
     def _write(self, weights: dict[str, torch.Tensor], path: Path) -> None:
-        try:
-            self._check_held()
-            write_weights(weights, path)
-            if self._publish is not None:
-                self._publish(path)
-        except BaseException as error:
-            self._error = error
-        else:
-            self._weights = None
-
-    @property
-    def status(self) -> SaveStatus:
-        """Whether the file holds the best weights.
-
-        Raises:
-            Exception: What went wrong, other than that it could not be kept.
-        """
-        if self._writer is not None and self._writer.is_alive():
-            return SaveStatus.PENDING
-        if self._error is None:
-            return SaveStatus.DONE
-        if self.problem is None:
-            raise self._error
-        return SaveStatus.FAILED
-
-    @property
-    def problem(self) -> str | None:
-        """Why the file could not be kept."""
-        return None if self._error is None else storage_problem(self._error, str(self._path))
-
-    def wait(self) -> None:
-        """Waits until the file is written, or cannot be."""
-        if self._writer is not None:
-            self._writer.join()
+        steps: list[Callable[[], None]] = [self._check_held, functools.partial(write_weights, weights, path)]
+        if self._publish is not None:
+            steps.append(functools.partial(self._publish, path))
+        self.writing = _Writing(weights, path, steps)
 
 
 class Saving:
@@ -128,6 +142,7 @@ class Saving:
         self._schedule = schedule
         self.take_notices = take_notices
         self._last_save = time.monotonic()
+        self._awaited: _Writing | None = None
 
     @property
     def is_enabled(self) -> bool:
@@ -143,7 +158,7 @@ class Saving:
         """
         if self._checkpointer is None:
             return SaveStatus.PENDING
-        statuses = [self._checkpointer.status, *([] if self.best is None else [self.best.status])]
+        statuses = [self._checkpointer.status, *([] if self._awaited is None else [self._awaited.status])]
         return SaveStatus.PENDING if SaveStatus.PENDING in statuses else max(statuses)
 
     @property
@@ -158,6 +173,7 @@ class Saving:
         self._last_save = time.monotonic()
         if self.best is not None:
             self.best.try_again()
+            self._awaited = self.best.writing
         self._checkpointer.save(step, plain)
 
     @property
@@ -174,12 +190,12 @@ class Saving:
         """Drops the save in flight, which has failed somewhere; returns its step and this rank's reason, if any."""
         assert self._checkpointer is not None
         step, problem = self._checkpointer.give_up()
-        return step, problem or (None if self.best is None else self.best.problem)
+        return step, problem or (None if self._awaited is None else self._awaited.problem)
 
     def wait(self) -> None:
-        """Waits until this rank is done with the save in flight."""
-        if self.best is not None:
-            self.best.wait()
+        """Waits until this rank is done with the save in flight, and with the best weights that it speaks of."""
+        if self._awaited is not None:
+            self._awaited.join()
         if self._checkpointer is not None:
             self._checkpointer.wait()
 
@@ -189,14 +205,13 @@ class Saving:
         Raises:
             NotKeptError: They cannot be.
         """
-        if self.best is None:
+        if self.best is None or self.best.writing is None:
             return
-        self.best.wait()
-        if self.best.status == SaveStatus.FAILED:
-            self.best.try_again()
-            self.best.wait()
-        if self.best.status == SaveStatus.FAILED:
-            raise NotKeptError(f"the best weights were not kept: {self.best.problem}")
+        self.best.writing.join()
+        self.best.try_again()
+        self.best.writing.join()
+        if self.best.writing.status == SaveStatus.FAILED:
+            raise NotKeptError(f"the best weights were not kept: {self.best.writing.problem}")
 
     def prepare(self) -> None:
         """Gets ready for the first save, beside training."""
