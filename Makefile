@@ -5,13 +5,16 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test lint format lab-tools bench soak clean
+.PHONY: demo test test-all lint format lab-tools bench soak clean
 
 demo: $(VENV)/.jobs
 	$(BIN)/distrib run jobs/digits.yaml
 
 test: lint lab-tools
 	$(BIN)/python -m pytest tests
+
+test-all: lint lab-tools
+	$(BIN)/python -m pytest tests -m "long or not long"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check distrib jobs cluster tests

@@ -116,7 +116,11 @@ class _Order:
                 placements = iter([first])
 
                 def make_launcher(assignment: Assignment, watch: Watch) -> RayLauncher | None:
-                    placement = next(placements, None) or ray_run.find_place(watch.notice, watch.stop_requested)
+                    def is_stopping() -> bool:
+                        watch.poll()  # the hold on the run is renewed while it waits for room
+                        return watch.stop_requested()
+
+                    placement = next(placements, None) or ray_run.find_place(watch.notice, is_stopping)
                     return None if placement is None else RayLauncher(assignment, placement, watch, ray_run)
 
                 return self._carry_out(prepared, first.world_size, make_launcher)

@@ -91,6 +91,7 @@ def test_one_worker_on_each_host_and_a_killed_worker(project, reference, capsys)
         print(f"\nworker killed -> next step: {place.gap_after('restart'):.1f} s")
 
 
+@pytest.mark.long
 def test_a_gpu_for_each_worker_and_a_killed_launcher(project, reference):
     place = project(device="cuda")
     place.pace(0.1)
@@ -106,7 +107,14 @@ def test_a_gpu_for_each_worker_and_a_killed_launcher(project, reference):
     assert_exact(place, reference, is_same_size=True)
 
 
-@pytest.mark.parametrize("victim", ["host of rank 0", "another host", "link of another host"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        pytest.param("host of rank 0", marks=pytest.mark.long),
+        pytest.param("another host", marks=pytest.mark.long),
+        "link of another host",
+    ],
+)
 def test_a_lost_host(ready_lab, project, reference, victim, capsys):
     place = project(workers={"min": 2, "max": 3})
     place.pace(0.1)
@@ -196,6 +204,7 @@ def test_storage_that_a_host_does_not_see(ready_lab, project):
     assert re.search(r"host3 \(\S+\) does not see the run's folder", launch.output)
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_local_ranks_to_the_cluster(project, reference, tmp_path):
     here = Project(None, tmp_path / "here", pace=tmp_path / "pace")
     here.pace(0.1)

@@ -141,6 +141,7 @@ def test_stop_takes_a_checkpoint_and_the_same_command_goes_on(lab, project, refe
     assert statuses["run--2" if "run--3" not in statuses else "run--3"] == "SUCCEEDED"
 
 
+@pytest.mark.long
 def test_the_users_error_comes_whole_and_logs_tell_what_the_ranks_wrote_each_line_once(lab, project):
     project.write(failing=5)
     options = ["--address", lab.address, "--runs-dir", project.runs]

@@ -38,6 +38,10 @@ metrics: {accuracy: {target: torchmetrics.classification:MulticlassAccuracy, arg
 """
 
 
+MATPLOTLIB_FOLDER = Path(__file__).parents[2] / ".pytest_cache" / "matplotlib"
+"""Where matplotlib, which torchmetrics imports where it is installed, keeps the fonts that it has found."""
+
+
 class Workplace:
     """A folder with a job and its module, an empty home, a folder of runs and one for temporary files."""
 
@@ -66,7 +70,8 @@ class Workplace:
         return self.start_command([sys.executable, self.write("program.py", code)], env)
 
     def start_command(self, command, env=None):
-        launch = Launch(self, command, {"HOME": str(self.home), "TMPDIR": str(self.temporary), **(env or {})})
+        places = {"HOME": str(self.home), "TMPDIR": str(self.temporary), "MPLCONFIGDIR": str(MATPLOTLIB_FOLDER)}
+        launch = Launch(self, command, {**places, **(env or {})})
         self._launches.append(launch)
         return launch
 
