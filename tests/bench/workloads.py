@@ -19,7 +19,7 @@ LEARNING_RATE = 1e-3
 BALLAST_MEGABYTES = 960
 SAVED_STEPS = 60
 SAVED_EVERY = 20
-KILLED_EPOCHS = 100
+KILLED_EPOCHS = 75
 KILLED_AT_STEP = 2000
 KILLED_FILE = "DISTRIB_BENCH_KILLED"
 """Environment variable that names the file in which a rank leaves when it killed itself; by its name it reaches
