@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import importlib
 import os
 import pickle
 import select
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from distrib.train.blueprint import Datasets
 
 _POLL_SECONDS = 0.05
+_PREPARATION_SECONDS = 3.0
 _EXIT_STATUS = {"finished": 120, "stopped": 121, "failed": 1}
 """What a rank's process ends with; unusual numbers for what is good, since the user's code may call `os._exit(0)`."""
 _GOOD_STATUSES = (_EXIT_STATUS["finished"], _EXIT_STATUS["stopped"])
@@ -135,6 +137,7 @@ class LocalLauncher:
         self._pids: dict[int, int] = {}
         self._pidfds: dict[int, int] = {}
         self._stop_pipe: int | None = None
+        self._started = time.monotonic()
 
     def run(self) -> Outcome:
         """Runs the attempt to its end; whatever happens, no rank outlives this call."""
@@ -212,6 +215,7 @@ class LocalLauncher:
             self._sleep()
             statuses.update(self._reap())
             self._watch.poll()
+            self._prepare_restart()
             if any(status not in _GOOD_STATUSES for status in statuses.values()):
                 self._await_others(statuses)
                 break
@@ -225,6 +229,12 @@ class LocalLauncher:
                 self._watch.notice("the ranks did not stop within failures.grace; ending them")
                 break
         return statuses
+
+    def _prepare_restart(self) -> None:
+        """Imports, once and beside training, what ranks that are forked after a failure would each have to import."""
+        is_due = time.monotonic() - self._started >= _PREPARATION_SECONDS
+        if self._can_fork and is_due and "distrib.train.restore" not in sys.modules and self._watch.last("checkpoint"):
+            importlib.import_module("distrib.train.restore")
 
     def _sleep(self) -> None:
         """Waits a moment, or until a rank has ended."""

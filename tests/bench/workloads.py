@@ -17,10 +17,10 @@ CHAR_GPT_BATCH_SIZE = 16
 CHAR_GPT_STEPS = 40
 LEARNING_RATE = 1e-3
 BALLAST_MEGABYTES = 960
-SAVED_STEPS = 96
-SAVED_EVERY = 32
-KILLED_EPOCHS = 40
-KILLED_AT_STEP = 600
+SAVED_STEPS = 60
+SAVED_EVERY = 20
+KILLED_EPOCHS = 75
+KILLED_AT_STEP = 2000
 KILLED_FILE = "DISTRIB_BENCH_KILLED"
 """Environment variable that names the file in which a rank leaves when it killed itself; by its name it reaches
 ranks on a cluster too."""
