@@ -43,7 +43,7 @@ def ours(environment: dict[str, str]) -> float:
 
 def peer(environment: dict[str, str]) -> float:
     """The same of torchrun."""
-    _, result = torchrun_result("digits_killed.py", "--max-restarts", "3", environment=environment)
+    _, result = torchrun_result("digits_killed.py", "--max-restarts", "10", environment=environment)
     if result["first_epoch"] == 0:
         raise SideFailedError("the peer did not go on from a checkpoint")
     return float(result["first_step_time"])
