@@ -60,9 +60,11 @@ class CheckpointFolder:
         """Where a rank lists the files that it wrote, until the manifest takes them over."""
         return self.path / f"part-{rank}.json"
 
-    def write_part(self, rank: int, files: Iterable[str]) -> None:
-        """Lists files of this folder, on disk for good, with their sizes and checksums."""
-        write_durably(self.part_file(rank), json.dumps({name: describe_file(self.path / name) for name in files}))
+    def write_part(self, rank: int, files: Iterable[str], known: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Lists files of this folder, on disk for good, with their sizes and checksums, where these are not `known`."""
+        known = known or {}
+        described = {name: dict(known[name]) if name in known else describe_file(self.path / name) for name in files}
+        write_durably(self.part_file(rank), json.dumps(described))
 
     def commit(self, num_parts: int) -> None:
         """Gathers the parts of all ranks into the manifest and commits the checkpoint."""

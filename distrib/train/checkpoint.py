@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from distrib.runs.checkpoints import CheckpointFolder, remove_old, write_durably
+from distrib.runs.hashed_file import HashedFile
 from distrib.runs.storage_error import storage_problem
 from distrib.train.control import SaveStatus
 from distrib.train.failure import PeerFailedError
@@ -229,6 +232,9 @@ class Checkpointer:
         self._use_device()
         folder.path.mkdir(parents=True, exist_ok=True)
         writer = dcp.FileSystemWriter(folder.path, single_file_per_rank=True, sync_files=True, overwrite=True)
+        files: dict[str, HashedFile] = {}
+        create_stream: Any = functools.partial(_create_stream, files, writer.fs.create_stream)
+        writer.fs.create_stream = create_stream  # type: ignore[method-assign]
         try:
             dcp.save(staged, storage_writer=writer, process_group=self._group)
         except dcp.CheckpointException as error:
@@ -241,10 +247,23 @@ class Checkpointer:
         if self._rank == 0:
             names.append(METADATA)
             write_durably(folder.state_file, state)
-        folder.write_part(self._rank, names)
+        folder.write_part(self._rank, names, {name: file.description for name, file in files.items()})
         self._flush()
         if self._publishing is not None:
             self._publishing.part(folder, [*names, *([folder.state_file.name] if self._rank == 0 else [])])
+
+
+def _create_stream(
+    files: dict[str, HashedFile],
+    create_other: Callable[[Any, str], AbstractContextManager[Any]],
+    path: str | os.PathLike[str],
+    mode: str,
+) -> AbstractContextManager[Any]:
+    """Opens a file for DCP: one of tensors as a `HashedFile`, kept by name in `files`; others as DCP does."""
+    if mode != "wb" or not str(path).endswith(".distcp"):
+        return create_other(path, mode)
+    file = files[Path(path).name] = HashedFile(Path(path))
+    return file
 
 
 def _write_error(error: BaseException, folder: Path) -> BaseException:
