@@ -107,14 +107,8 @@ def test_a_gpu_for_each_worker_and_a_killed_launcher(project, reference):
     assert_exact(place, reference, is_same_size=True)
 
 
-@pytest.mark.parametrize(
-    "victim",
-    [
-        pytest.param("host of rank 0", marks=pytest.mark.long),
-        pytest.param("another host", marks=pytest.mark.long),
-        "link of another host",
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("victim", ["host of rank 0", "another host", "link of another host"])
 def test_a_lost_host(ready_lab, project, reference, victim, capsys):
     place = project(workers={"min": 2, "max": 3})
     place.pace(0.1)
