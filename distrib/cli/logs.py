@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distrib.cli.options import JobServerOption, RunArgument, RunsDirOption, find_job, find_run, server_of
+from distrib.cli.options import JobServerOption, RunArgument, RunsDirOption, find_job, find_run, no_run, server_of
 from distrib.errors import JobError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def logs(
         return
     job, server = find_job(run, address), server_of(address)
     if job is None or server is None:
-        raise JobError(f"there is no run {run}; distrib list shows those that there are, --runs-dir looks elsewhere")
+        raise no_run(run)
     if rank is not None:
         raise JobError(f"the folder of {run} cannot be seen from here, and Ray does not keep ranks apart: --runs-dir")
     if follow:

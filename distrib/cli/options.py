@@ -51,6 +51,11 @@ JobServerOption = Annotated[
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, folder or URL.", show_default=False)]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Begin beside a run that exists, as ID-2.")]
+ExtendOption = Annotated[bool, typer.Option("--extend", help="Go on with a finished run, to more epochs or steps.")]
+RecordSamplesOption = Annotated[
+    bool, typer.Option("--record-samples", help="Keep the ids of the samples of each step.")
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.", show_default=False)
 ]
@@ -162,6 +167,11 @@ def find_run(run: str, runs_dir: str | None) -> Run | None:
         return find(run, runs_location(runs_dir))
     except NoRunError:
         return None
+
+
+def no_run(run: str) -> JobError:
+    """The error for a run that neither a folder nor a cluster knows."""
+    return JobError(f"there is no run {run}; distrib list shows those that there are, --runs-dir looks elsewhere")
 
 
 def check_run_id(run_id: str | None) -> str | None:

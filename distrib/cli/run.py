@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
 from distrib.cli.options import (
     AddressOption,
     DeviceOption,
+    ExtendOption,
+    FreshOption,
     JobArgument,
     JsonOption,
     OnOption,
+    RecordSamplesOption,
     RunIdOption,
     RunsDirOption,
     SetOption,
@@ -49,13 +52,9 @@ def run(
     run_id: RunIdOption = None,
     on: OnOption = None,
     address: AddressOption = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin beside a run that exists, as ID-2.")] = False,
-    extend: Annotated[
-        bool, typer.Option("--extend", help="Go on with a finished run, to more epochs or steps.")
-    ] = False,
-    record_samples: Annotated[
-        bool, typer.Option("--record-samples", help="Keep the ids of the samples of each step.")
-    ] = False,
+    fresh: FreshOption = False,
+    extend: ExtendOption = False,
+    record_samples: RecordSamplesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a job."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from distrib.cli.options import JobServerOption, JsonOption, RunArgument, RunsDirOption, find_job, find_run
-from distrib.errors import JobError
+from distrib.cli.options import JobServerOption, JsonOption, RunArgument, RunsDirOption, find_job, find_run, no_run
 
 
 def status(
@@ -16,7 +15,7 @@ def status(
 
     found, job = find_run(run, runs_dir), find_job(run, address)
     if found is None and job is None:
-        raise JobError(f"there is no run {run}; distrib list shows those that there are, --runs-dir looks elsewhere")
+        raise no_run(run)
     known = {} if found is None else summarize(found, None)
     if as_json:
         print(json.dumps({**known, "job": None if job is None else {"id": job.id, "status": job.status}}))

@@ -7,8 +7,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from distrib.cli.options import JobServerOption, RunArgument, RunsDirOption, find_job, find_run
-from distrib.errors import JobError, LaunchError
+from distrib.cli.options import JobServerOption, RunArgument, RunsDirOption, find_job, find_run, no_run
+from distrib.errors import LaunchError
 
 if TYPE_CHECKING:
     from distrib.runs.record import Run
@@ -34,7 +34,7 @@ def stop(run: RunArgument, *, runs_dir: RunsDirOption = None, address: JobServer
         return
     found = find_run(run, runs_dir)
     if found is None:
-        raise JobError(f"there is no run {run}; distrib list shows those that there are, --runs-dir looks elsewhere")
+        raise no_run(run)
     _stop_here(found)
 
 

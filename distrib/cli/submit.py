@@ -13,9 +13,12 @@ import typer
 
 from distrib.cli.options import (
     DeviceOption,
+    ExtendOption,
+    FreshOption,
     JobArgument,
     JobServerOption,
     JsonOption,
+    RecordSamplesOption,
     RunIdOption,
     RunsDirOption,
     SetOption,
@@ -42,13 +45,9 @@ def submit(
     device: DeviceOption = None,
     runs_dir: RunsDirOption = None,
     run_id: RunIdOption = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin beside a run that exists, as ID-2.")] = False,
-    extend: Annotated[
-        bool, typer.Option("--extend", help="Go on with a finished run, to more epochs or steps.")
-    ] = False,
-    record_samples: Annotated[
-        bool, typer.Option("--record-samples", help="Keep the ids of the samples of each step.")
-    ] = False,
+    fresh: FreshOption = False,
+    extend: ExtendOption = False,
+    record_samples: RecordSamplesOption = False,
     env: Annotated[
         list[str] | None,
         typer.Option("--env", metavar="NAME=VALUE", help="Environment variable for the job; repeatable."),
@@ -65,16 +64,12 @@ def submit(
     loaded = load_job(job, sets, workers=workers, device=device, runs_dir=runs_dir)
     check_run_id(run_id)
     url = job_server_address(address)
-    if not os.path.isabs(loaded.spec.storage) and "://" not in loaded.spec.storage:
-        raise loaded.error(
-            "storage",
-            f"{loaded.spec.storage!r} is relative, and means another folder on each host of a cluster; name a shared "
-            "folder by its full path, or an object store: --runs-dir or DISTRIB_RUNS_DIR",
-        )
 
+    from distrib.launch.packing import check_storage
     from distrib.launch.submit import JobServer
     from distrib.runs.layout import new_run_id
 
+    check_storage(loaded)
     run_id = run_id or new_run_id(loaded.name, datetime.now())
     arguments = [f"--set={text}" for text in make_overrides(sets, workers=workers, device=device, runs_dir=runs_dir)]
     chosen = {"--fresh": fresh, "--extend": extend, "--record-samples": record_samples}

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from distrib.errors import JobError
+from distrib.job.reader import Job
 
 EXCLUDED = ("/.git", "/runs", "/.venv", "/venv", "__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 """What is never shipped, in the syntax of .gitignore, besides what .gitignore and .rayignore files name."""
@@ -14,6 +15,21 @@ EXCLUDED = ("/.git", "/runs", "/.venv", "/venv", "__pycache__", "*.pyc", ".mypy_
 _NUM_SHOWN = 5
 _QUIET = logging.getLogger(__name__)
 _MIB = 2**20
+
+
+def check_storage(job: Job) -> None:
+    """Refuses a job whose runs would lie in another folder on each host.
+
+    Raises:
+        JobError: Its storage is a relative path.
+    """
+    storage = job.spec.storage
+    if "://" not in storage and not os.path.isabs(os.path.expanduser(storage)):
+        raise job.error(
+            "storage",
+            f"{storage!r} is relative, and means another folder on each host of a cluster; name a shared folder by its "
+            "full path, or an object store: --runs-dir or DISTRIB_RUNS_DIR",
+        )
 
 
 def check_size(folder: str) -> None:

@@ -20,7 +20,7 @@ from distrib.job.plan import Request
 from distrib.job.reader import Job
 from distrib.launch.environment import environment_defaults
 from distrib.launch.network import answers
-from distrib.launch.packing import EXCLUDED, check_size
+from distrib.launch.packing import EXCLUDED, check_size, check_storage
 from distrib.launch.ray_settings import RAY_SETTINGS, keep_launcher_quiet
 
 if TYPE_CHECKING:
@@ -67,13 +67,7 @@ class JoinedRay:
                 "from outside the cluster use distrib submit --address http://HOST:8265",
                 field="--address",
             )
-        storage = job.spec.storage
-        if "://" not in storage and not os.path.isabs(os.path.expanduser(storage)):
-            raise job.error(
-                "storage",
-                f"{storage!r} is relative, and means another folder on each host of a cluster; name a shared folder by "
-                "its full path, or an object store: --runs-dir or DISTRIB_RUNS_DIR",
-            )
+        check_storage(job)
         if not job.path.is_relative_to(os.getcwd()):
             raise job.error(
                 "", f"lies outside of the working directory {os.getcwd()}, which is what the workers get; change there"
