@@ -38,6 +38,12 @@ def contradictions(spec: JobSpec) -> Iterator[Problem]:
     """The problems of a spec whose every field is right by itself."""
     yield from _objective(spec)
     yield from _evaluation(spec)
+    if spec.ddp.compress == "powersgd" and spec.train.precision == "fp16":
+        yield (
+            "ddp.compress",
+            "powersgd carries what it leaves out to later steps, and with it fp16's overflows for ever; take "
+            "train.precision bf16 or fp32, or another compression",
+        )
     if (problem := problem_of(spec.storage)) is not None:
         yield "storage", problem
 

@@ -187,6 +187,15 @@ class Train(Section):
         return self
 
 
+class PowerSgdSettings(Section):
+    """How PowerSGD compresses gradients."""
+
+    rank: Annotated[int, Field(ge=1)] = 1
+    """Of the matrices that stand for a gradient: more is more exact, and more to send."""
+    start_step: Annotated[int, Field(ge=2)] = 1000
+    """Optimizer steps before it begins; until then gradients travel as they are."""
+
+
 class Ddp(Section):
     """Settings of DistributedDataParallel."""
 
@@ -194,8 +203,10 @@ class Ddp(Section):
     """Size of a gradient bucket in MiB."""
     find_unused_parameters: bool = False
     """For models in which a step does not use every parameter."""
-    compress: Literal["none", "fp16", "bf16"] = "none"
-    """How gradients travel between ranks: as they are, or in half precision; `bf16` on GPUs only."""
+    compress: Literal["none", "fp16", "bf16", "powersgd"] = "none"
+    """How gradients travel: as they are, in half precision, or of low rank; `bf16` and `powersgd` on GPUs only."""
+    powersgd: PowerSgdSettings = PowerSgdSettings()
+    """Settings of `compress: powersgd`."""
 
 
 class WorkerRange(Section):

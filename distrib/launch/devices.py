@@ -50,11 +50,14 @@ def check_compression(job: Job, request: Request) -> None:
     Raises:
         JobError: It cannot.
     """
-    if job.spec.ddp.compress == "bf16" and request.backend == "gloo":
+    needs_nccl = {
+        "bf16": "gradients in bf16 are summed by NCCL alone, on GPUs",
+        "powersgd": "PowerSGD sums from within callbacks, which NCCL alone keeps in one order, on GPUs",
+    }
+    reason = needs_nccl.get(job.spec.ddp.compress)
+    if reason is not None and request.backend == "gloo":
         raise job.error(
-            "ddp.compress",
-            "gradients in bf16 are summed by NCCL alone, on GPUs; ranks on CPU use gloo: take fp16 or none, or "
-            "resources.device cuda",
+            "ddp.compress", f"{reason}; ranks on CPU use gloo: take fp16 or none, or resources.device cuda"
         )
 
 

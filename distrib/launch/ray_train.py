@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from distrib.launch.ray_own import OwnRay
     from distrib.launch.ray_watch import HostWatch
 
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.1
+_ASK_SECONDS = 0.3
 _LOOK_SECONDS = 0.5
 _SETTLE_SECONDS = 1.0
 _AHEAD_SECONDS = 20.0
@@ -192,7 +193,12 @@ class RayLauncher:
         """
         board, attempt = self._run.board, self._assignment.attempt
         deadline: float | None = None
-        while not fit.is_over and fit.causes() is None and not self._is_done:
+        asked = 0.0
+        while not fit.is_over and not self._is_done:
+            if time.monotonic() - asked > _ASK_SECONDS:
+                asked = time.monotonic()
+                if fit.causes() is not None:
+                    break
             time.sleep(_POLL_SECONDS)
             self._watch.poll()
             if self._watch.stop_requested() and deadline is None:

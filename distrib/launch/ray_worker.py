@@ -34,7 +34,7 @@ PRETEND_VARIABLE = "DISTRIB_PRETEND_GPUS"
 CANCELLED = -1
 """Stands for the attempt of a fit that is not needed any more."""
 
-_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.5
 _SHARED_FOLDER_SECONDS = 5.0
 
 
@@ -162,7 +162,7 @@ def _obey(board: Board, attempt: int, host: RayHost) -> None:
                 os._exit(1)
             if wish == "stop":
                 host.stopping.set()
-            time.sleep(_POLL_SECONDS if host.place.rank == 0 else 4 * _POLL_SECONDS)
+            time.sleep(_POLL_SECONDS if host.place.rank == 0 else 2 * _POLL_SECONDS)
 
     threading.Thread(target=listen, name="launcher-wishes", daemon=True).start()
 

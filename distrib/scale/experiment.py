@@ -14,7 +14,7 @@ from distrib.job.reader import Job
 from distrib.launch.observer import SilentObserver
 from distrib.scale.results import Mode, Record, summarize
 
-FORMAT = 1
+FORMAT = 2
 RESULT_FILE = "scale.json"
 _SETTINGS = ("failures.max_restarts=0", "checkpoint.every=never", "checkpoint.best=null")
 

@@ -211,7 +211,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _measured_table(rows: Sequence[Record]) -> str:
-    header = ("workers", "batch", "seconds/step", "95 % interval", "samples/s", "efficiency", *_PARTS, "memory")
+    header = ("workers", "batch", "seconds/step", "95 % interval", "samples/s", "efficiency", *_PARTS, "memory", "cores busy")
     cells = [
         (
             f"{row['workers']:,}",
@@ -222,6 +222,7 @@ def _measured_table(rows: Sequence[Record]) -> str:
             percent(row["efficiency"]),
             *(number(row["split"][part]) for part in _PARTS),
             num_bytes(row["peak_memory_bytes"]),
+            f"{row['cores_busy']:.0%}",
         )
         for row in rows
     ]

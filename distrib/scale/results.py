@@ -16,6 +16,7 @@ Record = dict[str, Any]
 _FEW_STEPS = 20
 _FEW_REPEATS = 3
 _NOISY = 0.10
+_BUSY = 0.90
 
 
 def summarize(samples: Sequence[Record], workers: Sequence[int]) -> list[Record]:
@@ -72,6 +73,7 @@ def _row(size: int, measured: Sequence[Record]) -> tuple[Record, NDArray[Any]]:
         "split": _split(measured, size),
         "straggling": _straggling(measured),
         "peak_memory_bytes": max(found["peak_memory_bytes"] for found in measured),
+        "cores_busy": statistics.median(found["cores_busy"] for found in measured),
         "num_steps": sum(map(len, synced)),
         "repeats": len(measured),
     }
@@ -131,6 +133,10 @@ def _notes(row: Record, measurement: Record) -> list[str]:
     spread = (high - low) / row["step_seconds"]
     if spread > _NOISY:
         notes.append(f"noisy: the 95 % interval is {spread:.0%} of a step; use a quieter machine or more --repeats")
+    if measurement["device"] == "cpu" and row["cores_busy"] > _BUSY:
+        notes.append(
+            f"the cores of a host were {row['cores_busy']:.0%} busy: they bound the step, whatever its parts are called"
+        )
     needed = len(measurement["steps"])
     if measurement["steps_per_epoch"] < needed:
         per_epoch = measurement["steps_per_epoch"]

@@ -22,8 +22,11 @@ def result_lines(result: Record) -> list[str]:
     measured = [row for row in result["sizes"] if row["status"] == "measured"]
     lines = aligned([_HEADER, *map(_cells, measured)]) if measured else []
     if measured:
-        header = ("workers", *_PARTS, "(seconds of a step)")
-        parts = [(str(row["workers"]), *(number(row["split"][part]) for part in _PARTS), "") for row in measured]
+        header = ("workers", *_PARTS, "(seconds of a step)", "cores busy")
+        parts = [
+            (str(row["workers"]), *(number(row["split"][part]) for part in _PARTS), "", f"{row['cores_busy']:.0%}")
+            for row in measured
+        ]
         lines += ["", *aligned([header, *parts])]
     notes = [f"{plural(row['workers'], 'worker')}: failed: {row['error']}" for row in result["sizes"] if row["error"]]
     notes += [f"{plural(row['workers'], 'worker')}: {note}" for row in measured for note in row["notes"]]

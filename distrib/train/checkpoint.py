@@ -25,6 +25,7 @@ from distrib.train.plain_state import dump_state
 from distrib.train.saved_state import model_tensors, share_of, split_optimizer
 
 if TYPE_CHECKING:
+    from distrib.train.compression import PowerSgd
     from distrib.train.publishing import Publishing
 
 METADATA = ".metadata"
@@ -71,6 +72,7 @@ class Checkpointer:
         check_held: Called before each commit, on rank 0; raises where this attempt does not hold the run any more.
         flush: Called in the background of each save: writes what tells of the steps before it.
         publishing: Publishes checkpoints, where the run is kept on an object store.
+        compression: Of gradients, where it has a state.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Checkpointer:
         check_held: Callable[[], None],
         flush: Callable[[], None],
         publishing: Publishing | None = None,
+        compression: PowerSgd | None = None,
     ) -> None:
         self._checkpoints = checkpoints
         self._attempt = attempt
@@ -94,6 +97,7 @@ class Checkpointer:
         self._check_held = check_held
         self._flush = flush
         self._publishing = publishing
+        self._compression = compression
         self._rank = dist.get_rank(group)
         self._world_size = dist.get_world_size(group)
         self._device = next(model.parameters()).device
@@ -224,7 +228,8 @@ class Checkpointer:
     def _share(self) -> dict[str, torch.Tensor]:
         parameters, buffers = model_tensors(self._model)
         optimizer_tensors, _ = split_optimizer(self._optimizer)
-        return share_of({**parameters, **optimizer_tensors}, buffers, self._rank, self._world_size)
+        share = share_of({**parameters, **optimizer_tensors}, buffers, self._rank, self._world_size)
+        return share if self._compression is None else share | self._compression.tensors(self._rank)
 
     def _write(self, folder: CheckpointFolder, staged: Any, state: str) -> None:
         import torch.distributed.checkpoint as dcp

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -71,6 +72,25 @@ class Clock:
             torch.cuda.synchronize(self._device)
 
 
+class _Cores:
+    """This host's cores since it was made, whoever uses them."""
+
+    def __init__(self) -> None:
+        self._before = self._times()
+
+    def busy_share(self) -> float:
+        """How much of their time they were busy, from 0 to 1."""
+        (busy, whole), (busy_before, whole_before) = self._times(), self._before
+        return min(1.0, max(0.0, (busy - busy_before) / max(whole - whole_before, 1e-9)))
+
+    @staticmethod
+    def _times() -> tuple[float, float]:
+        """Seconds busy, and all seconds, of all cores."""
+        times = psutil.cpu_times()
+        whole = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        return whole - times.idle - getattr(times, "iowait", 0.0), whole
+
+
 class Meter:
     """Runs the job's own steps and notes what each spends its time on; the weights it leaves are of no use.
 
@@ -113,6 +133,7 @@ class Meter:
         ready = self._profile()
         self._marks.clear()
         is_stopped = self._align()
+        cores = _Cores()
         for number in range(self._measurement.steps):
             if is_stopped:
                 return False
@@ -121,8 +142,9 @@ class Meter:
                 self._run_step(is_synced=False)
                 is_stopped = self._align()
         self._clock.wait()
+        busy = cores.busy_share()
         steps, buckets = self._gather_steps(), self._buckets(ready)
-        memory = gather_rows([float(self._peak_memory_bytes())], self._group)
+        usage = gather_rows([float(self._peak_memory_bytes()), busy], self._group)
         hosts: list[Any] = [None] * self._schedule.world_size
         dist.all_gather_object(hosts, self._host.place.host_name, group=self._group)
         result = {
@@ -139,7 +161,8 @@ class Meter:
             "buckets": buckets,
             "steps": steps,
             "sweep": self._sweep(max((num_bytes for num_bytes, _ in buckets), default=0.0)),
-            "peak_memory_bytes": max(row[0] for row in memory),
+            "peak_memory_bytes": max(row[0] for row in usage),
+            "cores_busy": max(row[1] for row in usage),
         }
         if self._host.place.rank == 0:
             file.write_text(json.dumps(result))

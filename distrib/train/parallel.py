@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from distrib.job.plan import Request, Schedule, split_evenly
 from distrib.job.spec import Ddp
 from distrib.train.host import Host
+
+if TYPE_CHECKING:
+    from distrib.train.compression import PowerSgd
 
 _START_TIMEOUT_SECONDS = 600.0
 
@@ -45,7 +49,9 @@ def limit_waiting(request: Request, control: dist.ProcessGroup) -> None:
             group.set_timeout(timeout)
 
 
-def wrap(model: nn.Module, settings: Ddp, device: torch.device) -> nn.Module:
+def wrap(
+    model: nn.Module, settings: Ddp, device: torch.device, compression: PowerSgd | None = None
+) -> nn.Module:
     """`model` in DistributedDataParallel; a single rank, which has nothing to synchronise, runs the model itself."""
     if dist.get_world_size() == 1:
         return model
@@ -57,7 +63,9 @@ def wrap(model: nn.Module, settings: Ddp, device: torch.device) -> nn.Module:
         find_unused_parameters=settings.find_unused_parameters,
         gradient_as_bucket_view=True,
     )
-    if settings.compress != "none":
+    if compression is not None:
+        compression.register(wrapped)
+    elif settings.compress != "none":
         from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
         hooks = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}

@@ -6,8 +6,9 @@ import contextlib
 import io
 import pickle
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,9 @@ from distrib.runs.remote_checkpoints import RemoteCheckpoints
 from distrib.train.checkpoint import METADATA
 from distrib.train.plain_state import load_state
 from distrib.train.saved_state import join_optimizer, model_tensors
+
+if TYPE_CHECKING:
+    from distrib.train.compression import PowerSgd
 
 
 class Restorer:
@@ -67,21 +71,32 @@ class Restorer:
         else:
             self._remote.set_aside(folder, problem)
 
-    def load(self, folder: CheckpointFolder, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Loads the checkpoint into the model and the optimizer, and returns what else it holds."""
+    def load(
+        self,
+        folder: CheckpointFolder,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        compression: PowerSgd | None = None,
+    ) -> dict[str, Any]:
+        """Loads the checkpoint into the model, the optimizer and the compression, and returns what else it holds."""
         plain: dict[str, Any] = load_state(folder.state_file.read_text())
         parameters, buffers = model_tensors(model)
         reader = SafeReader(folder.path)
         stored = reader.read_metadata().state_dict_metadata
-        optimizer_tensors = {
-            name: torch.empty(entry.size, dtype=entry.properties.dtype)  # type: ignore[union-attr]
-            for name, entry in stored.items()
-            if name.startswith("optimizer/")
-        }
+        rank, world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
+
+        def empty(names: Iterable[str]) -> dict[str, torch.Tensor]:
+            entries: dict[str, Any] = {name: stored[name] for name in names}
+            return {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
+
+        optimizer_tensors = empty(name for name in stored if name.startswith("optimizer/"))
+        others = empty([] if compression is None else compression.names_to_load(stored, rank, world_size))
         with torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            dcp.load({**parameters, **buffers, **optimizer_tensors}, storage_reader=reader, no_dist=True)
+            dcp.load({**parameters, **buffers, **optimizer_tensors, **others}, storage_reader=reader, no_dist=True)
         join_optimizer(optimizer, optimizer_tensors, plain.pop("optimizer"))
+        if compression is not None:
+            compression.restore(others, next(model.parameters()).device)
         return plain
 
     def _agree(self, mine: Any) -> Any:

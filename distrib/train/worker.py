@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from distrib.errors import DistribError, TrainingFailedError
 from distrib.job.plan import Schedule, make_schedule
+from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
 from distrib.runs.checkpoints import list_checkpoints
 from distrib.runs.events import EventWriter
@@ -52,6 +53,7 @@ from distrib.train.warm_start import load_first_weights
 from distrib.train.weights import save_weights
 
 if TYPE_CHECKING:
+    from distrib.train.compression import PowerSgd
     from distrib.train.publishing import Publishing
 
 
@@ -124,21 +126,26 @@ def _train(
     if is_new:
         load_first_weights(job, assignment.working_directory, task.model)
     optimizer = build_optimizer(blueprint, schedule, task.model)
+    compression = _compression(job, place.world_size)
     rates = RateSchedule(blueprint, schedule, optimizer)  # before restoring: to make one sets the optimizer's rates
-    state, problems = (None, []) if is_new else _restore(layout, task, optimizer, control_group, publishing)
+    state, problems = (None, []) if is_new else _restore(
+        layout, task, optimizer, compression, control_group, publishing
+    )  # fmt: skip
     if state is None and not is_new:
         load_first_weights(job, assignment.working_directory, task.model)
     first_step = 0 if state is None else int(state["completed_steps"])
     loop, loader, stepper = _build(
         assignment, host, layout, blueprint, datasets, schedule, device, control_group, task, optimizer, rates,
-        first_step,
+        compression, first_step,
     )  # fmt: skip
-    saving = _saving(assignment, layout, schedule, task, optimizer, loop, publishing)
+    saving = _saving(assignment, layout, schedule, task, optimizer, compression, loop, publishing)
     if first_step >= schedule.total_steps:
         _warn_of_damage(loop, problems, first_step)
         return _finish(loop, assignment, place, layout, control_group, publishing)
     first = loader.next()
     stepper.rehearse(first, control_group)
+    if compression is not None:
+        compression.begin(first_step)
     facts = {"device": _name(device), "input_signature": describe(first.batches[0])}
     if assignment.measurement is not None:
         from distrib.train.measure import Meter
@@ -159,6 +166,15 @@ def _train(
         return _finish(loop, assignment, place, layout, control_group, publishing)
     _end_records(loop, layout, control_group, publishing)
     return False
+
+
+def _compression(job: Job, world_size: int) -> PowerSgd | None:
+    """What compresses gradients and remembers what it left out; other compressions remember nothing."""
+    if job.spec.ddp.compress != "powersgd" or world_size == 1:
+        return None
+    from distrib.train.compression import PowerSgd
+
+    return PowerSgd(job.spec.ddp.powersgd, job.spec.train.seed)
 
 
 def _end_records(
@@ -223,6 +239,7 @@ def _restore(
     layout: RunLayout,
     task: Task,
     optimizer: torch.optim.Optimizer,
+    compression: PowerSgd | None,
     control_group: dist.ProcessGroup,
     publishing: Publishing | None,
 ) -> tuple[dict[str, Any] | None, list[str]]:
@@ -232,7 +249,7 @@ def _restore(
     remote = None if publishing is None else publishing.store.checkpoints
     restorer = Restorer(layout.checkpoints, control_group, remote)
     folder = restorer.find()
-    return (None if folder is None else restorer.load(folder, task.model, optimizer)), restorer.problems
+    return (None if folder is None else restorer.load(folder, task.model, optimizer, compression)), restorer.problems
 
 
 def _saving(
@@ -241,6 +258,7 @@ def _saving(
     schedule: Schedule,
     task: Task,
     optimizer: torch.optim.Optimizer,
+    compression: PowerSgd | None,
     loop: Loop,
     publishing: Publishing | None,
 ) -> Saving:
@@ -261,6 +279,7 @@ def _saving(
             check_held,
             loop.flush,
             publishing,
+            compression,
         )
     best = None
     if spec.best is not None:
@@ -291,6 +310,7 @@ def _build(
     task: Task,
     optimizer: torch.optim.Optimizer,
     rates: RateSchedule,
+    compression: PowerSgd | None,
     first_step: int,
 ) -> tuple[Loop, StepLoader, Stepper]:
     """Puts the parts of a rank together."""
@@ -307,7 +327,8 @@ def _build(
     )
     fetcher = Fetcher(datasets.train, collate, seed)
     loader = StepLoader(fetcher, sampler, schedule, device, spec.data.loader_workers, first_step)
-    stepper = Stepper(task, wrap(task.model, spec.ddp, device), optimizer, precision, schedule, spec.train.clip_norm)
+    model = wrap(task.model, spec.ddp, device, compression)
+    stepper = Stepper(task, model, optimizer, precision, schedule, spec.train.clip_norm)
     evaluator = None
     if datasets.eval is not None and schedule.eval_interval_steps:
         eval_fetcher = Fetcher(datasets.eval, collate, seed)

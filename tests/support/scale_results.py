@@ -3,6 +3,7 @@
 import random
 
 from distrib.scale.cost import Bucket, Link, Network, Topology, exposed_seconds, ring_seconds
+from distrib.scale.experiment import FORMAT
 from distrib.scale.results import summarize
 
 LINK = Link(5e-4, 8e-8)
@@ -58,6 +59,7 @@ def make_measurement(workers, noise=0.02, mode="strong", num_steps=30, seed=0, l
         "steps": steps,
         "sweep": sweep if workers > 1 else [],
         "peak_memory_bytes": 2**28,
+        "cores_busy": 0.25,
     }
 
 
@@ -69,4 +71,4 @@ def make_result(workers=(1, 2, 4), mode="strong", **settings):
         for size in workers
     ]
     sizes = summarize(samples, workers)
-    return {"format": 1, "job": "planted", "mode": mode, "launcher": "local", "sizes": sizes, "samples": samples}
+    return {"format": FORMAT, "job": "planted", "mode": mode, "launcher": "local", "sizes": sizes, "samples": samples}

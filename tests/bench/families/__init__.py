@@ -9,11 +9,13 @@ from tests.bench.families import (
     cluster,
     command_line,
     digits,
+    hosts,
     inference,
     memory,
     on_ray,
     other_peers,
     recovery,
+    scaling,
 )
 
 FAMILIES: dict[str, Callable[[int], list[Row]]] = {
@@ -22,11 +24,13 @@ FAMILIES: dict[str, Callable[[int], list[Row]]] = {
     "cluster": cluster.measure,
     "digits": digits.measure,
     "gpt": char_gpt.measure,
+    "hosts": hosts.measure,
     "inference": inference.measure,
     "memory": memory.measure,
     "peers": other_peers.measure,
     "ray": on_ray.measure,
     "recovery": recovery.measure,
+    "scaling": scaling.measure,
     "serve-minute": inference.sustain,
 }
 """Given a number of rounds, the rows of a family."""

@@ -7,10 +7,12 @@ from statistics import median
 
 from tests.bench.compare import Row, take_turns
 from tests.bench.memory import Series, anonymous_memory_of
-from tests.bench.sides import Timing, Trained, timing, torchrun_result, train
+from tests.bench.sides import Trained, torchrun_result, train
 
 MEBIBYTE = 1 << 20
 INTERVAL_SECONDS = 10.0
+TIMED_FROM_STEP = 25
+"""Some steps after the first checkpoint, which is at step 20."""
 BOUNDS = {"stall": 0.10, "first stall": 2.0, "memory": 1.3, "1 GB": 1.10, "50 MB": 1.02}
 NEVER = ("--set", "checkpoint.every=never")
 
@@ -23,9 +25,16 @@ class Side:
     memory: Series
 
     @property
-    def timing(self) -> Timing:
-        """Its times."""
-        return timing(self.trained.finished, self.trained.of_kind("train"))
+    def step_milliseconds(self) -> float:
+        """A step once the first checkpoint is over, which loads what is kept for the others."""
+        first, *_, last = [event for event in self.trained.of_kind("train") if event["step"] >= TIMED_FROM_STEP]
+        return 1e3 * (last["time"] - first["time"]) / (last["step"] - first["step"])
+
+    @property
+    def num_timed_saves(self) -> int:
+        """The checkpoints that were begun in those steps; that of the last step comes after them."""
+        steps = [event["step"] for event in self.trained.of_kind("checkpoint")]
+        return sum(step >= TIMED_FROM_STEP for step in steps[:-1])
 
     @property
     def stalls(self) -> list[float]:
@@ -83,19 +92,18 @@ def observe(spec: str, *options: str) -> Side:
 def throughput_row(size: str, saved: list[Side], never: list[Side]) -> Row:
     """A step's milliseconds if checkpoints were `INTERVAL_SECONDS` apart, from runs in which they are closer."""
     milliseconds = [
-        other.timing.step_milliseconds * (1 + seconds_per_save(one, other) / INTERVAL_SECONDS)
+        other.step_milliseconds * (1 + seconds_per_save(one, other) / INTERVAL_SECONDS)
         for one, other in zip(saved, never, strict=True)
     ]
     return Row(
         f"{size}: a step with a checkpoint every {INTERVAL_SECONDS:g} s, ms, against none",
         tuple(milliseconds),
-        tuple(side.timing.step_milliseconds for side in never),
+        tuple(side.step_milliseconds for side in never),
         BOUNDS[size],
     )
 
 
 def seconds_per_save(saved: Side, never: Side) -> float:
-    """What a checkpoint adds to the whole; the last one comes after the steps that are timed."""
-    num_saves = len(saved.trained.of_kind("checkpoint")) - 1
-    num_steps = saved.trained.of_kind("train")[-1]["step"] - saved.trained.of_kind("train")[1]["step"]
-    return num_steps * (saved.timing.step_milliseconds - never.timing.step_milliseconds) / 1e3 / num_saves
+    """What a checkpoint adds to the whole."""
+    num_steps = saved.trained.of_kind("train")[-1]["step"] - TIMED_FROM_STEP
+    return num_steps * (saved.step_milliseconds - never.step_milliseconds) / 1e3 / saved.num_timed_saves

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +12,9 @@ from cluster.lab import Lab, LabError
 from distrib.runs.events import read_events
 from tests.bench.compare import Row, take_turns
 from tests.bench.families.timings import timing_rows
-from tests.bench.process import REPOSITORY, Finished, SideFailedError, run_side
-from tests.bench.sides import TIMEOUT_SECONDS, Timing, peer_timing, read_result, timing
+from tests.bench.in_lab import a_lab, on_head
+from tests.bench.process import Finished, SideFailedError
+from tests.bench.sides import Timing, peer_timing, read_result, timing
 from tests.bench.workloads import KILLED_FILE
 
 DIGITS_BOUNDS = {"first_step_seconds": 1.00, "step_milliseconds": 0.80, "process_seconds": 0.90}
@@ -27,21 +26,11 @@ SPREAD = ("--workers", "2", "--device", "cpu", "--set", "resources.placement=str
 def measure(rounds: int) -> list[Row]:
     """Five rows, or one that says why there is no lab."""
     try:
-        with a_lab() as lab:
+        # Names that resolve to addresses, without which bare Ray Train cannot connect its ranks.
+        with a_lab(2, cpus=2, names="address") as lab:
             return [*launches(lab, rounds), *steps(lab, rounds), killed(lab, rounds)]
     except LabError as error:
         return [Row("cluster", problem=str(error), skipped=True)]
-
-
-@contextmanager
-def a_lab() -> Iterator[Lab]:
-    """Two hosts whose names resolve to their addresses, without which bare Ray Train cannot connect its ranks."""
-    with tempfile.TemporaryDirectory(prefix="lab") as folder:
-        name = f"b{os.getpid()}"
-        try:
-            yield Lab.up(2, cpus=2, names="address", name=name, folder=folder)
-        finally:
-            Lab(name, folder).down()
 
 
 def launches(lab: Lab, rounds: int) -> list[Row]:
@@ -97,16 +86,6 @@ def run_ours(lab: Lab, spec: str, runs: str, environment: dict[str, str]) -> Fin
     """Runs the command to its end."""
     command = [sys.executable, "-m", "distrib", "run", spec, "--runs-dir", runs, "--run-id", "bench", *SPREAD]
     return on_head(lab, "distrib", command, environment)
-
-
-def on_head(lab: Lab, name: str, command: list[str], environment: dict[str, str]) -> Finished:
-    """Runs a command on the lab's head to its end."""
-    return run_side(
-        name,
-        lab.command("host1", command, REPOSITORY),
-        timeout_seconds=TIMEOUT_SECONDS,
-        environment=lab.environment(environment),
-    )
 
 
 def run_peer(lab: Lab, script: str, folder: str, environment: dict[str, str]) -> Finished:
