@@ -56,9 +56,7 @@ def check_compression(job: Job, request: Request) -> None:
     }
     reason = needs_nccl.get(job.spec.ddp.compress)
     if reason is not None and request.backend == "gloo":
-        raise job.error(
-            "ddp.compress", f"{reason}; ranks on CPU use gloo: take fp16 or none, or resources.device cuda"
-        )
+        raise job.error("ddp.compress", f"{reason}; ranks on CPU use gloo: take fp16 or none, or resources.device cuda")
 
 
 def usable_cpus() -> int:

@@ -211,7 +211,17 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _measured_table(rows: Sequence[Record]) -> str:
-    header = ("workers", "batch", "seconds/step", "95 % interval", "samples/s", "efficiency", *_PARTS, "memory", "cores busy")
+    header = (
+        "workers",
+        "batch",
+        "seconds/step",
+        "95 % interval",
+        "samples/s",
+        "efficiency",
+        *_PARTS,
+        "memory",
+        "cores busy",
+    )
     cells = [
         (
             f"{row['workers']:,}",

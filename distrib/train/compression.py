@@ -4,7 +4,6 @@ Vogels, Karimireddy, Jaggi, "PowerSGD: Practical Low-Rank Gradient Compression f
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,7 +38,7 @@ class PowerSgd:
 
     def register(self, model: DistributedDataParallel) -> None:
         """Has `model` reduce its gradients so."""
-        model.register_comm_hook(self, _reduce)  # type: ignore[no-untyped-call]
+        model.register_comm_hook(self, _reduce)
 
     def begin(self, completed_steps: int) -> None:
         """To be called after the rehearsal, whose gradients are not compressed and which is counted as an iteration."""
@@ -57,7 +56,10 @@ class PowerSgd:
         """Of the names in a checkpoint, those that this rank takes up."""
         errors, others = _split(stored)
         is_same_size = len(errors) == world_size
-        return [*others, *(name for owner in sorted(errors) if not is_same_size or owner == rank for name in errors[owner])]
+        return [
+            *others,
+            *(name for owner in sorted(errors) if not is_same_size or owner == rank for name in errors[owner]),
+        ]
 
     def restore(self, tensors: Mapping[str, torch.Tensor], device: torch.device) -> None:
         """Takes up the tensors of `names_to_load`."""

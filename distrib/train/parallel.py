@@ -49,9 +49,7 @@ def limit_waiting(request: Request, control: dist.ProcessGroup) -> None:
             group.set_timeout(timeout)
 
 
-def wrap(
-    model: nn.Module, settings: Ddp, device: torch.device, compression: PowerSgd | None = None
-) -> nn.Module:
+def wrap(model: nn.Module, settings: Ddp, device: torch.device, compression: PowerSgd | None = None) -> nn.Module:
     """`model` in DistributedDataParallel; a single rank, which has nothing to synchronise, runs the model itself."""
     if dist.get_world_size() == 1:
         return model

@@ -17,9 +17,13 @@ def test_fp16_gradients_train_nearly_the_same(workplace):
     assert 0 < max(gaps) < 1e-3
 
 
-def test_bf16_on_gloo_is_refused_before_anything_starts(workplace):
-    launch = workplace.start("--set", "ddp.compress=bf16")
+@pytest.mark.parametrize(
+    ("compress", "reason"), [("bf16", "gradients in bf16 are summed by NCCL alone"), ("powersgd", "NCCL alone keeps")]
+)
+def test_what_needs_nccl_is_refused_on_gloo_before_anything_starts(workplace, compress, reason):
+    launch = workplace.start("--set", f"ddp.compress={compress}")
     assert launch.wait(60) == 2
-    assert "ddp.compress: gradients in bf16 are summed by NCCL alone" in launch.stderr
+    assert "ddp.compress: " in launch.stderr
+    assert reason in launch.stderr
     assert "take fp16 or none" in launch.stderr
     assert not workplace.runs.exists() or not list(workplace.runs.iterdir())

@@ -52,6 +52,12 @@ SPECS = {
         schedule=schedule("StepLR", "epoch", step_size=1, gamma=0.7),
         train=training(precision="fp16", clip_norm=300.0),
     ),
+    "PowerSGD, with what each rank has left out": job(
+        model={"target": "recovery_jobs:Fragile", "args": {"hidden": 64, "dropout": 0}},
+        ddp={"compress": "powersgd", "powersgd": {"start_step": 3}, "bucket_mb": 25},
+        optimizer=sgd(),
+        train=training(),
+    ),
     "MultiStepLR, Adagrad": job(
         optimizer={"target": "torch.optim:Adagrad", "args": {"lr": 0.05}},
         schedule=schedule("MultiStepLR", milestones=[10, 30, 31, 50]),

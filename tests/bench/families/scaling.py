@@ -83,10 +83,11 @@ def predicted(lab: Lab, case: Case, mode: str, rounds: int) -> list[Row]:
     told = model.cost(case.next_size)
     (row,) = found["sizes"]
     what = f"{case.rate}, {mode}, {case.next_size} workers"
+    measured = row["step_seconds"]
     share = model.link.bits_per_second / parse_rate(case.rate)
     return [
-        Row(f"{what}: seconds a step, predicted from {case.sizes}, and measured", (told.seconds,), (row["step_seconds"],)),
-        Row(f"{what}: how far the prediction is off", (abs(told.seconds / row["step_seconds"] - 1),), bound=ERROR_BOUND),
+        Row(f"{what}: seconds a step, predicted from {case.sizes}, and measured", (told.seconds,), (measured,)),
+        Row(f"{what}: how far the prediction is off", (abs(told.seconds / measured - 1),), bound=ERROR_BOUND),
         Row(f"{what}: how far the model is off at the sizes measured", tuple(map(abs, model.residuals.values()))),
         Row(f"{what}: bandwidth that the sweep found, of the link's", (share,)),
         Row(f"{what}: share of the machine's cores that was busy", (row["cores_busy"],), bound=0.9),
@@ -96,7 +97,9 @@ def predicted(lab: Lab, case: Case, mode: str, rounds: int) -> list[Row]:
 def compressed(lab: Lab, rounds: int) -> Row:
     """A step bound by communication, with gradients in fp16 and as they are."""
     settings = job_settings(megabytes=32, ms_per_sample=0.1)
-    sides = {name: partial(step_seconds, lab, (*settings, "--set", f"ddp.compress={name}")) for name in ("fp16", "none")}
+    sides = {
+        name: partial(step_seconds, lab, (*settings, "--set", f"ddp.compress={name}")) for name in ("fp16", "none")
+    }
     seconds = take_turns(rounds, sides)
     what = "1gbit, 2 workers: seconds a step, gradients in fp16, float32"
     return Row(what, tuple(seconds["fp16"]), tuple(seconds["none"]), COMPRESSED_BOUND)
