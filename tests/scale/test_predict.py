@@ -106,7 +106,7 @@ HOROVOD = {
 }
 
 
-def horovod_efficiency(name, goodput, alpha):
+def horovod_efficiency(name, goodput, alpha, workers=512):
     parameters, images_per_second, _, early = HOROVOD[name]
     if early is None:
         count = max(1, round(4 * parameters / 64e6))
@@ -116,7 +116,7 @@ def horovod_efficiency(name, goodput, alpha):
     workload = Workload(0.0, 0.0, 1 / images_per_second, 0.0, buckets)
     network = Network(Link(5e-6, 1 / 10e9), Link(alpha, 8 / (25e9 * goodput)))
     alone = step_cost(workload, network, Topology(1), 64).seconds
-    return alone / step_cost(workload, network, Topology(512, 4), 64).seconds
+    return alone / step_cost(workload, network, Topology(workers, 4), 64).seconds
 
 
 @pytest.mark.parametrize("name", HOROVOD)
@@ -130,3 +130,11 @@ def test_horovods_table_lies_in_the_range(name):
 def test_horovods_table_is_met_with_one_set_of_constants(name):
     """TCP at 80 % of the line, chosen for VGG-16, and 10 µs a message: the other two models follow."""
     assert horovod_efficiency(name, 0.8, 1e-5) == pytest.approx(HOROVOD[name][2], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "missed"), [("Inception V3", 0.90, 0), ("ResNet-101", 0.90, 0), ("VGG-16", 0.79, -0.09)]
+)
+def test_horovods_smaller_cluster_as_docs_scale_tells_it(name, published, missed):
+    """128 GPUs, with the constants chosen at 512: VGG-16 is where the model misses."""
+    assert horovod_efficiency(name, 0.8, 1e-5, 128) - published == pytest.approx(missed, abs=0.01)
