@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distrib.cli.options import JobServerOption, RunArgument, RunsDirOption, find_job, find_run, no_run, server_of
+from distrib.cli.options import JobServerOption, RunArgument, RunsDirOption, find_job, find_run, no_run
 from distrib.errors import JobError
 
 if TYPE_CHECKING:
@@ -34,11 +34,12 @@ def logs(
     if found is not None:
         _print_ranks(found, rank, is_following=follow)
         return
-    job, server = find_job(run, address), server_of(address)
-    if job is None or server is None:
+    on_cluster = find_job(run, address)
+    if on_cluster is None:
         raise no_run(run)
     if rank is not None:
         raise JobError(f"the folder of {run} cannot be seen from here, and Ray does not keep ranks apart: --runs-dir")
+    server, job = on_cluster
     if follow:
         server.follow(job.id, _write)
     else:

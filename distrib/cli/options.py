@@ -143,8 +143,8 @@ def server_of(address: str | None) -> JobServer | None:
     return JobServer(url)
 
 
-def find_job(run: str, address: str | None) -> RayJob | None:
-    """The Ray job of a run; None where no cluster is named, or it has none and another may know the run.
+def find_job(run: str, address: str | None) -> tuple[JobServer, RayJob] | None:
+    """The Ray job of a run, and who serves it; None where no cluster is named, or where it knows no such run.
 
     Raises:
         LaunchError: The cluster does not answer.
@@ -153,7 +153,7 @@ def find_job(run: str, address: str | None) -> RayJob | None:
     if server is None:
         return None
     try:
-        return server.find(Path(run).name)
+        return server, server.find(Path(run).name)
     except JobError:
         return None
 

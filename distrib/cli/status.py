@@ -13,9 +13,10 @@ def status(
     """Say how a run stands, by its folder and by Ray."""
     from distrib.observe.summary import summarize, summary_lines
 
-    found, job = find_run(run, runs_dir), find_job(run, address)
-    if found is None and job is None:
+    found, on_cluster = find_run(run, runs_dir), find_job(run, address)
+    if found is None and on_cluster is None:
         raise no_run(run)
+    job = None if on_cluster is None else on_cluster[1]
     known = {} if found is None else summarize(found, None)
     if as_json:
         print(json.dumps({**known, "job": None if job is None else {"id": job.id, "status": job.status}}))

@@ -19,15 +19,12 @@ _MARGIN_SECONDS = 30.0
 
 def stop(run: RunArgument, *, runs_dir: RunsDirOption = None, address: JobServerOption = None) -> None:
     """Stop a run; it takes a checkpoint first, and the same command with --run-id goes on from there."""
-    from distrib.cli.options import server_of
-
-    job = find_job(run, address)
-    if job is not None:
+    on_cluster = find_job(run, address)
+    if on_cluster is not None:
+        server, job = on_cluster
         if job.is_over:
             print(f"{run} is not running: Ray says {job.status}")
             return
-        server = server_of(address)
-        assert server is not None
         server.stop(job.id)
         job = server.wait(job.id, _grace(find_run(run, runs_dir)))
         print(f"{run}: {job.status.lower()}")

@@ -32,6 +32,17 @@ def check_storage(job: Job) -> None:
         )
 
 
+def path_in(folder: str, job: Job) -> str:
+    """Where the job's file lies in `folder`, the working directory, which is what the hosts of a cluster get.
+
+    Raises:
+        JobError: It lies elsewhere.
+    """
+    if not job.path.is_relative_to(folder):
+        raise job.error("", f"lies outside of the working directory {folder}, which is what hosts get; change there")
+    return job.path.relative_to(folder).as_posix()
+
+
 def check_size(folder: str) -> None:
     """Refuses a working directory that Ray would not take.
 

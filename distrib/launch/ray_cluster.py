@@ -20,7 +20,7 @@ from distrib.job.plan import Request
 from distrib.job.reader import Job
 from distrib.launch.environment import environment_defaults
 from distrib.launch.network import answers
-from distrib.launch.packing import EXCLUDED, check_size, check_storage
+from distrib.launch.packing import EXCLUDED, check_size, check_storage, path_in
 from distrib.launch.ray_settings import RAY_SETTINGS, keep_launcher_quiet
 
 if TYPE_CHECKING:
@@ -68,10 +68,7 @@ class JoinedRay:
                 field="--address",
             )
         check_storage(job)
-        if not job.path.is_relative_to(os.getcwd()):
-            raise job.error(
-                "", f"lies outside of the working directory {os.getcwd()}, which is what the workers get; change there"
-            )
+        path_in(os.getcwd(), job)
 
     def __enter__(self) -> Self:
         self.folder = tempfile.mkdtemp(prefix="distrib-ray-")

@@ -8,6 +8,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from distrib.job.plan import Request
@@ -168,15 +169,13 @@ class RayLauncher:
         layout.rank_log(0).parent.mkdir(parents=True, exist_ok=True)
         self._watch.follow_store(attempt)
         fit = self._run.begin(self._assignment, self._placement)
-        lost = self._follow(fit)
+        broken = self._follow(fit)
         self._watch.drain()
-        failures = self._failures(fit, is_settled=lost is not None)
+        failures = self._failures(fit, is_settled=broken is not None)
         log_errors(self._assignment.run_folder, failures)
         self._watch.skip_output()
-        if isinstance(lost, _Ended):
-            return Outcome("stopped")
-        if isinstance(lost, str):
-            return Outcome("failed", _lost_host(lost))
+        if broken is not None:
+            return Outcome("stopped") if broken.host is None else Outcome("failed", _lost_host(broken.host))
         causes = None if self._is_done else fit.causes()
         if causes is None and (fit.error is None or self._is_done):
             is_finished = self._run.board.read(f"result/{attempt}") == "finished"
@@ -185,12 +184,8 @@ class RayLauncher:
             return Outcome("resized", reason=self._resize)
         return Outcome("failed", self._find_cause(causes or {}, failures, fit.error))
 
-    def _follow(self, fit: Fit) -> _Ended | str | None:
-        """Passes on what the ranks write until the attempt ends.
-
-        Returns:
-            None where it ended by itself; else the name of the host that was lost, or that the ranks had to be ended.
-        """
+    def _follow(self, fit: Fit) -> _BrokenOff | None:
+        """Passes on what the ranks write until the attempt ends; returns why it was broken off, if it was."""
         board, attempt = self._run.board, self._assignment.attempt
         deadline: float | None = None
         asked = 0.0
@@ -208,11 +203,11 @@ class RayLauncher:
                 self._watch.notice("ending at once")
                 board.wish(attempt, "end")
                 fit.give_up()
-                return _Ended()
+                return _BrokenOff(None)
             if lost := self._look_at_hosts(fit):
                 board.wish(attempt, "end")
                 fit.give_up()
-                return lost
+                return _BrokenOff(lost)
         return None
 
     def _look_at_hosts(self, fit: Fit) -> str | None:
@@ -296,8 +291,15 @@ class RayLauncher:
         return _failure_on_ray(None, str(error or "; ".join(causes.values())), None)
 
 
-class _Ended:
-    """The ranks had to be ended."""
+@dataclass(frozen=True)
+class _BrokenOff:
+    """The ranks were told to end at once.
+
+    Attributes:
+        host: The name of the host that was lost; None where they did not stop in time.
+    """
+
+    host: str | None
 
 
 def _is_told(text: str) -> bool:

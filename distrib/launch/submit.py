@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from distrib.errors import JobError, LaunchError
 from distrib.job.reader import Job
 from distrib.launch.network import answers
-from distrib.launch.packing import EXCLUDED, check_size
+from distrib.launch.packing import EXCLUDED, check_size, path_in
 from distrib.launch.ray_settings import RAY_SETTINGS
 
 if TYPE_CHECKING:
@@ -125,10 +125,8 @@ class JobServer:
             LaunchError: The cluster refuses the job.
         """
         folder = os.getcwd()
-        if not job.path.is_relative_to(folder):
-            raise job.error("", f"lies outside of the working directory {folder}, which is what is sent; change there")
+        path = path_in(folder, job)
         check_size(folder)
-        path = job.path.relative_to(folder).as_posix()
         command = ["python", "-m", "distrib", "run", path, "--run-id", run_id, *arguments]
         environment: dict[str, Any] = {
             "working_dir": folder,
