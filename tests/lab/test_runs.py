@@ -211,3 +211,13 @@ def test_a_run_goes_on_from_local_ranks_to_the_cluster(project, reference, tmp_p
     launch = there.start()
     assert launch.wait() == 0, launch.output
     assert_exact(there, reference, is_same_size=True)
+
+
+@pytest.mark.long
+def test_hosts_with_addresses_of_ipv6(labs, reference, tmp_path):
+    lab = labs.up("v", 3, cpus=1, is_ipv6=True)
+    place = Project(lab, tmp_path / "project", placement="strict_spread")
+    launch = place.start()
+    assert launch.wait() == 0, launch.output
+    assert ":" in lab.host_address("host1")
+    assert_exact(place, reference, is_same_size=True)

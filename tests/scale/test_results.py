@@ -53,3 +53,10 @@ def test_an_epochs_smaller_last_step_does_not_count():
     (row,) = summarize([{"workers": 1, "repeat": 0, "measurement": measurement}], (1,))
     assert row["num_steps"] == 29
     assert row["interval"][1] < 1
+
+
+def test_cores_that_bound_a_step_are_said():
+    samples = [{"workers": 1, "repeat": 0, "measurement": make_measurement(1) | {"cores_busy": 0.97}}]
+    (row,) = summarize(samples, (1,))
+    assert row["cores_busy"] == 0.97
+    assert any("97% busy: they bound the step" in note for note in row["notes"])
