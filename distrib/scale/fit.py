@@ -1,12 +1,18 @@
-"""What measurements say of a cost model's constants: least squares, weighted so that relative errors count."""
+"""What measurements say of a cost model's constants, where relative errors count."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distrib.scale.cost import Link
+
+_ITERATIONS = 50
+_TINY = 1e-3
+_NORMAL = 1.4826
+"""Standard deviation by median absolute deviation, of a normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +22,7 @@ class Line:
     Attributes:
         intercept: The factor of u.
         slope: The factor of v.
-        relative_error: The root mean square of (fitted − measured) / measured.
+        relative_error: How far fitted is typically from measured, relative to measured.
     """
 
     intercept: float
@@ -30,24 +36,53 @@ def fit_line(points: Sequence[tuple[float, float, float]]) -> Line:
     Raises:
         ValueError: There is no point with y > 0.
     """
+    scaled = _scale(points)
+    line = _solve(scaled, [1.0] * len(scaled))
+    square = statistics.fmean((line[0] * u + line[1] * v - 1) ** 2 for u, v in scaled)
+    return Line(*line, math.sqrt(square))
+
+
+def fit_robust_line(points: Sequence[tuple[float, float, float]], weights: Sequence[float]) -> Line:
+    """The same by the least weighted sum of |log(fitted / measured)|, which few measurements far off do not move.
+
+    By least squares that are weighted anew after each fit (iteratively reweighted: Holland, Welsch 1977).
+
+    Raises:
+        ValueError: A point has no y > 0, or there is none.
+    """
+    scaled = _scale(points)
+    adjusted = weights
+    for _ in range(_ITERATIONS):
+        line = _solve(scaled, adjusted)
+        ratios = [max(line[0] * u + line[1] * v, _TINY) for u, v in scaled]
+        adjusted = [
+            weight * max(abs(math.log(ratio)), _TINY) / max(abs(ratio - 1), _TINY) ** 2
+            for ratio, weight in zip(ratios, weights, strict=True)
+        ]
+    return Line(*line, _NORMAL * statistics.median(abs(ratio - 1) for ratio in ratios))
+
+
+def _scale(points: Sequence[tuple[float, float, float]]) -> list[tuple[float, float]]:
+    """(u, v) of each point, such that the fitted value should be 1."""
     scaled = [(u / y, v / y) for u, v, y in points if y > 0]
     if not scaled:
         raise ValueError("no positive measurement to fit")
-    uu = sum(u * u for u, _ in scaled)
-    vv = sum(v * v for _, v in scaled)
-    uv = sum(u * v for u, v in scaled)
-    u1, v1 = sum(u for u, _ in scaled), sum(v for _, v in scaled)
+    return scaled
+
+
+def _solve(scaled: Sequence[tuple[float, float]], weights: Sequence[float]) -> tuple[float, float]:
+    """The factors of u and v, neither negative, with the least weighted squares of what is missing from 1."""
+    rows = [(u, v, weight) for (u, v), weight in zip(scaled, weights, strict=True)]
+    uu = sum(weight * u * u for u, _, weight in rows)
+    vv = sum(weight * v * v for _, v, weight in rows)
+    uv = sum(weight * u * v for u, v, weight in rows)
+    u1, v1 = sum(weight * u for u, _, weight in rows), sum(weight * v for _, v, weight in rows)
     determinant = uu * vv - uv * uv
     candidates = [(u1 / uu if uu else 0.0, 0.0), (0.0, v1 / vv if vv else 0.0)]
     if determinant > 1e-12 * uu * vv:
         both = ((u1 * vv - v1 * uv) / determinant, (v1 * uu - u1 * uv) / determinant)
         candidates += [both] if min(both) >= 0 else []
-
-    def error(line: tuple[float, float]) -> float:
-        return math.sqrt(sum((line[0] * u + line[1] * v - 1) ** 2 for u, v in scaled) / len(scaled))
-
-    best = min(candidates, key=error)
-    return Line(best[0], best[1], error(best))
+    return min(candidates, key=lambda line: sum(weight * (line[0] * u + line[1] * v - 1) ** 2 for u, v, weight in rows))
 
 
 @dataclass(frozen=True)
@@ -70,15 +105,17 @@ class LinkFit:
 def fit_ring(timings: Sequence[Timing]) -> LinkFit:
     """α and β such that 2(N−1)·α + 2(N−1)/N·b·β comes closest to the measured times.
 
+    Large sizes, which are those of gradients, count more: by the fourth root of their bytes. What makes a message late,
+    such as a busy core, makes a small one many times as late as a large one.
+
     Raises:
-        ValueError: No timing is of more than one worker.
+        ValueError: No timing is of more than one worker, or took no time.
     """
-    points = []
-    for timing in timings:
-        messages = 2 * (timing.workers - 1)
-        if messages > 0:
-            points.append((messages, messages * timing.num_bytes / timing.workers, timing.seconds))
-    line = fit_line(points)
+    several = [timing for timing in timings if timing.workers > 1 and timing.seconds > 0]
+    points = [
+        (2.0 * (one.workers - 1), 2 * (one.workers - 1) * one.num_bytes / one.workers, one.seconds) for one in several
+    ]
+    line = fit_robust_line(points, [one.num_bytes**0.25 for one in several])
     return LinkFit(Link(line.intercept, line.slope), line.relative_error)
 
 

@@ -39,6 +39,24 @@ def test_small_messages_count_as_much_as_large_ones():
     assert fit_ring(timings).link.alpha_seconds == pytest.approx(1e-3, rel=0.05)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_late_messages_do_not_move_the_bandwidth(seed):
+    """As on a link of 100 Mbit/s: small messages take from twice to ten times as long as they should."""
+    noise = random.Random(seed)
+    link, sizes = Link(3e-4, 8e-8), [1024 * 4**power for power in range(6)]
+    timings = [
+        Timing(
+            workers,
+            size,
+            ring_seconds(size, workers, link) * (noise.uniform(2, 10) if size < 2**15 else noise.uniform(0.98, 1.05)),
+        )
+        for workers in (2, 4)
+        for size in sizes
+        for _ in range(2)
+    ]
+    assert fit_ring(timings).link.beta_seconds_per_byte == pytest.approx(8e-8, rel=0.1)
+
+
 def test_no_constant_is_negative():
     line = fit_line([(1, 1, 1.0), (1, 2, 3.0), (1, 3, 5.0)])
     assert line.intercept == 0
