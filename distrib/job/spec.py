@@ -192,7 +192,7 @@ class PowerSgdSettings(Section):
 
     rank: Annotated[int, Field(ge=1)] = 1
     """Of the matrices that stand for a gradient: more is more exact, and more to send."""
-    start_step: Annotated[int, Field(ge=2)] = 1000
+    start_step: Annotated[int, Field(ge=1)] = 1000
     """Optimizer steps before it begins; until then gradients travel as they are."""
 
 

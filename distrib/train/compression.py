@@ -31,7 +31,7 @@ class PowerSgd:
         self._state = PowerSGDState(
             process_group=None,
             matrix_approximation_rank=settings.rank,
-            start_powerSGD_iter=settings.start_step,
+            start_powerSGD_iter=settings.start_step + 1,  # the rehearsal is one
             orthogonalization_epsilon=_EPSILON,
             random_seed=derive_seed("powersgd", seed) % 2**32,
         )
