@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
-from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 
 from distrib.runs.checkpoints import CheckpointFolder, DamagedError, list_checkpoints, parse_name
 from distrib.runs.remote_checkpoints import RemoteCheckpoints
@@ -203,7 +203,16 @@ class _MetadataUnpickler(pickle.Unpickler):
     )
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("builtins", "getattr"):
+            return _memory_format
         is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if is_dtype or (module, name) in self._ALLOWED:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"its metadata names {module}.{name}, which metadata has no use for")
+
+
+def _memory_format(kind: type, name: str) -> _MEM_FORMAT_ENCODING:
+    """A member of the one enum in the metadata, for which some Pythons, such as 3.11.2, pickle a call of getattr."""
+    if kind is not _MEM_FORMAT_ENCODING or name not in _MEM_FORMAT_ENCODING.__members__:
+        raise pickle.UnpicklingError(f"its metadata asks for {name} of {kind}, which metadata has no use for")
+    return _MEM_FORMAT_ENCODING[name]
