@@ -6,7 +6,10 @@ import pytest
 
 pytestmark = pytest.mark.timeout(90)
 
-LAUNCHERS = [pytest.param("local", 5, id="local"), pytest.param("ray", 10, id="ray", marks=pytest.mark.ray)]
+LAUNCHERS = [
+    pytest.param("local", 5, id="local"),
+    pytest.param("ray", 10, id="ray", marks=[pytest.mark.ray, pytest.mark.long]),
+]
 
 NO_RESTART = "failures.max_restarts=0"
 

@@ -162,6 +162,7 @@ def assert_abandoned(workplace, launch):
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_signal_stops_a_run_on_ray(workplace):
     launch = start(workplace, on="ray")
     assert len(launch.processes()) > 6
