@@ -20,17 +20,25 @@ from tests.bench.workloads import KILLED_FILE
 DIGITS_BOUNDS = {"first_step_seconds": 1.00, "step_milliseconds": 0.80, "process_seconds": 0.90}
 GPT_BOUNDS = {"step_milliseconds": 1.02}
 KILLED_BOUND = 1.00
+PEER_TIMEOUT_SECONDS = 400
+"""Ray Train takes two seconds for every report once it has restarted its workers."""
 SPREAD = ("--workers", "2", "--device", "cpu", "--set", "resources.placement=strict_spread")
 
 
 def measure(rounds: int) -> list[Row]:
-    """Five rows, or one that says why there is no lab."""
+    """Five rows, or one that says why there is no lab; a side that fails takes none of the other rows along."""
+    rows: list[Row] = []
     try:
         # Names that resolve to addresses, without which bare Ray Train cannot connect its ranks.
         with a_lab(2, cpus=2, names="address") as lab:
-            return [*launches(lab, rounds), *steps(lab, rounds), killed(lab, rounds)]
+            for part in (launches, steps, killed):
+                try:
+                    rows += part(lab, rounds)
+                except SideFailedError as error:
+                    rows.append(Row(f"cluster: {part.__name__}", problem=str(error)))
     except LabError as error:
-        return [Row("cluster", problem=str(error), skipped=True)]
+        rows.append(Row("cluster", problem=str(error), skipped=True))
+    return rows
 
 
 def launches(lab: Lab, rounds: int) -> list[Row]:
@@ -53,7 +61,7 @@ def steps(lab: Lab, rounds: int) -> list[Row]:
     return timing_rows("GPT, two hosts, Ray Train", timings["distrib"], timings["Ray Train"], GPT_BOUNDS)
 
 
-def killed(lab: Lab, rounds: int) -> Row:
+def killed(lab: Lab, rounds: int) -> list[Row]:
     """From the SIGKILL of a worker to the end of the next step."""
     sides = {
         "distrib": partial(seconds_lost, partial(ours_after_kill, lab)),
@@ -61,7 +69,7 @@ def killed(lab: Lab, rounds: int) -> Row:
     }
     lost = take_turns(rounds, sides)
     what = "digits, two hosts, Ray Train: SIGKILL of a worker to the end of the next step, s"
-    return Row(what, tuple(lost["distrib"]), tuple(lost["Ray Train"]), KILLED_BOUND)
+    return [Row(what, tuple(lost["distrib"]), tuple(lost["Ray Train"]), KILLED_BOUND)]
 
 
 def seconds_lost(next_step: Callable[[Path], float]) -> float:
@@ -91,7 +99,8 @@ def run_ours(lab: Lab, spec: str, runs: str, environment: dict[str, str]) -> Fin
 def run_peer(lab: Lab, script: str, folder: str, environment: dict[str, str]) -> Finished:
     """Runs a script of tests/bench/peers on the head."""
     variables = {**environment, "BENCH_RESULT": str(Path(folder, "result.json")), "BENCH_STORAGE": folder}
-    return on_head(lab, script, [sys.executable, f"tests/bench/peers/{script}"], variables)
+    command = [sys.executable, f"tests/bench/peers/{script}"]
+    return on_head(lab, script, command, variables, timeout_seconds=PEER_TIMEOUT_SECONDS)
 
 
 def peer(lab: Lab, script: str) -> Timing:
