@@ -31,8 +31,8 @@ h2 { font-size: 1.05rem; margin: 28px 0 4px; }
 .charts figure { margin: 0; flex: 1 1 340px; max-width: 400px; }
 .charts svg { width: 100%; height: auto; display: block; }
 .table { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 3px 10px; border-bottom: 1px solid #ddd; white-space: nowrap; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 3px 8px; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th { font-weight: 600; }
 td:last-child, th:last-child { padding-right: 0; }
 """
