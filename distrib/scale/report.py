@@ -232,7 +232,7 @@ def _measured_table(rows: Sequence[Record]) -> str:
             percent(row["efficiency"]),
             *(number(row["split"][part]) for part in _PARTS),
             num_bytes(row["peak_memory_bytes"]),
-            f"{row['cores_busy']:.0%}",
+            percent(row["cores_busy"]),
         )
         for row in rows
     ]

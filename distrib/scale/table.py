@@ -24,7 +24,7 @@ def result_lines(result: Record) -> list[str]:
     if measured:
         header = ("workers", *_PARTS, "(seconds of a step)", "cores busy")
         parts = [
-            (str(row["workers"]), *(number(row["split"][part]) for part in _PARTS), "", f"{row['cores_busy']:.0%}")
+            (str(row["workers"]), *(number(row["split"][part]) for part in _PARTS), "", percent(row["cores_busy"]))
             for row in measured
         ]
         lines += ["", *aligned([header, *parts])]

@@ -72,25 +72,6 @@ class Clock:
             torch.cuda.synchronize(self._device)
 
 
-class _Cores:
-    """This host's cores since it was made, whoever uses them."""
-
-    def __init__(self) -> None:
-        self._before = self._times()
-
-    def busy_share(self) -> float:
-        """How much of their time they were busy, from 0 to 1."""
-        (busy, whole), (busy_before, whole_before) = self._times(), self._before
-        return min(1.0, max(0.0, (busy - busy_before) / max(whole - whole_before, 1e-9)))
-
-    @staticmethod
-    def _times() -> tuple[float, float]:
-        """Seconds busy, and all seconds, of all cores."""
-        times = psutil.cpu_times()
-        whole = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-        return whole - times.idle - getattr(times, "iowait", 0.0), whole
-
-
 class Meter:
     """Runs the job's own steps and notes what each spends its time on; the weights it leaves are of no use.
 
@@ -133,7 +114,7 @@ class Meter:
         ready = self._profile()
         self._marks.clear()
         is_stopped = self._align()
-        cores = _Cores()
+        psutil.cpu_percent()  # of all cores of this host, whoever uses them; from here
         for number in range(self._measurement.steps):
             if is_stopped:
                 return False
@@ -142,7 +123,7 @@ class Meter:
                 self._run_step(is_synced=False)
                 is_stopped = self._align()
         self._clock.wait()
-        busy = cores.busy_share()
+        busy = psutil.cpu_percent() / 100
         steps, buckets = self._gather_steps(), self._buckets(ready)
         usage = gather_rows([float(self._peak_memory_bytes()), busy], self._group)
         hosts: list[Any] = [None] * self._schedule.world_size

@@ -32,7 +32,7 @@ def test_planted_links_come_back_within_a_tenth(alpha, beta, seed):
     assert fitted.relative_error < 0.05
 
 
-def test_small_messages_count_as_much_as_large_ones():
+def test_a_large_message_that_is_late_does_not_move_the_cost_of_a_message():
     link = Link(1e-3, 1e-9)
     timings = [Timing(2, size, ring_seconds(size, 2, link)) for size in SIZES]
     timings[-1] = Timing(2, SIZES[-1], timings[-1].seconds * 1.1)
