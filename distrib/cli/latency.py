@@ -33,8 +33,8 @@ def latency(
     batch_sizes = _batch_sizes(batch)
     trained = load_trained(run, weights, runs_dir)
 
-    from distrib.inference.forward import choose_device
     from distrib.inference.latency import as_data, measure
+    from distrib.inference.predictor import choose_device
     from distrib.launch.devices import usable_cpus
     from distrib.observe.latency_table import print_latencies
 

@@ -23,7 +23,7 @@ def list_(runs_dir: RunsDirOption = None, *, address: JobServerOption = None, as
     """List the runs, newest first; with --address the jobs of that cluster too."""
     from distrib.observe.format import place
     from distrib.runs.find import find_runs
-    from distrib.runs.location import as_folder, is_url
+    from distrib.runs.storage.location import as_folder, is_url
 
     location = runs_location(runs_dir)
     runs = [_facts(run) for run in find_runs(location)]

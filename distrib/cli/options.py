@@ -14,7 +14,7 @@ from distrib.errors import JobError
 
 if TYPE_CHECKING:
     from distrib.job.reader import Job
-    from distrib.launch.submit import JobServer, RayJob
+    from distrib.launch.ray.job_server import JobServer, RayJob
     from distrib.runs.record import Run
 
 RUNS_DIR_VARIABLE = "DISTRIB_RUNS_DIR"
@@ -138,7 +138,7 @@ def server_of(address: str | None) -> JobServer | None:
     url = job_server_address(address, is_needed=False)
     if not url:
         return None
-    from distrib.launch.submit import JobServer
+    from distrib.launch.ray.job_server import JobServer
 
     return JobServer(url)
 

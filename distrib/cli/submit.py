@@ -31,7 +31,7 @@ from distrib.cli.options import (
 from distrib.errors import JobError
 
 if TYPE_CHECKING:
-    from distrib.launch.submit import JobServer, RayJob
+    from distrib.launch.ray.job_server import JobServer, RayJob
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=", re.ASCII)
 
@@ -65,8 +65,8 @@ def submit(
     check_run_id(run_id)
     url = job_server_address(address)
 
-    from distrib.launch.packing import check_storage
-    from distrib.launch.submit import JobServer
+    from distrib.launch.ray.job_server import JobServer
+    from distrib.launch.ray.packing import check_storage
     from distrib.runs.layout import new_run_id
 
     check_storage(loaded)

@@ -11,7 +11,7 @@ from distrib.cli.options import runs_location
 from distrib.cli.terminal import YELLOW, colored
 
 if TYPE_CHECKING:
-    from distrib.inference.trained import Trained
+    from distrib.inference.trained_model import TrainedModel
 
 WeightsOption = Annotated[
     str,
@@ -27,13 +27,13 @@ ThreadsOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
 
 
-def load_trained(run: str, weights: str, runs_dir: str | None) -> Trained:
+def load_trained(run: str, weights: str, runs_dir: str | None) -> TrainedModel:
     """The trained model that the command line names; says on stderr what should be known about its weights.
 
     Raises:
         JobError: There is no such run, or it has no such weights.
     """
-    from distrib.inference.trained import open_trained
+    from distrib.inference.trained_model import open_trained
     from distrib.runs.find import find_run
 
     trained = open_trained(find_run(run, runs_location(runs_dir)), weights)

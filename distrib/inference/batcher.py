@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy
 
-from distrib.inference.bodies import Arrays
 from distrib.inference.columns import Columns
+from distrib.inference.wire_format import Arrays
 
 Answer = Callable[[Arrays, int], Columns]
 

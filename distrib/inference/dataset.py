@@ -15,8 +15,8 @@ from distrib.job.reader import Job
 from distrib.job.spec import Target
 from distrib.job.target import check_arguments, resolve
 from distrib.job.values import read_values
-from distrib.job.yaml_nodes import MapNode, Place
-from distrib.job.yaml_parse import parse
+from distrib.job.yaml.nodes import MapNode, SourceLocation
+from distrib.job.yaml.parser import parse
 
 
 def read_target(text: str, args: str | None) -> Target:
@@ -48,7 +48,7 @@ def build_dataset(job: Job, target: Target) -> Any:
     Raises:
         JobError: It cannot be had, or is no map-style dataset.
     """
-    placed = dataclasses.replace(job, places={"": Place("--data"), "dataset.args": Place("--args")})
+    placed = dataclasses.replace(job, places={"": SourceLocation("--data"), "dataset.args": SourceLocation("--args")})
     factory = resolve(placed, "dataset", target)
     check_arguments(placed, "dataset", factory, target.args)
     try:

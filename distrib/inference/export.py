@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from distrib.errors import InferenceError
 from distrib.inference.new_file import folder_beside
-from distrib.inference.trained import Trained
+from distrib.inference.trained_model import TrainedModel
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ class Exported:
     notices: tuple[str, ...]
 
 
-def export(trained: Trained, file_format: Format, out: Path) -> Exported:
+def export(trained: TrainedModel, file_format: Format, out: Path) -> Exported:
     """Writes the model to `out`, which appears whole, after its outputs were compared with the model's.
 
     Args:
@@ -116,14 +116,14 @@ def _call(model: nn.Module, tensors: Mapping[str, torch.Tensor], is_named: bool)
 
 
 def _write_weights(model: nn.Module, path: Path) -> list[str]:
-    from distrib.train.weights import save_weights
+    from distrib.train.checkpoint.weights import save_weights
 
     save_weights(model, path)
     return []
 
 
 def _check_weights(
-    trained: Trained, model: nn.Module, path: Path, examples: Mapping[int, Any], is_named: bool
+    trained: TrainedModel, model: nn.Module, path: Path, examples: Mapping[int, Any], is_named: bool
 ) -> float:
     """Loads the file as anyone would, into a model that the job makes anew."""
     import torch
@@ -145,7 +145,7 @@ def _check_weights(
 
 
 def _write_program(
-    trained: Trained, model: nn.Module, path: Path, examples: dict[int, Any], is_named: bool
+    trained: TrainedModel, model: nn.Module, path: Path, examples: dict[int, Any], is_named: bool
 ) -> tuple[list[str], dict[int, Any]]:
     """Traces the model for any number of rows, or for one where it does not allow that."""
     import torch
@@ -186,7 +186,7 @@ def _trace(model: nn.Module, tensors: Mapping[str, torch.Tensor], is_named: bool
 
 
 def _check_program(
-    trained: Trained, model: nn.Module, path: Path, examples: Mapping[int, Any], is_named: bool
+    trained: TrainedModel, model: nn.Module, path: Path, examples: Mapping[int, Any], is_named: bool
 ) -> float:
     """Runs the program in an interpreter of its own, which refuses distrib and the job's modules."""
     from safetensors.torch import load_file, save_file
@@ -208,7 +208,7 @@ def _inputs(rows: int) -> str:
     return f"inputs-{rows}.safetensors"
 
 
-def _run_program(trained: Trained, path: Path, folder: Path, options: Sequence[str]) -> None:
+def _run_program(trained: TrainedModel, path: Path, folder: Path, options: Sequence[str]) -> None:
     users = {trained.job.spec.model.target.partition(":")[0].partition(".")[0]} - {"torch"}
     command = [sys.executable, "-I", "-c", _RUN_PROGRAM, str(folder), str(path.absolute()), "distrib", *users, *options]
     try:

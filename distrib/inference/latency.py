@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from distrib.errors import InferenceError
-from distrib.inference.forward import Forward, pinned
 from distrib.inference.outputs import check_rows, name_outputs
+from distrib.inference.predictor import Predictor, pinned
 from distrib.inference.signature import InputForm
-from distrib.inference.trained import Trained
-from distrib.train.batches import map_tensors
-from distrib.train.parallel import use_threads
+from distrib.inference.trained_model import TrainedModel
+from distrib.train.data.batches import map_tensors
+from distrib.train.strategy.ddp import use_threads
 
 Mode = Literal["eager", "compile"]
 _WARM_UP_CALLS = 5
@@ -66,7 +66,7 @@ def devices(choice: str, num_threads: int) -> list[Device]:
 
 
 def measure(
-    trained: Trained,
+    trained: TrainedModel,
     *,
     device: str,
     batch_sizes: Sequence[int],
@@ -99,17 +99,17 @@ def measure(
             yield from (_row(forward, form, place, mode, size, seconds) for size in batch_sizes)
 
 
-def _forward(trained: Trained, model: nn.Module, device: torch.device, mode: Mode) -> Forward:
+def _forward(trained: TrainedModel, model: nn.Module, device: torch.device, mode: Mode) -> Predictor:
     if mode == "compile":
         import torch._inductor.config as inductor
 
         inductor.compile_threads = 1  # in this process: no others to outlive it
         torch._dynamo.reset()
         model.compile(mode="reduce-overhead" if device.type == "cuda" else "default", dynamic=False)
-    return Forward(model, device, trained.job.spec.train.precision, trained.predict())
+    return Predictor(model, device, trained.job.spec.train.precision, trained.predict())
 
 
-def _row(forward: Forward, form: InputForm, place: Device, mode: Mode, batch_size: int, seconds: float) -> Row:
+def _row(forward: Predictor, form: InputForm, place: Device, mode: Mode, batch_size: int, seconds: float) -> Row:
     call = _CudaCall(forward, form, batch_size) if place.device.type == "cuda" else _CpuCall(forward, form, batch_size)
     started = time.perf_counter()
     try:
@@ -155,7 +155,7 @@ def _repeat(call: Callable[[], tuple[float, float | None]], seconds: float) -> t
 class _CpuCall:
     """A call on the CPU, timed."""
 
-    def __init__(self, forward: Forward, form: InputForm, batch_size: int) -> None:
+    def __init__(self, forward: Predictor, form: InputForm, batch_size: int) -> None:
         self._forward = forward
         self._batch = form.example(batch_size)
 
@@ -172,7 +172,7 @@ class _CpuCall:
 class _CudaCall(_CpuCall):
     """A call on a GPU: from pinned memory and back into it, timed as a whole, the copies by events on the device."""
 
-    def __init__(self, forward: Forward, form: InputForm, batch_size: int) -> None:
+    def __init__(self, forward: Predictor, form: InputForm, batch_size: int) -> None:
         super().__init__(forward, form, batch_size)
         self._batch = map_tensors(self._batch, pinned)
         self._events = [torch.cuda.Event(enable_timing=True) for _ in range(4)]  # type: ignore[no-untyped-call]

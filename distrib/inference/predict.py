@@ -13,7 +13,7 @@ from typing import Any
 from distrib.errors import JobError
 from distrib.inference.dataset import build_dataset, read_target
 from distrib.inference.new_file import check_new_file, folder_beside
-from distrib.inference.trained import Trained
+from distrib.inference.trained_model import TrainedModel
 from distrib.inference.writers import Part, check_format, join_parts
 from distrib.launch.torch_setup import torch_ready_to_fork
 
@@ -68,7 +68,7 @@ def check_out(out: Path, overwrites: bool) -> None:
 
 
 def predict(
-    trained: Trained,
+    trained: TrainedModel,
     data: str,
     args: str | None,
     out: Path,
@@ -92,13 +92,13 @@ def predict(
     check_out(out, options.overwrites)
     target = read_target(data, args)
     with torch_ready_to_fork() as can_fork, folder_beside(out) as folder:
-        from distrib.inference.forward import choose_device
+        from distrib.compat import torch_dynamo
+        from distrib.inference.predictor import choose_device
         from distrib.inference.processes import answer_in_processes
         from distrib.inference.shard import Inherited, Shard
         from distrib.launch.datasets import build_to_inherit
-        from distrib.train import lazy_dynamo
 
-        lazy_dynamo.install()
+        torch_dynamo.install()
         choose_device(options.device)
         model = trained.build()
         trained.predict()

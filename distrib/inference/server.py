@@ -14,11 +14,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from distrib.errors import LaunchError
-from distrib.inference.forward import Forward, choose_device
+from distrib.inference.predictor import Predictor, choose_device
 from distrib.inference.service import ServiceOptions, make_app
 from distrib.inference.signature import InputForm
-from distrib.inference.trained import Trained
-from distrib.train.parallel import use_threads
+from distrib.inference.trained_model import TrainedModel
+from distrib.train.strategy.ddp import use_threads
 
 if TYPE_CHECKING:
     from asyncio import Transport
@@ -44,7 +44,9 @@ class ServeOptions:
     service: ServiceOptions = field(default_factory=ServiceOptions)
 
 
-def serve(trained: Trained, bound: socket.socket, options: ServeOptions, announce: Callable[[str, str], None]) -> None:
+def serve(
+    trained: TrainedModel, bound: socket.socket, options: ServeOptions, announce: Callable[[str, str], None]
+) -> None:
     """Serves until a signal ends it; what was begun by then is answered.
 
     Args:
@@ -56,7 +58,7 @@ def serve(trained: Trained, bound: socket.socket, options: ServeOptions, announc
     form = InputForm.of(trained.signature)
     use_threads(options.num_threads)
     device = choose_device(options.device)
-    forward = Forward(trained.build(), device, trained.job.spec.train.precision, trained.predict())
+    forward = Predictor(trained.build(), device, trained.job.spec.train.precision, trained.predict())
     _warm_up(forward, form, options.service.batching.max_batch)
     sys.setswitchinterval(_SWITCH_SECONDS)
     about = {"run": trained.run_id, "weights": trained.weights.label, "device": str(device)}
@@ -139,7 +141,7 @@ def _patient(seconds: float) -> type[asyncio.Protocol]:
     return PatientProtocol
 
 
-def _warm_up(forward: Forward, form: InputForm, max_batch: int) -> None:
+def _warm_up(forward: Predictor, form: InputForm, max_batch: int) -> None:
     """Runs made-up inputs once, so that the first request finds everything in place; what they come to is nothing."""
     for num_rows in {1, max_batch}:
         try:

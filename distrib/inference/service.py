@@ -20,7 +20,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distrib import __version__
 from distrib.inference.batcher import Batcher, BatchingOptions, QueueFullError
-from distrib.inference.bodies import (
+from distrib.inference.columns import Columns
+from distrib.inference.predictor import Predictor
+from distrib.inference.service_metrics import ServiceMetrics
+from distrib.inference.signature import InputForm
+from distrib.inference.wire_format import (
     JSON_TYPE,
     RAW_TYPE,
     Arrays,
@@ -31,10 +35,6 @@ from distrib.inference.bodies import (
     write_json,
     write_raw,
 )
-from distrib.inference.columns import Columns
-from distrib.inference.forward import Forward
-from distrib.inference.service_metrics import ServiceMetrics
-from distrib.inference.signature import InputForm
 
 HEALTH_PATH = "/healthz"
 _CLOSE = {"connection": "close"}
@@ -59,7 +59,7 @@ class ServiceOptions:
     token: str | None = None
 
 
-def make_app(forward: Forward, form: InputForm, about: dict[str, Any], options: ServiceOptions) -> FastAPI:
+def make_app(forward: Predictor, form: InputForm, about: dict[str, Any], options: ServiceOptions) -> FastAPI:
     """The service as an ASGI app; its model thread lives as long as the app's lifespan.
 
     Args:
@@ -101,7 +101,7 @@ def make_app(forward: Forward, form: InputForm, about: dict[str, Any], options: 
 class _Service:
     """The model behind its queue, and what a request to it goes through."""
 
-    def __init__(self, forward: Forward, form: InputForm, options: ServiceOptions) -> None:
+    def __init__(self, forward: Predictor, form: InputForm, options: ServiceOptions) -> None:
         self._forward = forward
         self._form = form
         self._options = options

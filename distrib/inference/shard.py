@@ -12,15 +12,15 @@ from torch import nn
 
 from distrib.errors import InferenceError
 from distrib.inference.dataset import bound_collate, build_dataset
-from distrib.inference.forward import Forward, Pending, choose_device
+from distrib.inference.predictor import Pending, Predictor, choose_device
 from distrib.inference.signature import example_batch
-from distrib.inference.trained import Trained
+from distrib.inference.trained_model import TrainedModel
 from distrib.inference.writers import Part, PartWriter, open_part
 from distrib.job.spec import Target
-from distrib.train.data import Fetcher, LoaderFailedError, iterate
-from distrib.train.parallel import use_threads
+from distrib.train.data.loader import Fetcher, LoaderFailedError, iterate
+from distrib.train.data.sampler import EpochIndices
 from distrib.train.process import temporary_files_removed
-from distrib.train.sampler import EpochIndices
+from distrib.train.strategy.ddp import use_threads
 from distrib.train.tracebacks import user_frames, user_traceback
 
 
@@ -42,7 +42,7 @@ class Shard:
     number: int
     rows: range
     part: Path
-    trained: Trained
+    trained: TrainedModel
     data: Target
     batch_size: int
     num_threads: int
@@ -82,7 +82,7 @@ def answer_shard(shard: Shard, inherited: Inherited, report: Callable[[int], Non
     # What there is to tell of the weights, the parent has told.
     model = shard.trained.build(tell=lambda _: None) if inherited.model is None else inherited.model
     dataset = build_dataset(job, shard.data) if inherited.dataset is None else inherited.dataset
-    forward = Forward(model, device, job.spec.train.precision, shard.trained.predict())
+    forward = Predictor(model, device, job.spec.train.precision, shard.trained.predict())
     fetcher = Fetcher(dataset, bound_collate(job), job.spec.train.seed)
     writer = open_part(shard.part, shard.rows.start)
     with temporary_files_removed(job.spec.data.loader_workers):
@@ -93,7 +93,7 @@ def answer_shard(shard: Shard, inherited: Inherited, report: Callable[[int], Non
     return writer.close()
 
 
-def _answer(shard: Shard, forward: Forward, fetcher: Fetcher, writer: PartWriter) -> Iterator[int]:
+def _answer(shard: Shard, forward: Predictor, fetcher: Fetcher, writer: PartWriter) -> Iterator[int]:
     """Answers batch after batch; on CUDA one is under way while the one before is written."""
     rows, size = shard.rows, shard.batch_size
     lists = [EpochIndices(list(rows[start : start + size]), 0) for start in range(0, len(rows), size)]
@@ -112,7 +112,7 @@ def _answer(shard: Shard, forward: Forward, fetcher: Fetcher, writer: PartWriter
         writer.write(before.columns())
 
 
-def _start(forward: Forward, fetcher: Fetcher, indices: EpochIndices, batches: Iterator[Any]) -> Pending:
+def _start(forward: Predictor, fetcher: Fetcher, indices: EpochIndices, batches: Iterator[Any]) -> Pending:
     def answer(rows: EpochIndices) -> None:
         forward(fetcher.__getitems__(rows), len(rows))
 
@@ -155,7 +155,7 @@ def _row_error(error: Exception, who: str, where: str) -> Exception:
     return RowError(f"{where}: {who} refuses it: {name}: {message}\n{shown}".rstrip())
 
 
-def _write_nothing(forward: Forward, signature: Any, writer: PartWriter) -> None:
+def _write_nothing(forward: Predictor, signature: Any, writer: PartWriter) -> None:
     """Gives a file without rows the shape and types it would have, where an invented row tells them."""
     try:
         columns = forward(example_batch(signature, 1), 1)

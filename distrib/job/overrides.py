@@ -5,8 +5,8 @@ from __future__ import annotations
 from distrib.errors import JobError
 from distrib.job.fields import ROOT, Shape, all_fields, nearest, nearest_field, shape_at
 from distrib.job.spec import JobSpec, Target
-from distrib.job.yaml_nodes import MapNode, Node, Place, ScalarNode
-from distrib.job.yaml_parse import parse
+from distrib.job.yaml.nodes import MapNode, Node, ScalarNode, SourceLocation
+from distrib.job.yaml.parser import parse
 
 
 def apply_override(root: MapNode, override: str) -> None:
@@ -19,7 +19,7 @@ def apply_override(root: MapNode, override: str) -> None:
     Raises:
         JobError: for an override that is not of this form, or a field that the spec does not know.
     """
-    place = Place(f"--set {override}")
+    place = SourceLocation(f"--set {override}")
     field, equals, text = override.partition("=")
     path = field.strip().split(".")
     if not equals or "" in path:
@@ -37,7 +37,7 @@ def apply_override(root: MapNode, override: str) -> None:
         parent.put(path[-1], value)
 
 
-def _read_value(place: Place, text: str) -> Node:
+def _read_value(place: SourceLocation, text: str) -> Node:
     if not text.strip():
         raise place.error("has no value; write null to unset the field, or '' for empty text")
     node = parse(text, place.source, counts_lines=False)
@@ -47,7 +47,7 @@ def _read_value(place: Place, text: str) -> Node:
     return node
 
 
-def _enter(root: MapNode, path: list[str], place: Place, *, creates: bool) -> MapNode | None:
+def _enter(root: MapNode, path: list[str], place: SourceLocation, *, creates: bool) -> MapNode | None:
     """The mapping at `path`; where there is none, a new one if `creates`, else None."""
     node: MapNode = root
     shape: Shape = ROOT
@@ -71,7 +71,7 @@ def _enter(root: MapNode, path: list[str], place: Place, *, creates: bool) -> Ma
     return node
 
 
-def _unknown(place: Place, path: list[str], root: MapNode) -> JobError:
+def _unknown(place: SourceLocation, path: list[str], root: MapNode) -> JobError:
     field = ".".join(path)
     parent = shape_at(path[:-1])
     guess = None

@@ -53,7 +53,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class StepPlan:
     """What every rank does, as a pure function of the job, its facts and the number of workers.
 
     Sizes are in samples. `rank_batches` are the slices of a full global batch by rank, `last_rank_batches` those of an
@@ -132,7 +132,7 @@ class Plan:
     """All that is known of a run before it starts: what is printed is what runs."""
 
     request: Request
-    schedule: Schedule
+    schedule: StepPlan
     memory: Memory | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def make_request(spec: JobSpec, launcher: Literal["local", "ray"], device: Devic
     )
 
 
-def make_schedule(spec: JobSpec, facts: Facts, world_size: int) -> Schedule:
+def make_step_plan(spec: JobSpec, facts: Facts, world_size: int) -> StepPlan:
     """The schedule of `spec` on `world_size` ranks: the same on every rank and in `distrib plan`."""
     samples, batch = facts.train_samples, spec.data.batch_size
     full_batch = min(batch, samples)
@@ -176,7 +176,7 @@ def make_schedule(spec: JobSpec, facts: Facts, world_size: int) -> Schedule:
     rank_batches = split_evenly(full_batch, world_size)
     save_interval = Interval.parse(spec.checkpoint.every)
     eval_interval = Interval.parse(spec.train.eval_every).in_steps(steps_per_epoch) if facts.eval_samples else 0
-    return Schedule(
+    return StepPlan(
         world_size=world_size,
         train_samples=samples,
         eval_samples=facts.eval_samples,
@@ -211,7 +211,7 @@ def _notes(spec: JobSpec, facts: Facts, world_size: int) -> list[str]:
     return notes
 
 
-def with_steps(target: Target, schedule: Schedule) -> Target:
+def with_steps(target: Target, schedule: StepPlan) -> Target:
     """`target` with `$steps` and `$steps_per_epoch`, as whole values under its args, replaced by numbers."""
     numbers = {"$steps": schedule.total_steps, "$steps_per_epoch": schedule.steps_per_epoch}
 

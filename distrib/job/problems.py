@@ -21,7 +21,7 @@ from distrib.job.spec import (
     Section,
     Target,
 )
-from distrib.job.yaml_scalars import read_plain
+from distrib.job.yaml.scalars import read_plain
 
 _NOT_IN_A_PATH = (COUNT_TAG, RANGE_TAG, "[key]")
 

@@ -15,8 +15,8 @@ from distrib.job.overrides import apply_override
 from distrib.job.problems import problems_of
 from distrib.job.spec import JobSpec
 from distrib.job.values import Values, read_values
-from distrib.job.yaml_nodes import MapNode, Place, ScalarNode, write
-from distrib.job.yaml_parse import parse
+from distrib.job.yaml.nodes import MapNode, ScalarNode, SourceLocation, write
+from distrib.job.yaml.parser import parse
 
 MAX_FILE_BYTES = 2**20
 
@@ -39,7 +39,7 @@ class Job:
     spec: JobSpec
     path: Path
     text: str
-    places: Mapping[str, Place]
+    places: Mapping[str, SourceLocation]
     shown_path: str
     file_text: str
     overrides: tuple[str, ...] = ()
@@ -144,14 +144,14 @@ def _check(values: Values) -> JobSpec:
         raise _joined(problems_of(error), values.places) from error
 
 
-def _joined(problems: Iterable[tuple[str, str]], places: Mapping[str, Place]) -> JobError:
+def _joined(problems: Iterable[tuple[str, str]], places: Mapping[str, SourceLocation]) -> JobError:
     """One error for all problems, in the order of their lines; what overrides caused comes last."""
     errors = [_place_of(field, places).error(message, field or None) for field, message in problems]
     errors.sort(key=lambda error: (error.line is None, error.line or 0))
     return errors[0] if len(errors) == 1 else JobError("\n".join(map(str, errors)))
 
 
-def _place_of(field: str, places: Mapping[str, Place]) -> Place:
+def _place_of(field: str, places: Mapping[str, SourceLocation]) -> SourceLocation:
     while field and field not in places:
         field = field.rpartition(".")[0]
     return places[field]

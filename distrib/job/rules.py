@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import PydanticCustomError
 
-from distrib.runs.location import problem_of
+from distrib.runs.storage.location import problem_of
 
 if TYPE_CHECKING:
     from distrib.job.spec import JobSpec, Train

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distrib.job.fields import nearest
-from distrib.job.yaml_nodes import ListNode, MapNode, Node, Place, ScalarNode
-from distrib.job.yaml_scalars import read_scalar
+from distrib.job.yaml.nodes import ListNode, MapNode, Node, ScalarNode, SourceLocation
+from distrib.job.yaml.scalars import read_scalar
 
 PLAN_NUMBERS = ("$steps", "$steps_per_epoch")
 """What the plan fills in, as whole values under args."""
@@ -27,7 +27,7 @@ class Values:
     """
 
     data: Any = None
-    places: dict[str, Place] = field(default_factory=dict)
+    places: dict[str, SourceLocation] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -38,7 +38,7 @@ def read_values(root: Node) -> Values:
     return values
 
 
-def _read(node: Node, path: tuple[str, ...], place: Place, values: Values) -> Any:
+def _read(node: Node, path: tuple[str, ...], place: SourceLocation, values: Values) -> Any:
     values.places.setdefault(".".join(path), place)
     if isinstance(node, MapNode):
         entries = node.entries.items()

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from distrib.train.blueprint import Blueprint, Datasets
 from distrib.train.randomness import derive_seed, reseed
+from distrib.train.resolved_job import Datasets, ResolvedJob
 
 Built = TypeVar("Built")
 
 
-def build_datasets(blueprint: Blueprint) -> tuple[Datasets, bool]:
+def build_datasets(blueprint: ResolvedJob) -> tuple[Datasets, bool]:
     """Builds the datasets; returns them and whether a forked process may use them as they are."""
     return build_to_inherit(blueprint.build_datasets, blueprint.job.spec.train.seed)
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from distrib.train.host import Place
+from distrib.train.context import RankInfo
 
 
-def name_rank(place: Place) -> None:
+def name_rank(place: RankInfo) -> None:
     """Sets what torchrun would set, for user code that asks."""
     numbers = {"RANK": place.rank, "WORLD_SIZE": place.world_size, "LOCAL_RANK": place.local_rank}
     os.environ.update({name: str(number) for name, number in numbers.items()})

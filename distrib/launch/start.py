@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from distrib.job.plan import Plan, Request, make_request, make_schedule, with_memory
+from distrib.job.plan import Plan, Request, make_request, make_step_plan, with_memory
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
 from distrib.launch.devices import check_compression, choose_device, choose_device_on_ray, fit_workers
-from distrib.launch.observer import Observer, SilentObserver
 from distrib.launch.signals import StopSignals
 from distrib.launch.torch_setup import torch_ready_to_fork
+from distrib.observe.observer import Observer, SilentObserver
 from distrib.runs.record import Run
 
 if TYPE_CHECKING:
-    from distrib.launch.attempts import MakeLauncher
-    from distrib.launch.ray_train import RayLauncher
-    from distrib.launch.watch import Watch
-    from distrib.train.blueprint import Blueprint, Datasets
-    from distrib.train.host import Assignment, Measurement
+    from distrib.launch.monitor import RunMonitor
+    from distrib.launch.ray.launcher import RayLauncher
+    from distrib.launch.supervisor import MakeLauncher
+    from distrib.train.context import AttemptConfig, Measurement
+    from distrib.train.resolved_job import Datasets, ResolvedJob
 
 Launcher = Literal["local", "ray"]
 
@@ -69,12 +69,12 @@ def run(
     observer = observer or SilentObserver()
     started = time.time() if started is None else started
     with StopSignals() as signals:
-        order = _Order(job, run_id, fresh, extend, record_samples, observer, started, signals, measurement)
+        order = RunOptions(job, run_id, fresh, extend, record_samples, observer, started, signals, measurement)
         return order.on_ray(address) if launcher == "ray" else order.on_this_machine()
 
 
 @dataclass(frozen=True)
-class _Order:
+class RunOptions:
     """What the caller of `run` has asked for."""
 
     job: Job
@@ -90,12 +90,12 @@ class _Order:
     def on_this_machine(self) -> Run:
         """Trains in local processes."""
         with torch_ready_to_fork() as can_fork:
-            from distrib.launch.local import LocalLauncher
+            from distrib.launch.local.launcher import LocalLauncher
 
             prepared = _prepare(self.job, "local")
             world_size = fit_workers(prepared.request, prepared.num_gpus)
             inherited = prepared.datasets if prepared.datasets_can_be_inherited else None
-            return self._carry_out(
+            return self.execute(
                 prepared,
                 world_size,
                 lambda assignment, watch: LocalLauncher(assignment, world_size, watch, inherited, can_fork),
@@ -103,19 +103,19 @@ class _Order:
 
     def on_ray(self, address: str | None) -> Run:
         """Trains on the Ray cluster at `address`, or on a Ray of its own."""
-        from distrib.launch.ray_cluster import JoinedRay
-        from distrib.launch.ray_own import OwnRay
+        from distrib.launch.ray.existing import ExistingRay
+        from distrib.launch.ray.local_cluster import LocalRay
 
-        with OwnRay(self.job) if address is None else JoinedRay(self.job, address) as cluster:
+        with LocalRay(self.job) if address is None else ExistingRay(self.job, address) as cluster:
             prepared = cluster.start_beside(lambda: _prepare(self.job, "ray", cluster.num_gpus))
-            from distrib.launch.ray_train import RayLauncher, RayRun
+            from distrib.launch.ray.launcher import RayLauncher, RayRun
 
             with RayRun(cluster, prepared.request) as ray_run:
                 first = ray_run.find_place(self.observer.notice, is_stopping=lambda: False)
                 assert first is not None
                 placements = iter([first])
 
-                def make_launcher(assignment: Assignment, watch: Watch) -> RayLauncher | None:
+                def make_launcher(assignment: AttemptConfig, watch: RunMonitor) -> RayLauncher | None:
                     def is_stopping() -> bool:
                         watch.poll()  # the hold on the run is renewed while it waits for room
                         return watch.stop_requested()
@@ -123,17 +123,17 @@ class _Order:
                     placement = next(placements, None) or ray_run.find_place(watch.notice, is_stopping)
                     return None if placement is None else RayLauncher(assignment, placement, watch, ray_run)
 
-                return self._carry_out(prepared, first.world_size, make_launcher)
+                return self.execute(prepared, first.world_size, make_launcher)
 
-    def _carry_out(self, prepared: _Prepared, world_size: int, make_launcher: MakeLauncher) -> Run:
+    def execute(self, prepared: _Prepared, world_size: int, make_launcher: MakeLauncher) -> Run:
         """Claims the run's folder, trains and gives the folder up."""
-        from distrib.launch.attempts import Attempts
-        from distrib.launch.claim import claim_run
-        from distrib.train.host import Assignment
+        from distrib.launch.acquire import acquire_run
+        from distrib.launch.supervisor import RunSupervisor
+        from distrib.train.context import AttemptConfig
 
         plan = prepared.plan_for(world_size)
         self.signals.begin_claim()
-        claim = claim_run(
+        claim = acquire_run(
             self.job,
             self.run_id,
             plan.schedule.total_steps,
@@ -146,7 +146,7 @@ class _Order:
             self.observer.notice(done)
             self.observer.finished(claim.run)
             return claim.run
-        assignment = Assignment(
+        assignment = AttemptConfig(
             job=self.job,
             request=plan.request,
             run_folder=claim.run.folder,
@@ -158,7 +158,7 @@ class _Order:
         )
         self.signals.begin_run()
         try:
-            attempts = Attempts(
+            attempts = RunSupervisor(
                 self.job, prepared.plan_for, world_size, claim, assignment, self.observer, self.started, self.signals
             )  # fmt: skip
             return attempts.run(make_launcher)
@@ -189,10 +189,10 @@ def check_room(job: Job, address: str) -> None:
         JobError: The job cannot be run on a cluster.
         LaunchError: The cluster cannot be reached, or has no room for the job.
     """
-    from distrib.launch.ray_cluster import JoinedRay
+    from distrib.launch.ray.existing import ExistingRay
 
     asked = iter([False])
-    with JoinedRay(job, address) as cluster:
+    with ExistingRay(job, address) as cluster:
         cluster.start_beside(lambda: None)
         request = make_request(job.spec, "ray", choose_device_on_ray(job, cluster.num_gpus()))
         cluster.find_place(
@@ -207,17 +207,17 @@ class _Prepared:
     job: Job
     request: Request
     num_gpus: int
-    blueprint: Blueprint
+    blueprint: ResolvedJob
     datasets: Datasets
     datasets_can_be_inherited: bool
 
     def plan_for(self, world_size: int) -> Plan:
         """The plan on `world_size` ranks."""
-        return Plan(self.request, make_schedule(self.job.spec, self.datasets.facts, world_size))
+        return Plan(self.request, make_step_plan(self.job.spec, self.datasets.facts, world_size))
 
     def check_weights(self) -> None:
         """Makes sure that the file of `model.weights`, if there is one, fits the model; JobError if not."""
-        from distrib.train.warm_start import check_weights
+        from distrib.train.checkpoint.warm_start import check_weights
 
         check_weights(self.blueprint, Path.cwd())
 
@@ -232,15 +232,15 @@ def _prepare(job: Job, launcher: Launcher, count_gpus: Callable[[], int] | None 
     """
     import torch
 
+    from distrib.compat import torch_dynamo
     from distrib.launch.datasets import build_datasets
-    from distrib.train import lazy_dynamo
-    from distrib.train.blueprint import Blueprint
+    from distrib.train.resolved_job import ResolvedJob
 
     add_import_paths(job, Path.cwd())
-    lazy_dynamo.install()
+    torch_dynamo.install()
     num_gpus = torch.cuda.device_count()
     device = choose_device(job, num_gpus) if count_gpus is None else None
-    blueprint = Blueprint.resolve(job)
+    blueprint = ResolvedJob.resolve(job)
     datasets, can_be_inherited = build_datasets(blueprint)
     if count_gpus is not None:
         num_gpus = count_gpus()

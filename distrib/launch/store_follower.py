@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-from distrib.runs.run_store import RunStore
-from distrib.runs.storage_error import StorageError
+from distrib.runs.storage.errors import StorageError
+from distrib.runs.storage.run_store import RunStore
 
 
 class StoreFollower:

@@ -9,7 +9,7 @@ from distrib.observe.format import number, plural, rate, values
 from distrib.runs.record import measured_values
 
 if TYPE_CHECKING:
-    from distrib.job.plan import Plan, Schedule
+    from distrib.job.plan import Plan, StepPlan
     from distrib.runs.record import Run
 
 
@@ -20,7 +20,7 @@ def headline(run: Run, plan: Plan) -> str:
     return f"{run.id}: {workers}, {plural(schedule.total_steps, 'step')} of {schedule.global_batch_size:,} samples"
 
 
-def position(event: Mapping[str, Any], schedule: Schedule | None) -> str:
+def position(event: Mapping[str, Any], schedule: StepPlan | None) -> str:
     """Where in the training an event is: `epoch 2/10  step 30/230`; epochs are counted from 1 here."""
     step = event["step"]
     if schedule is None:
@@ -42,7 +42,7 @@ def has_line(event: Mapping[str, Any]) -> bool:
     return event["event"] in ("train", "eval") or "message" in event
 
 
-def event_line(event: Mapping[str, Any], schedule: Schedule | None) -> str:
+def event_line(event: Mapping[str, Any], schedule: StepPlan | None) -> str:
     """An event in a line: where it is in the training, and what it says."""
     if event["event"] == "train":
         return f"{position(event, schedule)}  {training_values(event)}"

@@ -7,11 +7,11 @@ import textwrap
 from datetime import datetime
 from pathlib import Path
 
-from distrib.job.plan import Memory, Plan, Request, Schedule
+from distrib.job.plan import Memory, Plan, Request, StepPlan
 from distrib.job.spec import JobSpec
 from distrib.observe.format import duration, num_bytes, num_items, place, plural, shares
 from distrib.runs.layout import RunLayout, new_run_id
-from distrib.runs.location import as_folder, is_url, join
+from distrib.runs.storage.location import as_folder, is_url, join
 
 LABEL_WIDTH = 18
 Rows = list[tuple[str, str]]
@@ -70,7 +70,7 @@ def _time_outs(request: Request) -> str:
     return f"waits {hang} for a rank that hangs, {grace} for a run to stop"
 
 
-def _schedule(schedule: Schedule, spec: JobSpec) -> Rows:
+def _schedule(schedule: StepPlan, spec: JobSpec) -> Rows:
     epochs = -(-schedule.total_steps // schedule.steps_per_epoch)
     steps = f"{schedule.total_steps:,} = {plural(epochs, 'epoch')} of {schedule.steps_per_epoch:,}"
     if schedule.total_steps % schedule.steps_per_epoch:
@@ -91,7 +91,7 @@ def _schedule(schedule: Schedule, spec: JobSpec) -> Rows:
     return [*rows, ("evaluation", _evaluation(schedule))]
 
 
-def _evaluation(schedule: Schedule) -> str:
+def _evaluation(schedule: StepPlan) -> str:
     if not schedule.eval_samples:
         return "none: the job has no data.eval"
     if not schedule.eval_interval_steps:
@@ -101,7 +101,7 @@ def _evaluation(schedule: Schedule) -> str:
     return f"{schedule.eval_samples:,} samples {interval}{end}, {schedule.eval_batch_size:,} per rank at a time"
 
 
-def _every(steps: int, schedule: Schedule) -> str:
+def _every(steps: int, schedule: StepPlan) -> str:
     """An interval: `every step`, `every 10 steps`, `every epoch`."""
     if steps % schedule.steps_per_epoch == 0:
         count, unit = steps // schedule.steps_per_epoch, "epoch"

@@ -16,7 +16,7 @@ from distrib.observe.format import duration
 from distrib.observe.lines import event_line, has_line, headline, position, training_values
 
 if TYPE_CHECKING:
-    from distrib.job.plan import Plan, Schedule
+    from distrib.job.plan import Plan, StepPlan
     from distrib.runs.record import Run
 
 REDRAW_SECONDS = 0.1
@@ -38,7 +38,7 @@ class LiveProgress:
         self._start = now()
         self._drawn = 0.0
         self._right_width = 0  # only ever grows, so that the bar does not jump
-        self._schedule: Schedule | None = None
+        self._schedule: StepPlan | None = None
         self._first: Mapping[str, Any] | None = None
         self._last: Mapping[str, Any] | None = None
         self._live = Live(

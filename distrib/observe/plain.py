@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from distrib.observe.lines import event_line, has_line, headline
 
 if TYPE_CHECKING:
-    from distrib.job.plan import Plan, Schedule
+    from distrib.job.plan import Plan, StepPlan
     from distrib.runs.record import Run
 
 
@@ -26,7 +26,7 @@ class PlainProgress:
         self._is_open = True
         self._interval_seconds = interval_seconds
         self._next_time = 0.0
-        self._schedule: Schedule | None = None
+        self._schedule: StepPlan | None = None
 
     def started(self, run: Run, plan: Plan) -> None:
         """Says what starts."""

@@ -6,7 +6,7 @@ import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
-from distrib.launch.observer import Observer
+from distrib.observe.observer import Observer
 from distrib.observe.plain import PlainProgress
 
 if TYPE_CHECKING:

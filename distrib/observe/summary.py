@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from distrib.observe.format import duration, num_bytes, place, plural, rate, values
-from distrib.runs.location import join, split
 from distrib.runs.record import Run
+from distrib.runs.storage.location import join, split
 
 DEFAULT_RUNS_FOLDER = "runs"
 LABEL_WIDTH = 12

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from distrib.errors import JobError
-from distrib.runs.location import as_folder, is_url, join, problem_of, split
 from distrib.runs.record import Run, list_runs, newest_first
+from distrib.runs.storage.location import as_folder, is_url, join, problem_of, split
 
 _NUM_CONNECTIONS = 16
 
@@ -53,7 +53,7 @@ def find_runs(location: str | Path) -> list[Run]:
         raise JobError(problem, field="--runs-dir")
     if not is_url(location):
         return list_runs(as_folder(location))
-    from distrib.runs.object_storage import START_PATIENCE_SECONDS, ObjectStorage
+    from distrib.runs.storage.object_store import START_PATIENCE_SECONDS, ObjectStorage
 
     names = ObjectStorage(location, START_PATIENCE_SECONDS).folders()
     with ThreadPoolExecutor(_NUM_CONNECTIONS) as pool:
@@ -76,7 +76,7 @@ def _viewed(url: str) -> Run:
     run = _view(url)
     if run is not None:
         return run
-    from distrib.runs.object_storage import START_PATIENCE_SECONDS, ObjectStorage
+    from distrib.runs.storage.object_store import START_PATIENCE_SECONDS, ObjectStorage
 
     parent, run_id = split(url)
     raise _no_run(run_id, f" in {parent}", ObjectStorage(parent, START_PATIENCE_SECONDS).folders())
@@ -84,9 +84,9 @@ def _viewed(url: str) -> Run:
 
 def _view(url: str) -> Run | None:
     """A local copy of a run on an object store, as it is now; None where there is none."""
-    from distrib.runs.mirror import mirror_folder
-    from distrib.runs.object_storage import START_PATIENCE_SECONDS, ObjectStorage
-    from distrib.runs.run_store import RunStore
+    from distrib.runs.storage.mirror import mirror_folder
+    from distrib.runs.storage.object_store import START_PATIENCE_SECONDS, ObjectStorage
+    from distrib.runs.storage.run_store import RunStore
 
     storage = ObjectStorage(url, START_PATIENCE_SECONDS)
     try:

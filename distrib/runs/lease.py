@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from distrib.errors import LaunchError
 from distrib.runs.owner import is_dead, is_of_this_machine, this_process
-from distrib.runs.storage import LocalStorage
+from distrib.runs.storage.local import LocalStorage
 
 LEASE = "lease.json"
 """The name of the file or object."""

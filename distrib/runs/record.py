@@ -14,10 +14,10 @@ from distrib.runs.events import finite, read_events
 from distrib.runs.layout import RunLayout
 from distrib.runs.newest import newest_event
 from distrib.runs.owner import is_dead, this_process
-from distrib.runs.storage import LocalStorage
+from distrib.runs.storage.local import LocalStorage
 
 if TYPE_CHECKING:
-    from distrib.runs.run_store import RunStore
+    from distrib.runs.storage.run_store import RunStore
 
 RECORD_FIELDS = (
     *("id", "name", "status", "started", "ended", "first_step_seconds", "error", "result", "attempt"),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from distrib.errors import DistribError, JobError, StoppedError
 from distrib.job.reader import Job
-from distrib.launch.observer import SilentObserver
+from distrib.observe.observer import SilentObserver
 from distrib.scale.results import Mode, Record, summarize
 
 FORMAT = 2
@@ -130,7 +130,7 @@ class Experiment:
 
     def _measure(self, repeat: int, size: int) -> Record:
         from distrib.launch.start import run
-        from distrib.train.host import Measurement
+        from distrib.train.context import Measurement
 
         measurement = Measurement(self.design.steps, self.design.warmup_steps)
         run_id = f"workers-{size}-repeat-{repeat}"
@@ -153,7 +153,7 @@ class Experiment:
         return sample
 
     def _job_at(self, size: int) -> Job:
-        from distrib.train.measure import steps_needed
+        from distrib.train.profiler import steps_needed
 
         steps = steps_needed(self.design.steps, self.design.warmup_steps)
         batch = self.job.spec.data.batch_size * (size if self.design.mode == "weak" else 1)

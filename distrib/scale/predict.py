@@ -31,7 +31,7 @@ _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 
 @dataclass(frozen=True)
-class Model:
+class CostModel:
     """A job's cost model, from an experiment.
 
     Attributes:
@@ -122,7 +122,7 @@ class Model:
         )
 
 
-def make_model(result: Record) -> Model:
+def make_model(result: Record) -> CostModel:
     """The cost model of an experiment.
 
     Raises:
@@ -152,7 +152,7 @@ def make_model(result: Record) -> Model:
         for size in sorted({one.workers for one in timings})
     }
     deviations = [row["straggling"] / expected_straggling(1.0, row["workers"]) for row in rows if row["workers"] > 1]
-    model = Model(
+    model = CostModel(
         workload=workload,
         link=fitted.link,
         intra=fit_ring(intra_timings).link if intra_timings else fitted.link,
@@ -173,7 +173,7 @@ def make_model(result: Record) -> Model:
     return replace(model, residuals=residuals)
 
 
-def with_bandwidth(model: Model, bits_per_second: float) -> Model:
+def with_bandwidth(model: CostModel, bits_per_second: float) -> CostModel:
     """The model with another bandwidth of its links; what a message costs stays."""
     note = f"links of {bits_per_second / 1e9:g} Gbit/s used to the full, with the message cost that was measured"
     link = Link(model.link.alpha_seconds, 8 / bits_per_second)
@@ -181,12 +181,12 @@ def with_bandwidth(model: Model, bits_per_second: float) -> Model:
     return replace(model, link=link, intra=intra, notes=(*model.notes, note))
 
 
-def predict(model: Model, workers: Sequence[int]) -> list[Record]:
+def predict(model: CostModel, workers: Sequence[int]) -> list[Record]:
     """What the model says of each number of workers, and what would help there."""
     return [_predict(model, size) for size in workers]
 
 
-def _predict(model: Model, workers: int) -> Record:
+def _predict(model: CostModel, workers: int) -> Record:
     central = model.cost(workers)
     missed = max((abs(residual) for residual in model.residuals.values()), default=0.0)
     low = model.cost(workers, "optimistic").seconds * (1 - missed / 2)
@@ -216,7 +216,7 @@ def _predict(model: Model, workers: int) -> Record:
     }
 
 
-def limit(model: Model, workers: int) -> str:
+def limit(model: CostModel, workers: int) -> str:
     """What keeps a step from being as short as perfect scaling would have it, in words."""
     cost = model.cost(workers)
     samples = model.samples_per_worker(workers)
@@ -238,7 +238,7 @@ def limit(model: Model, workers: int) -> str:
     return worst
 
 
-def _batch_for_goal(model: Model, workers: int) -> int | None:
+def _batch_for_goal(model: CostModel, workers: int) -> int | None:
     """The global batch at which a worker of so many is 90 % as fast as one alone with the same samples."""
 
     def efficiency(batch: int) -> float:
@@ -249,7 +249,7 @@ def _batch_for_goal(model: Model, workers: int) -> int | None:
     return smallest_batch(efficiency, GOAL, start=workers * model.accumulate)
 
 
-def _remedies(model: Model, workers: int, seconds: float) -> dict[str, float]:
+def _remedies(model: CostModel, workers: int, seconds: float) -> dict[str, float]:
     """How many times the samples a second each remedy would bring."""
     network = model.network(workers)
     inter = replace(network.inter, beta_seconds_per_byte=network.inter.beta_seconds_per_byte / 10)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distrib.errors import DistribError, JobError
 from distrib.observe.format import num_bytes, number, plural
-from distrib.scale.predict import Model, limit, make_model, predict
+from distrib.scale.predict import CostModel, limit, make_model, predict
 from distrib.scale.results import Record
 from distrib.scale.table import percent
 
@@ -75,7 +75,7 @@ def make_report(result: Record) -> str:
     ])  # fmt: skip
 
 
-def answer(rows: Sequence[Record], model: Model | None) -> str:
+def answer(rows: Sequence[Record], model: CostModel | None) -> str:
     """What the experiment says, in a sentence or two."""
     if not rows:
         return "No size could be measured."
@@ -91,7 +91,7 @@ def answer(rows: Sequence[Record], model: Model | None) -> str:
     return f"{text} Limited by {limit(model, last['workers'])}." if model else text
 
 
-def _predictions(result: Record, rows: Sequence[Record]) -> tuple[Model | None, list[Record]]:
+def _predictions(result: Record, rows: Sequence[Record]) -> tuple[CostModel | None, list[Record]]:
     try:
         model = make_model(result)
     except JobError:
@@ -248,7 +248,7 @@ def _notes(result: Record) -> str:
     return _list("To know", notes)
 
 
-def _prediction_table(predictions: Sequence[Record], model: Model | None) -> str:
+def _prediction_table(predictions: Sequence[Record], model: CostModel | None) -> str:
     if model is None:
         return ""
     header = ("workers", "seconds/step", "range", "efficiency", "range", "limited by", "batch for 90 %")

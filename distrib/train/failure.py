@@ -15,8 +15,8 @@ from typing import Literal
 import torch.distributed as dist
 
 from distrib.errors import DistribError
-from distrib.train.data import LoaderFailedError
-from distrib.train.host import Place
+from distrib.train.context import RankInfo
+from distrib.train.data.loader import LoaderFailedError
 from distrib.train.tracebacks import user_traceback
 
 Kind = Literal["user", "infrastructure", "hang"]
@@ -58,7 +58,7 @@ class Failure:
     time: float
 
     @classmethod
-    def of(cls, error: BaseException, place: Place) -> Failure:
+    def of(cls, error: BaseException, place: RankInfo) -> Failure:
         """Describes an exception of the rank at `place`."""
         name, message, shown = type(error).__name__, str(error), None
         if isinstance(error, LoaderFailedError):

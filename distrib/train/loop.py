@@ -8,23 +8,23 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from distrib.job.plan import Schedule
+from distrib.job.plan import StepPlan
 from distrib.runs.events import EventWriter
-from distrib.runs.storage_error import storage_problem
+from distrib.runs.storage.errors import storage_problem
+from distrib.train.checkpoint.saving import Saving
+from distrib.train.context import RankInfo
 from distrib.train.control import Agreement, Control, gather_rows, is_failed
-from distrib.train.data import StepBatch, StepLoader
-from distrib.train.evaluate import Evaluator
+from distrib.train.data.loader import StepBatch, StepLoader
+from distrib.train.data.sample_record import SampleRecord
+from distrib.train.data.sampler import GlobalBatchSampler
+from distrib.train.evaluation import Evaluator
 from distrib.train.failure import NonFiniteLossError, PeerFailedError
-from distrib.train.host import Place
-from distrib.train.ledger import Ledger, Settled, Window
-from distrib.train.optimizer import RateSchedule
-from distrib.train.parallel import broadcast_buffers
+from distrib.train.loss_accumulator import LogWindow, LossAccumulator, Settled
+from distrib.train.optimizer import SchedulerState
 from distrib.train.precision import Precision
 from distrib.train.randomness import derive_seed, reseed
-from distrib.train.sampler import GlobalBatchSampler
-from distrib.train.samples import SampleRecord
-from distrib.train.saving import Saving
-from distrib.train.stepper import Stepper
+from distrib.train.step import TrainStep
+from distrib.train.strategy.ddp import broadcast_buffers
 from distrib.train.task import Task
 
 
@@ -54,14 +54,14 @@ class Loop:
     def __init__(
         self,
         *,
-        place: Place,
+        place: RankInfo,
         seed: int,
-        schedule: Schedule,
+        schedule: StepPlan,
         task: Task,
         loader: StepLoader,
         sampler: GlobalBatchSampler,
-        stepper: Stepper,
-        rates: RateSchedule,
+        stepper: TrainStep,
+        rates: SchedulerState,
         optimizer: Any,
         control: Control,
         precision: Precision,
@@ -82,7 +82,7 @@ class Loop:
         self._rates = rates
         self._optimizer = optimizer
         self._device = device
-        self._ledger = Ledger(device, is_weighted=False)
+        self._ledger = LossAccumulator(device, is_weighted=False)
         self._control = control
         self._precision = precision
         self._evaluator = evaluator
@@ -102,7 +102,7 @@ class Loop:
             saving: Saves checkpoints.
             facts: What the start event says of this attempt.
         """
-        self._ledger = Ledger(self._device, is_weighted)
+        self._ledger = LossAccumulator(self._device, is_weighted)
         self._saving = saving
         self._control.resume_after(self.completed_steps)
         self._write("start", self.completed_steps, world_size=self._place.world_size, **facts)
@@ -258,7 +258,7 @@ class Loop:
         for notice in self._saving.take_notices():
             self.warn(notice)
 
-    def _write_windows(self, windows: list[Window], agreement: Agreement) -> None:
+    def _write_windows(self, windows: list[LogWindow], agreement: Agreement) -> None:
         if self._events is None:
             return
         for number, window in enumerate(windows):

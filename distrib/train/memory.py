@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from distrib.job.plan import Memory, Schedule
-from distrib.train.blueprint import Blueprint
+from distrib.job.plan import Memory, StepPlan
 from distrib.train.optimizer import build_optimizer
+from distrib.train.resolved_job import ResolvedJob
 
 
-def estimate_memory(blueprint: Blueprint, schedule: Schedule) -> Memory | None:
+def estimate_memory(blueprint: ResolvedJob, schedule: StepPlan) -> Memory | None:
     """Builds the model on the meta device and counts; None where it cannot be built there."""
     try:
         with torch.device("meta"):
@@ -32,7 +32,7 @@ def estimate_memory(blueprint: Blueprint, schedule: Schedule) -> Memory | None:
     )
 
 
-def _optimizer_bytes(blueprint: Blueprint, schedule: Schedule, model: nn.Module) -> int | None:
+def _optimizer_bytes(blueprint: ResolvedJob, schedule: StepPlan, model: nn.Module) -> int | None:
     """The state that the optimizer holds after a first step; None where it cannot be had on the meta device."""
     with contextlib.suppress(Exception):
         optimizer = build_optimizer(blueprint, schedule, model)

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from distrib.job.plan import Schedule, with_steps
-from distrib.train.blueprint import Blueprint, is_optimizer_class
+from distrib.job.plan import StepPlan, with_steps
+from distrib.train.resolved_job import ResolvedJob, is_optimizer_class
 
 _CHOICES_OF_IMPLEMENTATION = ("fused", "foreach", "differentiable", "capturable")
 
 
-def build_optimizer(blueprint: Blueprint, schedule: Schedule, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(blueprint: ResolvedJob, schedule: StepPlan, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer over the unwrapped model; fused where torch has that and the user chose nothing else."""
     target = with_steps(blueprint.job.spec.optimizer, schedule)
     factory = blueprint.optimizer
@@ -42,10 +42,10 @@ def _can_be_fused(factory: Any, arguments: dict[str, Any], model: nn.Module) -> 
     return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in model.parameters())
 
 
-class RateSchedule:
+class SchedulerState:
     """The learning-rate schedule, advanced after each step, epoch or evaluation as the spec says."""
 
-    def __init__(self, blueprint: Blueprint, schedule: Schedule, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, blueprint: ResolvedJob, schedule: StepPlan, optimizer: torch.optim.Optimizer) -> None:
         spec = blueprint.job.spec.schedule
         self._schedule = schedule
         self._every = None if spec is None else spec.every

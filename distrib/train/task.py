@@ -12,8 +12,8 @@ from torch import nn
 
 from distrib.errors import DistribError
 from distrib.job.spec import JobSpec
-from distrib.train.blueprint import Blueprint
 from distrib.train.randomness import reseed
+from distrib.train.resolved_job import ResolvedJob
 
 
 class TaskError(DistribError):
@@ -21,7 +21,7 @@ class TaskError(DistribError):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepOutput:
     """What one forward pass gave.
 
     Attributes:
@@ -40,7 +40,7 @@ class Outcome:
 class Task:
     """The unwrapped model on its device, the loss or step, and the metrics."""
 
-    def __init__(self, blueprint: Blueprint, device: torch.device) -> None:
+    def __init__(self, blueprint: ResolvedJob, device: torch.device) -> None:
         spec = blueprint.job.spec
         self.model: nn.Module = build_model(spec, blueprint.model).to(device)
         self._loss = None
@@ -58,7 +58,7 @@ class Task:
             name: metric(**spec.metrics[name].args).to(device) for name, metric in blueprint.metrics.items()
         }
 
-    def run(self, model: nn.Module, batch: Any) -> Outcome:
+    def run(self, model: nn.Module, batch: Any) -> StepOutput:
         """Runs `batch` through `model` (wrapped or not).
 
         Raises:
@@ -74,7 +74,7 @@ class Task:
         inputs, targets = batch
         outputs = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
         assert self._loss is not None
-        return Outcome(_scalar(self._loss(outputs, targets), "loss"), None, outputs, targets)
+        return StepOutput(_scalar(self._loss(outputs, targets), "loss"), None, outputs, targets)
 
 
 def build_model(spec: JobSpec, factory: Callable[..., Any]) -> nn.Module:
@@ -103,12 +103,12 @@ def _scalar(value: Any, source: str) -> torch.Tensor:
     return value.reshape(())
 
 
-def _read_step(result: Any) -> Outcome:
+def _read_step(result: Any) -> StepOutput:
     if not isinstance(result, Mapping):
-        return Outcome(_scalar(result, "step"), None)
+        return StepOutput(_scalar(result, "step"), None)
     if "loss" not in result:
         raise TaskError(f"step: the dict that it returns has no 'loss'; its keys are {', '.join(map(str, result))}")
     weight = result.get("weight")
     if isinstance(weight, torch.Tensor):
         weight = weight.detach().reshape(())
-    return Outcome(_scalar(result["loss"], "step"), weight, result.get("outputs"), result.get("targets"))
+    return StepOutput(_scalar(result["loss"], "step"), weight, result.get("outputs"), result.get("targets"))

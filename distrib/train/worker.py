@@ -13,28 +13,36 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from distrib.compat import torch_dynamo
 from distrib.errors import DistribError, TrainingFailedError
-from distrib.job.plan import Schedule, make_schedule
+from distrib.job.plan import StepPlan, make_step_plan
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
 from distrib.runs.checkpoints import list_checkpoints
 from distrib.runs.events import EventWriter
 from distrib.runs.layout import RunLayout
 from distrib.runs.lease import is_held
-from distrib.runs.storage_error import NotKeptError, StorageError, storage_problem
-from distrib.train import lazy_dynamo
-from distrib.train.batches import describe
-from distrib.train.blueprint import Blueprint, Datasets
-from distrib.train.checkpoint import Checkpointer
+from distrib.runs.storage.errors import NotKeptError, StorageError, storage_problem
+from distrib.train.checkpoint.checkpointer import Checkpointer
+from distrib.train.checkpoint.saving import BestWeights, Saving
+from distrib.train.checkpoint.warm_start import load_first_weights
+from distrib.train.checkpoint.weights import save_weights
+from distrib.train.context import AttemptConfig, RankContext, RankInfo
 from distrib.train.control import Control, gather_rows
-from distrib.train.data import Fetcher, StepLoader
-from distrib.train.evaluate import Evaluator
+from distrib.train.data.batches import describe
+from distrib.train.data.loader import Fetcher, StepLoader
+from distrib.train.data.sample_record import SampleRecord
+from distrib.train.data.sampler import GlobalBatchSampler
+from distrib.train.evaluation import Evaluator
 from distrib.train.failure import Failure
-from distrib.train.host import Assignment, Host, Place
-from distrib.train.ledger import CAPACITY
 from distrib.train.loop import Loop
-from distrib.train.optimizer import RateSchedule, build_optimizer
-from distrib.train.parallel import (
+from distrib.train.loss_accumulator import CAPACITY
+from distrib.train.optimizer import SchedulerState, build_optimizer
+from distrib.train.precision import Precision
+from distrib.train.process import temporary_files_removed
+from distrib.train.resolved_job import Datasets, ResolvedJob
+from distrib.train.step import TrainStep
+from distrib.train.strategy.ddp import (
     batch_norm_warning,
     broadcast_buffers,
     join_process_group,
@@ -42,19 +50,11 @@ from distrib.train.parallel import (
     use_threads,
     wrap,
 )
-from distrib.train.precision import Precision
-from distrib.train.process import temporary_files_removed
-from distrib.train.sampler import GlobalBatchSampler
-from distrib.train.samples import SampleRecord
-from distrib.train.saving import BestWeights, Saving
-from distrib.train.stepper import Stepper
 from distrib.train.task import Task
-from distrib.train.warm_start import load_first_weights
-from distrib.train.weights import save_weights
 
 if TYPE_CHECKING:
-    from distrib.train.compression import PowerSgd
-    from distrib.train.publishing import Publishing
+    from distrib.train.checkpoint.upload import RunUploader
+    from distrib.train.strategy.compression import PowerSgd
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class LostRunError(DistribError):
     """Another launcher holds the run now."""
 
 
-def main(assignment: Assignment, host: Host, datasets: Datasets | None = None) -> RankResult:
+def main(assignment: AttemptConfig, host: RankContext, datasets: Datasets | None = None) -> RankResult:
     """Trains as one rank; an error is written for the launcher and returned, never raised.
 
     Args:
@@ -77,7 +77,7 @@ def main(assignment: Assignment, host: Host, datasets: Datasets | None = None) -
         host: The launcher's side.
         datasets: The job's datasets, where the launcher has built them in this process already.
     """
-    assignment = assignment.at_home()
+    assignment = assignment.with_local_mirror()
     layout = RunLayout(assignment.run_folder)
     publishing = _publishing(assignment, host.place)
     try:
@@ -97,37 +97,37 @@ def main(assignment: Assignment, host: Host, datasets: Datasets | None = None) -
     return RankResult("finished" if is_finished else "stopped")
 
 
-def _publishing(assignment: Assignment, place: Place) -> Publishing | None:
+def _publishing(assignment: AttemptConfig, place: RankInfo) -> RunUploader | None:
     if assignment.run_url is None:
         return None
-    from distrib.train.publishing import Publishing
+    from distrib.train.checkpoint.upload import RunUploader
 
-    return Publishing(assignment.run_url, place.rank, assignment.attempt, assignment.lease)
+    return RunUploader(assignment.run_url, place.rank, assignment.attempt, assignment.lease)
 
 
 def _train(
-    assignment: Assignment,
-    host: Host,
+    assignment: AttemptConfig,
+    host: RankContext,
     layout: RunLayout,
     datasets: Datasets | None,
-    publishing: Publishing | None,
+    publishing: RunUploader | None,
 ) -> bool:
-    lazy_dynamo.install()
+    torch_dynamo.install()
     job, request, place = assignment.job, assignment.request, host.place
     add_import_paths(job, assignment.working_directory)
     use_threads(request.cpus_per_worker)
     device = _use_device(assignment, place.gpu)
     control_group = join_process_group(host, request)
-    blueprint = Blueprint.resolve(job)
+    blueprint = ResolvedJob.resolve(job)
     datasets = datasets or blueprint.build_datasets()
-    schedule = make_schedule(job.spec, datasets.facts, place.world_size)
+    schedule = make_step_plan(job.spec, datasets.facts, place.world_size)
     task = Task(blueprint, device)
     is_new = not _has_checkpoint(layout, control_group, publishing)
     if is_new:
         load_first_weights(job, assignment.working_directory, task.model)
     optimizer = build_optimizer(blueprint, schedule, task.model)
     compression = _compression(job, place.world_size)
-    rates = RateSchedule(blueprint, schedule, optimizer)  # before restoring: to make one sets the optimizer's rates
+    rates = SchedulerState(blueprint, schedule, optimizer)  # before restoring: to make one sets the optimizer's rates
     state, problems = (None, []) if is_new else _restore(
         layout, task, optimizer, compression, control_group, publishing
     )  # fmt: skip
@@ -143,15 +143,15 @@ def _train(
         _warn_of_damage(loop, problems, first_step)
         return _finish(loop, assignment, place, layout, control_group, publishing)
     first = loader.next()
-    stepper.rehearse(first, control_group)
+    stepper.warm_up(first, control_group)
     if compression is not None:
         compression.begin(first_step)
     facts = {"device": _name(device), "input_signature": describe(first.batches[0])}
     if assignment.measurement is not None:
-        from distrib.train.measure import Meter
+        from distrib.train.profiler import StepProfiler
 
         limit_waiting(request, control_group)
-        meter = Meter(assignment, host, schedule, task, loader, stepper, device, control_group)
+        meter = StepProfiler(assignment, host, schedule, task, loader, stepper, device, control_group)
         return meter.run(first, layout.measurement_file)
     loop.begin(stepper.is_weighted, saving, facts)
     if state is not None:
@@ -172,13 +172,13 @@ def _compression(job: Job, world_size: int) -> PowerSgd | None:
     """What compresses gradients and remembers what it left out; other compressions remember nothing."""
     if job.spec.ddp.compress != "powersgd" or world_size == 1:
         return None
-    from distrib.train.compression import PowerSgd
+    from distrib.train.strategy.compression import PowerSgd
 
     return PowerSgd(job.spec.ddp.powersgd, job.spec.train.seed)
 
 
 def _end_records(
-    loop: Loop, layout: RunLayout, control_group: dist.ProcessGroup, publishing: Publishing | None
+    loop: Loop, layout: RunLayout, control_group: dist.ProcessGroup, publishing: RunUploader | None
 ) -> None:
     """Ends a rank together with the others, with all written and published that tells of the run."""
     try:
@@ -200,11 +200,11 @@ def _warn_of_damage(loop: Loop, problems: list[str], first_step: int) -> None:
 
 def _finish(
     loop: Loop,
-    assignment: Assignment,
-    place: Place,
+    assignment: AttemptConfig,
+    place: RankInfo,
     layout: RunLayout,
     control_group: dist.ProcessGroup,
-    publishing: Publishing | None,
+    publishing: RunUploader | None,
 ) -> bool:
     """Writes the final weights; a run that cannot has failed."""
     broadcast_buffers(loop.task.model)
@@ -225,7 +225,7 @@ def _not_kept(what: str, error: BaseException, file: Path) -> NotKeptError:
     return NotKeptError(f"{what}: {storage_problem(error, str(file)) or error}")
 
 
-def _has_checkpoint(layout: RunLayout, control_group: dist.ProcessGroup, publishing: Publishing | None) -> bool:
+def _has_checkpoint(layout: RunLayout, control_group: dist.ProcessGroup, publishing: RunUploader | None) -> bool:
     """Whether rank 0 sees a checkpoint that claims to be committed."""
     is_there = False
     if dist.get_rank() == 0:
@@ -241,10 +241,10 @@ def _restore(
     optimizer: torch.optim.Optimizer,
     compression: PowerSgd | None,
     control_group: dist.ProcessGroup,
-    publishing: Publishing | None,
+    publishing: RunUploader | None,
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """Takes up the newest good checkpoint, where there is one; returns its state and the damage found in newer ones."""
-    from distrib.train.restore import Restorer
+    from distrib.train.checkpoint.restore import Restorer
 
     remote = None if publishing is None else publishing.store.checkpoints
     restorer = Restorer(layout.checkpoints, control_group, remote)
@@ -253,14 +253,14 @@ def _restore(
 
 
 def _saving(
-    assignment: Assignment,
+    assignment: AttemptConfig,
     layout: RunLayout,
-    schedule: Schedule,
+    schedule: StepPlan,
     task: Task,
     optimizer: torch.optim.Optimizer,
     compression: PowerSgd | None,
     loop: Loop,
-    publishing: Publishing | None,
+    publishing: RunUploader | None,
 ) -> Saving:
     """What saves checkpoints and best weights, as the spec has it."""
     spec = assignment.job.spec.checkpoint
@@ -291,7 +291,7 @@ def _saving(
     return Saving(checkpointer, best, schedule, publishing.take_notices)
 
 
-def _check_held(assignment: Assignment, publishing: Publishing | None) -> None:
+def _check_held(assignment: AttemptConfig, publishing: RunUploader | None) -> None:
     """Raises LostRunError where this attempt's launcher does not hold the run any more."""
     held = is_held(assignment.run_folder, assignment.lease) if publishing is None else publishing.is_held()
     if not held:
@@ -299,20 +299,20 @@ def _check_held(assignment: Assignment, publishing: Publishing | None) -> None:
 
 
 def _build(
-    assignment: Assignment,
-    host: Host,
+    assignment: AttemptConfig,
+    host: RankContext,
     layout: RunLayout,
-    blueprint: Blueprint,
+    blueprint: ResolvedJob,
     datasets: Datasets,
-    schedule: Schedule,
+    schedule: StepPlan,
     device: torch.device,
     control_group: dist.ProcessGroup,
     task: Task,
     optimizer: torch.optim.Optimizer,
-    rates: RateSchedule,
+    rates: SchedulerState,
     compression: PowerSgd | None,
     first_step: int,
-) -> tuple[Loop, StepLoader, Stepper]:
+) -> tuple[Loop, StepLoader, TrainStep]:
     """Puts the parts of a rank together."""
     spec, place = assignment.job.spec, host.place
     collate, seed = blueprint.bound_collate(), spec.train.seed
@@ -328,7 +328,7 @@ def _build(
     fetcher = Fetcher(datasets.train, collate, seed)
     loader = StepLoader(fetcher, sampler, schedule, device, spec.data.loader_workers, first_step)
     model = wrap(task.model, spec.ddp, device, compression)
-    stepper = Stepper(task, model, optimizer, precision, schedule, spec.train.clip_norm)
+    stepper = TrainStep(task, model, optimizer, precision, schedule, spec.train.clip_norm)
     evaluator = None
     if datasets.eval is not None and schedule.eval_interval_steps:
         eval_fetcher = Fetcher(datasets.eval, collate, seed)
@@ -357,7 +357,7 @@ def _build(
     return loop, loader, stepper
 
 
-def _use_device(assignment: Assignment, gpu: int) -> torch.device:
+def _use_device(assignment: AttemptConfig, gpu: int) -> torch.device:
     deterministic = assignment.job.spec.train.deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

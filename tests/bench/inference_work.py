@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from distrib.runs.record import create_record, update_record
-from distrib.train.weights import save_weights
+from distrib.train.checkpoint.weights import save_weights
 
 WIDTH = 256
 NUM_CLASSES = 10

@@ -4,9 +4,9 @@ import numpy
 import pytest
 import torch
 
-from distrib.inference.forward import Forward
 from distrib.inference.latency import measure
 from distrib.inference.predict import PredictOptions, predict
+from distrib.inference.predictor import Predictor
 from tests.support.inference_jobs import Rows
 from tests.support.inference_runs import expected_outputs, make_model, make_run, trained_by
 
@@ -18,13 +18,13 @@ pytestmark = [
 
 
 def test_answers_are_those_of_the_cpu():
-    forward = Forward(make_model(), torch.device("cuda", 0))
+    forward = Predictor(make_model(), torch.device("cuda", 0))
     columns = forward(list(Rows(9).tensors), 9)
     assert abs(columns["output"] - expected_outputs(make_model(), 9).numpy()).max() <= 1e-12
 
 
 def test_batches_under_way_do_not_disturb_each_other():
-    forward = Forward(make_model(), torch.device("cuda", 0))
+    forward = Predictor(make_model(), torch.device("cuda", 0))
     rows = Rows(40).tensors[0]
     pending = [forward.start(rows[index : index + 4], 4) for index in range(0, 40, 4)]
     outputs = numpy.concatenate([each.columns()["output"] for each in pending])

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from distrib.errors import InferenceError
-from distrib.inference.forward import Forward, inputs_of
 from distrib.inference.outputs import check_rows, name_outputs, to_numpy
+from distrib.inference.predictor import Predictor, inputs_of
 
 ROWS = torch.ones(3, 2)
 
@@ -66,6 +66,6 @@ def test_the_forward_path_computes_without_gradients_in_the_precision_asked_for(
 
     model = Noting(2, 2)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        columns = Forward(model, torch.device("cpu"), precision)([ROWS, torch.zeros(3)], 3)
+        columns = Predictor(model, torch.device("cpu"), precision)([ROWS, torch.zeros(3)], 3)
         assert seen.pop() == (True, dtype)
         assert columns["output"].dtype == numpy.float32

@@ -5,7 +5,7 @@ import torch
 
 from distrib.errors import InferenceError
 from distrib.inference.signature import InputForm
-from distrib.train.batches import describe
+from distrib.train.data.batches import describe
 
 FLOATS, LABELS = torch.zeros(5, 4, 2), torch.zeros(5, dtype=torch.int64)
 TOKENS = torch.zeros(5, 8, dtype=torch.int64)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrib.job.plan import Facts, make_request, make_schedule, split_evenly, with_steps
+from distrib.job.plan import Facts, make_request, make_step_plan, split_evenly, with_steps
 from distrib.job.spec import Interval, JobSpec, Target
 
 
@@ -35,7 +35,7 @@ def test_batches_cover_an_epoch(
     samples: int, batch_size: int, world_size: int, accumulate: int, length: dict[str, int]
 ) -> None:
     spec = make_spec(batch_size=batch_size, accumulate=accumulate, **length)
-    schedule = make_schedule(spec, Facts(samples, 10), world_size)
+    schedule = make_step_plan(spec, Facts(samples, 10), world_size)
     batches = [schedule.batch_size_at(step) for step in range(schedule.steps_per_epoch)]
     assert sum(batches) == samples
     assert set(batches[:-1]) <= {schedule.global_batch_size}
@@ -53,7 +53,7 @@ def test_batches_cover_an_epoch(
 def test_steps_positions_and_samples_agree(
     samples: int, batch_size: int, length: dict[str, int], data: st.DataObject
 ) -> None:
-    schedule = make_schedule(make_spec(batch_size=batch_size, **length), Facts(samples), 2)
+    schedule = make_step_plan(make_spec(batch_size=batch_size, **length), Facts(samples), 2)
     completed = data.draw(st.integers(0, schedule.total_steps - 1))
     epoch, step = schedule.position(completed)
     assert epoch * schedule.steps_per_epoch + step == completed
@@ -69,7 +69,7 @@ def test_the_schedule_is_the_same_on_any_number_of_workers(
     samples: int, batch_size: int, epochs: int, world_size: int
 ) -> None:
     spec = make_spec(batch_size=batch_size, epochs=epochs)
-    one, many = (make_schedule(spec, Facts(samples, samples), workers) for workers in (1, world_size))
+    one, many = (make_step_plan(spec, Facts(samples, samples), workers) for workers in (1, world_size))
     assert (one.total_steps, one.steps_per_epoch) == (many.total_steps, many.steps_per_epoch)
     assert one.samples_after(one.total_steps) == many.samples_after(many.total_steps) == epochs * samples
     assert one.eval_interval_steps == many.eval_interval_steps
@@ -80,7 +80,7 @@ def test_first_and_last_step_are_logged_and_the_last_evaluated(
     samples: int, steps: int, log_every: int, eval_every: int
 ) -> None:
     spec = make_spec(steps=steps, log_every=log_every, eval_every=f"{eval_every} steps")
-    schedule = make_schedule(spec, Facts(samples, 5), 2)
+    schedule = make_step_plan(spec, Facts(samples, 5), 2)
     logged = [step for step in range(1, steps + 1) if schedule.is_logged(step)]
     evaluated = [step for step in range(1, steps + 1) if schedule.is_evaluated(step)]
     assert logged[0] == 1
@@ -92,25 +92,25 @@ def test_first_and_last_step_are_logged_and_the_last_evaluated(
 @pytest.mark.parametrize("change", [{"facts": Facts(100)}, {"eval_every": "never"}])
 def test_nothing_is_evaluated_without_data_or_interval(change: dict[str, Any]) -> None:
     facts = change.pop("facts", Facts(100, 10))
-    schedule = make_schedule(make_spec(epochs=3, **change), facts, 1)
+    schedule = make_step_plan(make_spec(epochs=3, **change), facts, 1)
     assert not any(schedule.is_evaluated(step) for step in range(1, schedule.total_steps + 1))
 
 
 def test_what_may_surprise_is_noted() -> None:
-    assert make_schedule(make_spec(epochs=1), Facts(100), 2).notes == ()
-    (large,) = make_schedule(make_spec(epochs=1), Facts(50), 2).notes
+    assert make_step_plan(make_spec(epochs=1), Facts(100), 2).notes == ()
+    (large,) = make_step_plan(make_spec(epochs=1), Facts(50), 2).notes
     assert large == "data.batch_size 64 is larger than the dataset: each step takes all 50 samples"
-    (few,) = make_schedule(make_spec(epochs=1, batch_size=2), Facts(50), 3).notes
+    (few,) = make_step_plan(make_spec(epochs=1, batch_size=2), Facts(50), 3).notes
     assert few == "the global batch of 2 is smaller than the 3 workers: some ranks have no sample in a step"
 
 
 def test_evaluation_batches_can_be_set() -> None:
-    assert make_schedule(make_spec(epochs=1, eval_batch=7), Facts(100, 10), 2).eval_batch_size == 7
-    assert make_schedule(make_spec(epochs=1, batch_size=65), Facts(100, 10), 2).eval_batch_size == 33
+    assert make_step_plan(make_spec(epochs=1, eval_batch=7), Facts(100, 10), 2).eval_batch_size == 7
+    assert make_step_plan(make_spec(epochs=1, batch_size=65), Facts(100, 10), 2).eval_batch_size == 33
 
 
 def test_the_plan_fills_in_its_numbers() -> None:
-    schedule = make_schedule(make_spec(epochs=3), Facts(100), 1)
+    schedule = make_step_plan(make_spec(epochs=3), Facts(100), 1)
     target = Target(target="a:b", args={"a": "$steps", "b": ["$steps_per_epoch", {"c": "$steps"}], "d": "$steps!"})
     assert with_steps(target, schedule).args == {"a": 6, "b": [2, {"c": 6}], "d": "$steps!"}
     assert target.args["a"] == "$steps"

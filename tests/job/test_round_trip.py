@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrib.job.values import read_values
-from distrib.job.yaml_nodes import ListNode, MapNode, Node, Place, ScalarNode, write
-from distrib.job.yaml_parse import parse
+from distrib.job.yaml.nodes import ListNode, MapNode, Node, ScalarNode, SourceLocation, write
+from distrib.job.yaml.parser import parse
 from tests.job.strategies import arguments, printable_texts, texts
 
-PLACE = Place("job.yaml", 1)
+PLACE = SourceLocation("job.yaml", 1)
 
 
 def to_node(value: Any) -> Node:

@@ -14,7 +14,7 @@ import pytest
 from distrib.cli.schema import make_schema, schema
 from distrib.job.reader import Job
 from distrib.job.values import read_values
-from distrib.job.yaml_parse import parse
+from distrib.job.yaml.parser import parse
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 import pytest
 
 from distrib.errors import JobError, LaunchError
-from distrib.launch import submit
-from distrib.launch.submit import JobServer
+from distrib.launch.ray import job_server as submit
+from distrib.launch.ray.job_server import JobServer
 from distrib.runs.checkpoints import list_checkpoints
 from tests.support.lab_runs import NUM_STEPS, Project, left_on_hosts
 from tests.support.recovery_runs import REPOSITORY, assert_each_sample_once_per_epoch

@@ -120,7 +120,7 @@ STOPPED_AT_ONCE = """
 import os, signal
 from distrib import Job, run
 from distrib.errors import StoppedError
-from distrib.launch.observer import SilentObserver
+from distrib.observe.observer import SilentObserver
 
 class Impatient(SilentObserver):
     def started(self, run, plan):

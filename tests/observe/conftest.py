@@ -2,7 +2,7 @@
 
 import pytest
 
-from distrib.job.plan import Facts, Memory, Plan, make_request, make_schedule
+from distrib.job.plan import Facts, Memory, Plan, make_request, make_step_plan
 from distrib.job.spec import JobSpec
 from distrib.runs.events import EventWriter
 from distrib.runs.record import create_record
@@ -25,7 +25,7 @@ def spec():
 
 @pytest.fixture
 def plan(spec):
-    schedule = make_schedule(spec, Facts(train_samples=21, eval_samples=10), 2)
+    schedule = make_step_plan(spec, Facts(train_samples=21, eval_samples=10), 2)
     return Plan(make_request(spec, "local", "cpu"), schedule, Memory(1000, 4000, 4000, 8000))
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from distrib.job.plan import Facts, make_schedule
+from distrib.job.plan import Facts, make_step_plan
 from distrib.observe.listing import plan_listing
 
 
@@ -51,14 +51,14 @@ def test_a_run_id_is_made_where_none_is_chosen(plan, spec):
 
 def test_steps_that_end_within_an_epoch(plan, spec):
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"epochs": None, "steps": 10})})
-    listing = plan_listing(replace(plan, schedule=make_schedule(spec, Facts(21, 10), 2)), spec)
+    listing = plan_listing(replace(plan, schedule=make_step_plan(spec, Facts(21, 10), 2)), spec)
     assert "  steps              10, 3 to an epoch\n" in listing
     assert "10 samples every epoch and at the end, 4 per rank at a time" in listing
 
 
 def test_accumulation(plan, spec):
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"accumulate": 3})})
-    listing = plan_listing(replace(plan, schedule=make_schedule(spec, Facts(21, None), 2)), spec)
+    listing = plan_listing(replace(plan, schedule=make_step_plan(spec, Facts(21, None), 2)), spec)
     assert "  accumulate         1 + 1 + 2 per rank\n" in listing
     assert "  evaluation         none: the job has no data.eval\n" in listing
 
@@ -71,7 +71,7 @@ def test_a_range_of_workers_on_ray_and_unknown_memory(plan, spec):
 
 
 def test_notes_are_wrapped(plan, spec):
-    schedule = make_schedule(spec, Facts(3, None), 4)
+    schedule = make_step_plan(spec, Facts(3, None), 4)
     lines = plan_listing(replace(plan, schedule=schedule), spec).splitlines()
     assert "Please note" in lines
     assert max(map(len, lines)) <= 80

@@ -9,8 +9,8 @@ import threading
 import pytest
 from rich.console import Console
 
-from distrib.launch.observer import Observer
 from distrib.observe.live import LiveProgress
+from distrib.observe.observer import Observer
 from distrib.observe.plain import PlainProgress
 from distrib.observe.progress import make_progress
 

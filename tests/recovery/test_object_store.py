@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from distrib.runs.object_storage import ObjectStorage
+from distrib.runs.storage.object_store import ObjectStorage
 from tests.support.recovery_runs import Place, assert_same, job
 from tests.support.s3_server import BUCKET, Proxy, S3Server, environment
 from tests.support.store_runs import StorePlace

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from distrib.train.data import StepBatch
-from distrib.train.samples import SampleRecord
+from distrib.train.data.loader import StepBatch
+from distrib.train.data.sample_record import SampleRecord
 from tests.support.recovery_runs import job
 
 pytestmark = pytest.mark.timeout(60)

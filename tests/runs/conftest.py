@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from distrib.runs.object_storage import ObjectStorage
+from distrib.runs.storage.object_store import ObjectStorage
 from tests.support.s3_server import BUCKET, Proxy, S3Server, environment
 
 

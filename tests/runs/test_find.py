@@ -7,10 +7,10 @@ import pytest
 from distrib.errors import JobError
 from distrib.runs.events import EventWriter
 from distrib.runs.find import NoRunError, find_run, find_runs
-from distrib.runs.mirror import mirror_folder
 from distrib.runs.record import create_record, publish_record
-from distrib.runs.run_store import RunStore
-from distrib.runs.storage_error import StorageError
+from distrib.runs.storage.errors import StorageError
+from distrib.runs.storage.mirror import mirror_folder
+from distrib.runs.storage.run_store import RunStore
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -91,7 +91,7 @@ def test_all_runs_of_a_store_are_listed(bucket, stored):
 
 def test_a_store_out_of_reach(bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr("distrib.runs.object_storage.START_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("distrib.runs.storage.object_store.START_PATIENCE_SECONDS", 0.5)
     with pytest.raises(StorageError, match=r"cannot list .*check the network") as error:
         find_runs(bucket.url)
     assert error.value.exit_code == 3

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from distrib.inference.trained import open_trained
+from distrib.inference.trained_model import open_trained
 from distrib.runs.record import Run, create_record, update_record
-from distrib.train.weights import save_weights
+from distrib.train.checkpoint.weights import save_weights
 from tests.support import inference_jobs
 
 JOB = """\

@@ -15,7 +15,7 @@ import torch
 from distrib.errors import DistribError
 from distrib.inference import predict as module
 from distrib.inference.predict import PredictOptions, describe, predict
-from distrib.inference.trained import open_trained
+from distrib.inference.trained_model import open_trained
 from distrib.runs.record import Run
 
 torch.set_num_threads(1)

@@ -15,18 +15,18 @@ import torch
 
 torch.set_num_threads(1)
 
-from distrib.train import lazy_dynamo  # noqa: E402
+from distrib.train import torch_dynamo  # noqa: E402
 
-lazy_dynamo.install()
+torch_dynamo.install()
 
 import torch.distributed.checkpoint.staging  # noqa: E402
 import torchmetrics.classification  # noqa: E402, F401
 
-import distrib.launch.attempts  # noqa: E402
-import distrib.launch.local  # noqa: E402
+import distrib.launch.local.launcher  # noqa: E402
 import distrib.launch.start  # noqa: E402
+import distrib.launch.supervisor  # noqa: E402
 import distrib.observe.progress  # noqa: E402
-import distrib.train.restore  # noqa: E402
+import distrib.train.checkpoint.restore  # noqa: E402
 from distrib.cli.main import main  # noqa: E402
 
 

@@ -10,10 +10,10 @@ from exact_specs import BATCH_SIZE, NUM_SAMPLES, POISONED, SEED, STEPS_PER_EPOCH
 
 import distrib
 from distrib.errors import DistribError
+from distrib.train.context import RankInfo
 from distrib.train.failure import Failure, NonFiniteLossError, PeerFailedError
-from distrib.train.host import Place
 
-PLACE = Place(rank=3, world_size=4, local_rank=1, host_name="node7")
+PLACE = RankInfo(rank=3, world_size=4, local_rank=1, host_name="node7")
 PACKAGE = distrib.__path__[0]
 
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from distrib.job.plan import Facts, make_schedule
+from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
-from distrib.train.blueprint import Blueprint
 from distrib.train.memory import estimate_memory
+from distrib.train.resolved_job import ResolvedJob
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def estimate(tmp_path):
         }
         (tmp_path / "job.yaml").write_text(json.dumps(spec))
         job = Job.load(tmp_path / "job.yaml")
-        return estimate_memory(Blueprint.resolve(job), make_schedule(job.spec, Facts(47), 2))
+        return estimate_memory(ResolvedJob.resolve(job), make_step_plan(job.spec, Facts(47), 2))
 
     return estimate
 

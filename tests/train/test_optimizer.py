@@ -6,10 +6,10 @@ import pytest
 import torch
 from exact_jobs import Mlp
 
-from distrib.job.plan import Facts, make_schedule
+from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
-from distrib.train.blueprint import Blueprint
 from distrib.train.optimizer import build_optimizer
+from distrib.train.resolved_job import ResolvedJob
 
 SPEC = {
     "name": "job",
@@ -28,7 +28,7 @@ def build(tmp_path):
         path = tmp_path / "job.yaml"
         path.write_text(json.dumps({**SPEC, "optimizer": optimizer}))
         job = Job.load(path)
-        return build_optimizer(Blueprint.resolve(job), make_schedule(job.spec, Facts(47), 2), model)
+        return build_optimizer(ResolvedJob.resolve(job), make_step_plan(job.spec, Facts(47), 2), model)
 
     return build
 

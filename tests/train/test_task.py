@@ -8,7 +8,7 @@ from exact_jobs import Mlp, Points, Sentences
 from torch.utils.data import default_collate
 
 from distrib.job.reader import Job
-from distrib.train.blueprint import Blueprint
+from distrib.train.resolved_job import ResolvedJob
 from distrib.train.task import Task, TaskError
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def make(tmp_path):
             **fields,
         }
         (tmp_path / "job.yaml").write_text(json.dumps(spec))
-        return Task(Blueprint.resolve(Job.load(tmp_path / "job.yaml")), CPU)
+        return Task(ResolvedJob.resolve(Job.load(tmp_path / "job.yaml")), CPU)
 
     return make
 

@@ -1,0 +1,211 @@
+"""A run's trained model: which weights to take, and the model built with them."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distrib.errors import InferenceError, JobError
+from distrib.job.reader import Job
+from distrib.job.target import add_import_paths, check_arguments, resolve
+from distrib.runs.checkpoints import CheckpointFolder, DamagedError, list_checkpoints
+from distrib.runs.record import Run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Predict = Callable[["nn.Module", Any], Any]
+
+
+def tell_on_stderr(message: str) -> None:
+    """Says something that is not the result."""
+    print(message, file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where weights are.
+
+    Attributes:
+        label: What they are, in words: `the final weights`, `checkpoint step-00000100-a0`.
+        file: The safetensors file, if they are in one.
+        checkpoints: Otherwise the checkpoints to try, best first.
+        notice: What the user should know of this choice, if anything.
+    """
+
+    label: str
+    file: Path | None = None
+    checkpoints: tuple[CheckpointFolder, ...] = ()
+    notice: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What is needed to build a run's model in any process; picklable.
+
+    Attributes:
+        run_id: The run's id.
+        job: The job as the run used it.
+        weights: The weights to load.
+        signature: The signature of the batches it was trained on, as run.json has it; None where it is not known.
+        working_directory: Where the job's modules are looked for first.
+        spec_folder: Where the job's file lay when the run began, where that is known; its modules may still be there.
+    """
+
+    run_id: str
+    job: Job
+    weights: Weights
+    signature: Any
+    working_directory: Path
+    spec_folder: Path | None
+
+    def add_import_paths(self) -> None:
+        """Makes the job's modules importable."""
+        add_import_paths(self.job, self.working_directory)
+        folder = self.spec_folder
+        if folder is not None and folder.is_dir() and str(folder) not in sys.path:
+            sys.path.insert(sys.path.index(str(self.job.folder)) + 1, str(folder))
+
+    def build(self, tell: Callable[[str], None] = tell_on_stderr) -> nn.Module:
+        """The model with its weights, on CPU, in evaluation mode and without gradients.
+
+        Args:
+            tell: Told of checkpoints that were passed over.
+
+        Raises:
+            JobError: The job's model cannot be had.
+            InferenceError: The weights cannot be read or do not fit.
+        """
+        from distrib.train.task import build_model
+
+        target = self.job.spec.model
+        self.add_import_paths()
+        factory = resolve(self.job, "model", target)
+        check_arguments(self.job, "model", factory, target.args)
+        model = build_model(self.job.spec, factory)
+        if self.weights.file is not None:
+            _load_file(model, self.weights.file)
+        else:
+            _load_checkpoint(model, self.weights.checkpoints, tell)
+        return model.eval().requires_grad_(False)
+
+    def predict(self) -> Predict | None:
+        """The job's `predict` with its args bound; None where it has none."""
+        target = self.job.spec.predict
+        if target is None:
+            return None
+        function = resolve(self.job, "predict", target)
+        check_arguments(self.job, "predict", function, target.args, num_positional=2)
+        return functools.partial(function, **target.args)
+
+
+def open_trained(run: Run, weights: str = "last") -> TrainedModel:
+    """Finds a run's job and weights; imports neither torch nor the job's modules.
+
+    Args:
+        run: The run.
+        weights: `last`, `best`, or a checkpoint by its name, its step or its folder.
+
+    Raises:
+        JobError: The folder is no run, or the weights that were asked for are not there.
+    """
+    record = run.record
+    spec_folder = (record.get("provenance") or {}).get("spec_folder")
+    return TrainedModel(
+        run_id=run.id,
+        job=Job.load(run.layout.job_file),
+        weights=_choose(run, weights),
+        signature=record.get("input_signature"),
+        working_directory=Path.cwd(),
+        spec_folder=None if spec_folder is None else Path(spec_folder),
+    )
+
+
+def _choose(run: Run, choice: str) -> Weights:
+    status = run.status
+    checkpoints = tuple(list_checkpoints(run.layout.checkpoints))
+    if choice == "best":
+        return _best(run, status)
+    if choice != "last":
+        return _named_checkpoint(run, choice, checkpoints)
+    if status == "finished" and run.weights.exists():
+        return Weights("the final weights", file=run.weights)
+    if checkpoints:
+        newest = checkpoints[0]
+        why = "finished, but its model.safetensors is missing" if status == "finished" else _progress(run, status)
+        notice = f"{run.id} is {why}; taking the weights of its newest checkpoint, of step {newest.step}"
+        return Weights(f"checkpoint {newest.name}", checkpoints=checkpoints, notice=notice)
+    if run.weights.exists():
+        notice = f"{run.id} is {_progress(run, status)} and has no checkpoint; taking its model.safetensors"
+        return Weights("model.safetensors", file=run.weights, notice=notice)
+    raise JobError(
+        f"{run.id} has no weights: it is {_progress(run, status)}, and no checkpoint of it was committed; "
+        "wait for the first one, or train it again"
+    )
+
+
+def _best(run: Run, status: str) -> Weights:
+    file = run.best_weights
+    if not file.exists():
+        raise JobError(
+            f"{run.id} has no best weights; they are kept where the job has checkpoint.best, from the first "
+            "evaluation on; use --weights last",
+            field="--weights",
+        )
+    notice = None if status == "finished" else f"{run.id} is {_progress(run, status)}; taking the best weights so far"
+    return Weights("the best weights", file=file, notice=notice)
+
+
+def _named_checkpoint(run: Run, choice: str, checkpoints: tuple[CheckpointFolder, ...]) -> Weights:
+    path = Path(choice).expanduser()
+    if path.name.startswith("step-") and path.is_dir():
+        checkpoints = (*checkpoints, *(other for other in list_checkpoints(path.parent)))
+        found = [folder for folder in checkpoints if folder.path.resolve() == path.resolve()]
+    else:
+        found = [folder for folder in checkpoints if choice in (folder.name, str(folder.step))]
+    if not found:
+        names = ", ".join(folder.name for folder in checkpoints) or "none"
+        raise JobError(
+            f"'{choice}' is neither last, best nor a committed checkpoint of {run.id}, which has: {names}",
+            field="--weights",
+        )
+    return Weights(f"checkpoint {found[0].name}", checkpoints=(found[0],))
+
+
+def _progress(run: Run, status: str) -> str:
+    done, planned = run.steps
+    of = "" if planned is None else f" of {planned}"
+    return f"{'still ' if status == 'running' else ''}{status} at step {done}{of}"
+
+
+def _load_file(model: nn.Module, path: Path) -> None:
+    from distrib.train.checkpoint.weights import WeightsError, load_weights
+
+    try:
+        load_weights(model, path)
+    except WeightsError as error:
+        advice = "use other --weights (best, last or a checkpoint), or train again"
+        raise InferenceError(f"{str(error).removeprefix('model.weights: ')}; {advice}") from None
+
+
+def _load_checkpoint(model: nn.Module, checkpoints: tuple[CheckpointFolder, ...], tell: Callable[[str], None]) -> None:
+    """Loads the first that verifies."""
+    from distrib.train.checkpoint.restore import load_model
+
+    problems = []
+    for folder in checkpoints:
+        try:
+            load_model(folder, model)
+        except DamagedError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            tell(f"damaged, passed over: {problem}")
+        if problems:
+            tell(f"taking the weights of step {folder.step}")
+        return
+    raise InferenceError("no checkpoint can be read:\n" + "\n".join(f"  {problem}" for problem in problems))

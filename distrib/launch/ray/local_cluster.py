@@ -1,0 +1,151 @@
+"""A Ray of this process alone, for a run under Ray Train on one machine."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from distrib.errors import LaunchError
+from distrib.job.plan import Request
+from distrib.job.reader import Job
+from distrib.job.spec import WorkerRange
+from distrib.launch.environment import environment_defaults
+from distrib.launch.ray.reaper import Reaper
+from distrib.launch.ray.settings import RAY_SETTINGS, keep_launcher_quiet
+
+if TYPE_CHECKING:
+    from distrib.launch.ray.trainer import Placement
+
+Result = TypeVar("Result")
+
+_OBJECT_STORE_BYTES = 128 * 2**20
+_LOOPBACK_ADDRESS = "127.0.0.1"
+
+
+class LocalRay:
+    """A Ray of this process alone, on loopback, in a temporary folder, gone with it; a context manager.
+
+    Args:
+        job: Says how many CPUs the Ray offers: as many as the workers ask for. GPUs are those of the machine.
+    """
+
+    is_alone = True
+    worker_environment: dict[str, str] = {}  # noqa: RUF012 - processes of this machine inherit theirs
+
+    def __init__(self, job: Job) -> None:
+        resources = job.spec.resources
+        workers = resources.workers.max if isinstance(resources.workers, WorkerRange) else resources.workers
+        self._num_cpus = workers * resources.cpus_per_worker
+        self._environment = ExitStack()
+        self._reaper: Reaper | None = None
+        self.folder = ""
+
+    def __enter__(self) -> Self:
+        self.folder = tempfile.mkdtemp(prefix="distrib-ray-")
+        token = {} if "RAY_AUTH_MODE" in os.environ else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
+        self._reaper = Reaper(self.folder)
+        self._environment.enter_context(environment_defaults({**RAY_SETTINGS, **token}))
+        return self
+
+    def start_beside(self, work: Callable[[], Result]) -> Result:
+        """Starts Ray while a thread does `work`, such as importing the job's modules; returns its result.
+
+        Ray's processes are bound to the thread that starts them, so that must be this one, which stays.
+
+        Raises:
+            LaunchError: Ray could not be started.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+            future = pool.submit(work)
+            imported = pool.submit(importlib.import_module, "ray.train.torch")
+            self._start()
+            _start_coordinator()
+            result = future.result()
+            imported.result()
+            return result
+
+    def num_gpus(self) -> int:
+        """The GPUs of this machine."""
+        import torch
+
+        return torch.cuda.device_count()
+
+    def hosts(self, request: Request) -> None:
+        """Nobody watches the only host."""
+
+    def find_place(
+        self,
+        request: Request,
+        held: dict[str, int],
+        *,
+        patience_seconds: float | None,
+        notice: Callable[[str], None],
+        is_stopping: Callable[[], bool],
+    ) -> Placement | None:
+        """Where the workers go: all on this machine, which always has room for the most that are asked for."""
+        from distrib.launch.ray.trainer import Placement
+
+        return Placement(request.max_workers)
+
+    def _start(self) -> None:
+        import ray
+
+        keep_launcher_quiet()
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(
+                address="local",
+                num_cpus=self._num_cpus,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=self.folder,
+                _node_ip_address=_LOOPBACK_ADDRESS,
+            )
+        except Exception as error:
+            raise LaunchError(f"Ray could not be started on this machine: {error}") from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one of its own in place
+
+    def __exit__(self, *exception: object) -> None:
+        import ray
+
+        ray.shutdown()
+        self._environment.close()
+        assert self._reaper is not None
+        self._reaper.reap()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@functools.cache
+def _token() -> str:
+    """What lets this process into its Ray; one for all, since Ray remembers the first."""
+    return secrets.token_hex(32)
+
+
+def _start_coordinator() -> None:
+    """Starts the actor that every Ray Train run needs first, in a worker process that Ray has ready.
+
+    Ray Train would have it started by its controller, one process after the other; the function is none of Ray's public
+    ones, so where it is missing, that is what happens.
+    """
+    try:
+        from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+            get_or_create_autoscaling_coordinator,
+        )
+    except ImportError:
+        return
+    get_or_create_autoscaling_coordinator()  # type: ignore[no-untyped-call]

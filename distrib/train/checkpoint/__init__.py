@@ -1,0 +1,1 @@
+"""Checkpoints and weight files: written, committed, restored and uploaded."""

@@ -1,0 +1,96 @@
+"""`model.weights`: the file of weights that a run begins with."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from distrib.job.reader import Job
+from distrib.runs.storage.errors import StorageError
+from distrib.runs.storage.location import as_folder, is_url, problem_of
+from distrib.train.checkpoint.weights import WeightsError, load_weights, misfits
+from distrib.train.resolved_job import ResolvedJob
+
+_FIELD = "model.weights"
+
+
+def check_weights(blueprint: ResolvedJob, working_directory: Path) -> None:
+    """Makes sure, without allocating the model where it can be built so, that `model.weights` fits it.
+
+    Raises:
+        JobError: There is no such file, it is none of weights, or names or shapes differ, which the message lists.
+    """
+    job = blueprint.job
+    if job.spec.model.weights is None:
+        return
+    try:
+        with _local_file(job, working_directory) as file:
+            model = _built_for_a_look(blueprint)
+            problem = None if model is None else misfits(model, file)
+    except (WeightsError, StorageError) as error:
+        raise job.error(_FIELD, str(error)) from None
+    if problem is not None:
+        raise job.error(_FIELD, f"{job.spec.model.weights} does not fit the model: {problem}")
+
+
+def load_first_weights(job: Job, working_directory: Path, model: nn.Module) -> None:
+    """Gives the unwrapped `model` the weights that the job names, if it names any.
+
+    Raises:
+        WeightsError: They do not fit, or are not there any more.
+    """
+    if job.spec.model.weights is not None:
+        with _local_file(job, working_directory) as file:
+            load_weights(model, file)
+
+
+@contextmanager
+def _local_file(job: Job, working_directory: Path) -> Iterator[Path]:
+    """The file itself, or a copy of what a URL names, gone afterwards."""
+    named = job.spec.model.weights
+    assert named is not None
+    if (problem := problem_of(named)) is not None:
+        raise WeightsError(problem)
+    if not is_url(named):
+        yield _find(job, named, working_directory)
+        return
+    from distrib.runs.storage.object_store import parent_of
+
+    storage, name = parent_of(named)
+    with tempfile.TemporaryDirectory(prefix="distrib-weights-") as folder:
+        file = Path(folder) / "weights.safetensors"
+        try:
+            storage.get_file(name, file)
+        except FileNotFoundError:
+            raise WeightsError(f"there is no object {named}") from None
+        yield file
+
+
+def _find(job: Job, named: str, working_directory: Path) -> Path:
+    """The file, looked for as modules are: from the working directory, then from the spec's folder."""
+    path = as_folder(named)
+    folders = list(dict.fromkeys([working_directory.absolute(), job.folder]))
+    for folder in folders:
+        if (folder / path).is_file():
+            return folder / path
+    where = "" if path.is_absolute() else f" in {' or '.join(map(str, folders))}"
+    raise WeightsError(f"there is no file {named}{where}; give the path of a .safetensors file")
+
+
+def _built_for_a_look(blueprint: ResolvedJob) -> nn.Module | None:
+    """The model on the meta device, or where that does not go for real; None where the training itself will fail."""
+    for device in ("meta", "cpu"):
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device(device), warnings.catch_warnings(action="ignore"):
+                model = blueprint.model(**blueprint.job.spec.model.args)
+        except Exception:
+            continue
+        if isinstance(model, nn.Module):
+            return model
+    return None

@@ -1,0 +1,129 @@
+"""A job's targets as the Python objects that they name, checked before anything is built from them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from distrib.job.plan import Facts
+from distrib.job.reader import Job
+from distrib.job.spec import Target
+from distrib.job.target import check_arguments, resolve
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The datasets of a job, built."""
+
+    train: Any
+    eval: Any | None
+
+    @property
+    def facts(self) -> Facts:
+        """Their lengths."""
+        return Facts(len(self.train), None if self.eval is None else len(self.eval))
+
+
+@dataclass(frozen=True)
+class ResolvedJob:
+    """The callables that a job's targets name."""
+
+    job: Job
+    model: Callable[..., Any]
+    train_dataset: Callable[..., Any]
+    eval_dataset: Callable[..., Any] | None
+    collate: Callable[..., Any] | None
+    loss: Callable[..., Any] | None
+    step: Callable[..., Any] | None
+    metrics: dict[str, Callable[..., Any]]
+    predict: Callable[..., Any] | None
+    optimizer: Callable[..., Any]
+    schedule: Callable[..., Any] | None
+
+    @classmethod
+    def resolve(cls, job: Job) -> ResolvedJob:
+        """Imports what the job names and checks its arguments.
+
+        Raises:
+            JobError: A target does not exist, is not callable or refuses its arguments.
+        """
+
+        def find(field: str, target: Target | None, num_positional: int = 0) -> Any:
+            if target is None:
+                return None
+            function = resolve(job, field, target)
+            check_arguments(job, field, function, target.args, num_positional=num_positional)
+            return function
+
+        spec = job.spec
+        return cls(
+            job=job,
+            model=find("model", spec.model),
+            train_dataset=find("data.train", spec.data.train),
+            eval_dataset=find("data.eval", spec.data.eval),
+            collate=find("data.collate", spec.data.collate, 1),
+            loss=None if spec.loss is None else _find_loss(job, spec.loss),
+            step=find("step", spec.step, 2),
+            metrics={name: find(f"metrics.{name}", target) for name, target in spec.metrics.items()},
+            predict=find("predict", spec.predict, 2),
+            optimizer=find("optimizer", spec.optimizer, 1),
+            schedule=find("schedule", spec.schedule, 1),
+        )
+
+    def build_datasets(self) -> Datasets:
+        """Builds the datasets.
+
+        Raises:
+            JobError: A dataset cannot be built, has no length, or is empty.
+        """
+        data = self.job.spec.data
+        train = self._build_dataset("data.train", self.train_dataset, data.train)
+        evaluation = None
+        if self.eval_dataset is not None and data.eval is not None:
+            evaluation = self._build_dataset("data.eval", self.eval_dataset, data.eval)
+        return Datasets(train, evaluation)
+
+    def _build_dataset(self, field: str, function: Callable[..., Any], target: Target) -> Any:
+        try:
+            dataset = function(**target.args)
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+            raise self.job.error(field, f"{target.target} could not be built: {reason}") from error
+        if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__getitems__"):
+            raise self.job.error(
+                field, f"{target.target} gives a {type(dataset).__name__}, which has no __getitem__; "
+                "a map-style dataset is needed"
+            )  # fmt: skip
+        try:
+            length = len(dataset)
+        except (TypeError, NotImplementedError):
+            raise self.job.error(
+                field, f"{target.target} has no __len__; a map-style dataset, which knows its length, is needed"
+            ) from None
+        if length == 0:
+            raise self.job.error(field, f"{target.target} is empty: its length is 0; check its args")
+        return dataset
+
+    def bound_collate(self) -> Callable[[list[Any]], Any] | None:
+        """`data.collate` with its args bound, or None for PyTorch's own."""
+        target = self.job.spec.data.collate
+        return None if self.collate is None or target is None else functools.partial(self.collate, **target.args)
+
+
+def _find_loss(job: Job, target: Target) -> Callable[..., Any]:
+    """A loss class is instantiated with its args; a function takes the outputs and the targets too."""
+    function = resolve(job, "loss", target)
+    check_arguments(job, "loss", function, target.args, num_positional=0 if inspect.isclass(function) else 2)
+    return function  # type: ignore[no-any-return]
+
+
+def is_optimizer_class(function: Callable[..., Any]) -> bool:
+    """Whether `function` is an Optimizer class, which gets the named parameters, not the model."""
+    return inspect.isclass(function) and issubclass(function, torch.optim.Optimizer)

@@ -1,0 +1,103 @@
+"""The file of final weights."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, load_model
+from torch import nn
+
+from distrib.train.checkpoint.weights import WeightsError, copy_weights, load_weights, save_weights, write_weights
+
+
+class Tied(nn.Module):
+    """The output layer is the embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 3)
+        self.output = nn.Linear(3, 5, bias=False)
+        self.output.weight = self.embedding.weight
+
+
+def test_tied_weights_are_written_once_and_stay_tied(tmp_path):
+    model, other = Tied(), Tied()
+    save_weights(model, tmp_path / "model.safetensors")
+    assert len(load_file(tmp_path / "model.safetensors")) == 1
+    load_model(other, tmp_path / "model.safetensors")
+    assert torch.equal(other.output.weight, model.embedding.weight)
+    assert other.output.weight is other.embedding.weight
+
+
+def test_the_file_is_replaced_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_text("old")
+    save_weights(nn.BatchNorm1d(2), path)
+    assert sorted(load_file(path)) == ["bias", "num_batches_tracked", "running_mean", "running_var", "weight"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_it_cannot_be_written_nothing_is_left(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.mkdir()
+    (path / "file").touch()
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        save_weights(nn.Linear(1, 1), path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_copied_weights_are_the_same_file_and_independent(tmp_path):
+    for model in (Tied(), nn.BatchNorm1d(2), nn.Linear(2, 2).bfloat16()):
+        save_weights(model, tmp_path / "saved.safetensors")
+        copied = copy_weights(model)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(7)
+        write_weights(copied, tmp_path / "copied.safetensors")
+        saved = load_file(tmp_path / "saved.safetensors")
+        found = load_file(tmp_path / "copied.safetensors")
+        assert saved.keys() == found.keys()
+        assert all(torch.equal(saved[name], found[name]) for name in saved)
+
+
+def test_a_transposed_tensor_is_copied():
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.arange(6.0).reshape(2, 3).t())
+    assert torch.equal(copy_weights(model)["weight"], model.weight)
+
+
+@pytest.mark.parametrize("make", [Tied, lambda: nn.BatchNorm1d(3), lambda: nn.Linear(2, 2).bfloat16()])
+def test_weights_are_loaded_as_they_were_saved(tmp_path, make):
+    model, other = make(), make()
+    save_weights(model, tmp_path / "model.safetensors")
+    load_weights(other, tmp_path / "model.safetensors")
+    for (name, ours), theirs in zip(other.state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+def test_names_that_do_not_fit_are_listed(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_weights(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), path)
+    with pytest.raises(WeightsError) as caught:
+        load_weights(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), path)
+    assert str(caught.value) == (
+        f"model.weights: {path} does not fit the model: "
+        "missing in the file: 2.bias, 2.weight; unknown to the model: 1.bias, 1.weight"
+    )
+
+
+def test_shapes_that_do_not_fit_are_listed_and_nothing_is_loaded(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_weights(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3)), path)
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 4))
+    before = copy_weights(model)
+    with pytest.raises(WeightsError, match=r"1\.bias: \(3,\) in the file, \(4,\) in the model; 1\.weight: \(3, 2\)"):
+        load_weights(model, path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no weights at all", b"\xff" * 100])
+def test_a_file_of_weights_that_cannot_be_read(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"model\.weights: .*model\.safetensors cannot be read: "):
+        load_weights(nn.Linear(1, 1), path)
