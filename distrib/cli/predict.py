@@ -39,8 +39,8 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Predict every row of a dataset into a file."""
-    from distrib.inference.predict import PredictOptions, check_out, describe
-    from distrib.inference.predict import predict as run_prediction
+    from distrib.inference.prediction.predict import PredictOptions, check_out, describe
+    from distrib.inference.prediction.predict import predict as run_prediction
     from distrib.observe.rows import RowsProgress
     from distrib.observe.summary import prediction_line
 

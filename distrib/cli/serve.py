@@ -56,13 +56,13 @@ def serve(
     token = _check_token(token)
     trained = load_trained(run, weights, runs_dir)
 
-    from distrib.inference.address import open_socket
+    from distrib.inference.serving.address import open_socket
 
     with open_socket(host, port, token) as bound:
-        from distrib.inference.batcher import BatchingOptions
-        from distrib.inference.server import ServeOptions
-        from distrib.inference.server import serve as run_service
-        from distrib.inference.service import ServiceOptions
+        from distrib.inference.serving.batcher import BatchingOptions
+        from distrib.inference.serving.server import ServeOptions
+        from distrib.inference.serving.server import serve as run_service
+        from distrib.inference.serving.service import ServiceOptions
         from distrib.launch.devices import usable_cpus
 
         batching = BatchingOptions(max_batch, max_wait_ms / 1e3, max_queue)

@@ -7,7 +7,7 @@ import time
 import numpy
 import pytest
 
-from distrib.inference.batcher import Batcher, BatchingOptions, QueueFullError
+from distrib.inference.serving.batcher import Batcher, BatchingOptions, QueueFullError
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from distrib.inference.latency import measure
-from distrib.inference.predict import PredictOptions, predict
+from distrib.inference.prediction.predict import PredictOptions, predict
 from distrib.inference.predictor import Predictor
 from tests.support.inference_jobs import Rows
 from tests.support.inference_runs import expected_outputs, make_model, make_run, trained_by

@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from distrib.inference.predict import PredictOptions, predict, split_rows
+from distrib.inference.prediction.predict import PredictOptions, predict, split_rows
 from tests.support.inference_jobs import Inputs
 from tests.support.inference_runs import JOB, expected_outputs, make_model, make_run, trained_by
 

@@ -6,8 +6,8 @@ import jsonschema
 import numpy
 import pytest
 
+from distrib.inference.serving.wire_format import RefusedError, json_schema, read_json, read_raw, write_json, write_raw
 from distrib.inference.signature import InputForm
-from distrib.inference.wire_format import RefusedError, json_schema, read_json, read_raw, write_json, write_raw
 
 SINGLE = InputForm.of([{"shape": [None, 2], "dtype": "float32"}, None])
 TOKENS = InputForm.of({"shape": [None, 2], "dtype": "int16"})

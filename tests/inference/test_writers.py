@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from distrib.errors import InferenceError, JobError
-from distrib.inference.writers import check_format, join_parts, open_part
+from distrib.inference.prediction.writers import check_format, join_parts, open_part
 
 SUFFIXES = (".npy", ".parquet", ".jsonl")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from distrib.errors import DistribError
-from distrib.inference import predict as module
-from distrib.inference.predict import PredictOptions, describe, predict
+from distrib.inference.prediction import predict as module
+from distrib.inference.prediction.predict import PredictOptions, describe, predict
 from distrib.inference.trained_model import open_trained
 from distrib.runs.record import Run
 

@@ -19,12 +19,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distrib import __version__
-from distrib.inference.batcher import Batcher, BatchingOptions, QueueFullError
 from distrib.inference.columns import Columns
 from distrib.inference.predictor import Predictor
-from distrib.inference.service_metrics import ServiceMetrics
-from distrib.inference.signature import InputForm
-from distrib.inference.wire_format import (
+from distrib.inference.serving.batcher import Batcher, BatchingOptions, QueueFullError
+from distrib.inference.serving.metrics import ServiceMetrics
+from distrib.inference.serving.wire_format import (
     JSON_TYPE,
     RAW_TYPE,
     Arrays,
@@ -35,6 +34,7 @@ from distrib.inference.wire_format import (
     write_json,
     write_raw,
 )
+from distrib.inference.signature import InputForm
 
 HEALTH_PATH = "/healthz"
 _CLOSE = {"connection": "close"}

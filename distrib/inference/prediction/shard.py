@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from distrib.errors import InferenceError
-from distrib.inference.dataset import bound_collate, build_dataset
+from distrib.inference.prediction.dataset import bound_collate, build_dataset
+from distrib.inference.prediction.writers import Part, PartWriter, open_part
 from distrib.inference.predictor import Pending, Predictor, choose_device
 from distrib.inference.signature import example_batch
 from distrib.inference.trained_model import TrainedModel
-from distrib.inference.writers import Part, PartWriter, open_part
 from distrib.job.spec import Target
 from distrib.train.data.loader import Fetcher, LoaderFailedError, iterate
 from distrib.train.data.sampler import EpochIndices

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from distrib.errors import LaunchError
 from distrib.inference.predictor import Predictor, choose_device
-from distrib.inference.service import ServiceOptions, make_app
+from distrib.inference.serving.service import ServiceOptions, make_app
 from distrib.inference.signature import InputForm
 from distrib.inference.trained_model import TrainedModel
 from distrib.train.strategy.ddp import use_threads

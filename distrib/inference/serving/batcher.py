@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy
 
 from distrib.inference.columns import Columns
-from distrib.inference.wire_format import Arrays
+from distrib.inference.serving.wire_format import Arrays
 
 Answer = Callable[[Arrays, int], Columns]
 

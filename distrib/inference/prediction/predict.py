@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from distrib.errors import JobError
-from distrib.inference.dataset import build_dataset, read_target
 from distrib.inference.new_file import check_new_file, folder_beside
+from distrib.inference.prediction.dataset import build_dataset, read_target
+from distrib.inference.prediction.writers import Part, check_format, join_parts
 from distrib.inference.trained_model import TrainedModel
-from distrib.inference.writers import Part, check_format, join_parts
 from distrib.launch.torch_setup import torch_ready_to_fork
 
 
@@ -93,9 +93,9 @@ def predict(
     target = read_target(data, args)
     with torch_ready_to_fork() as can_fork, folder_beside(out) as folder:
         from distrib.compat import torch_dynamo
+        from distrib.inference.prediction.processes import answer_in_processes
+        from distrib.inference.prediction.shard import Inherited, Shard
         from distrib.inference.predictor import choose_device
-        from distrib.inference.processes import answer_in_processes
-        from distrib.inference.shard import Inherited, Shard
         from distrib.launch.datasets import build_to_inherit
 
         torch_dynamo.install()

@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 from distrib.errors import DistribError, InferenceError, JobError
-from distrib.inference.shard import Inherited, Shard, answer_shard
-from distrib.inference.writers import Part
+from distrib.inference.prediction.shard import Inherited, Shard, answer_shard
+from distrib.inference.prediction.writers import Part
 from distrib.train.process import die_with_parent
 from distrib.train.tracebacks import user_traceback
 
@@ -131,7 +131,7 @@ def _fork(shard: Shard, inherited: Inherited, pipe: Connection) -> int:
 
 def _spawn(shard: Shard, pipe: Connection) -> int:
     process = subprocess.Popen(
-        [sys.executable, "-c", "from distrib.inference.processes import spawned_main; spawned_main()"],
+        [sys.executable, "-c", "from distrib.inference.prediction.processes import spawned_main; spawned_main()"],
         stdin=subprocess.PIPE,
         pass_fds=[pipe.fileno()],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
