@@ -1,4 +1,4 @@
-"""What a launcher tells whoever watches a run; the terminal's progress display is one observer."""
+"""What is reported about a run while it trains; the terminal's progress display is one receiver."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ if TYPE_CHECKING:
 
 
 class Observer(Protocol):
-    """Receives the life of a run, in the launcher's process and thread, in this order."""
+    """Receives what happens in a run, in the launcher's process and main thread.
+
+    `started` comes first and `finished` last; the others come in any order between them. No method may block: training
+    continues meanwhile, but the launcher reacts to nothing else.
+    """
 
     def started(self, run: Run, plan: Plan) -> None:
         """The run's folder exists and its ranks are about to start."""
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """One event of metrics.jsonl, as soon as it is written."""
+        """One event of metrics.jsonl, right after it was written."""
 
     def output(self, rank: int, line: str) -> None:
-        """One line that a rank printed, without its end of line."""
+        """One line that a rank printed, without the line break."""
 
     def notice(self, message: str) -> None:
-        """Something that the launcher itself has to say, such as that the run is stopping."""
+        """A message of the launcher itself, for example that the run is stopping."""
 
     def idle(self) -> None:
-        """Called several times a second while nothing else happens, to redraw what moves."""
+        """Called several times a second while nothing else happens, to redraw what changes with time."""
 
     def finished(self, run: Run) -> None:
-        """The run is over, whatever its result; its record is complete."""
+        """The run has ended, whatever its result; its record is complete."""
 
 
 class SilentObserver:
-    """Watches nothing: the default of the Python interface."""
+    """Ignores everything: the default of the Python interface, and a base for observers that need few methods."""
 
     def started(self, run: Run, plan: Plan) -> None:
         """Ignored."""
