@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from distrib import __version__
+from distrib.cli.doctor import EXIT_CODES as DOCTOR_EXIT_CODES
+from distrib.cli.doctor import doctor
 from distrib.cli.export import export
 from distrib.cli.latency import latency
 from distrib.cli.list import list_
@@ -54,6 +56,7 @@ app = typer.Typer(
 app.command("run", epilog=EXIT_CODES)(run)
 app.command("plan")(plan)
 app.command("scale", epilog=EXIT_CODES)(scale)
+app.command("doctor", epilog=DOCTOR_EXIT_CODES)(doctor)
 app.command("submit", epilog=EXIT_CODES)(submit)
 app.command("list")(list_)
 app.command("status")(status)

@@ -1,0 +1,69 @@
+"""Can every host write to the storage of runs, and read what another one has written?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from distrib.doctor.check import Situation
+from distrib.doctor.finding import Finding
+from distrib.doctor.storage_probe import probe_name, read_probe, remove_probe, write_probe
+from distrib.launch.fleet import NoAnswer
+from distrib.runs.storage.location import is_url
+
+_SECONDS = 30.0
+_SHARED = "use a folder that all hosts share at the same path, or an object store: --runs-dir or DISTRIB_RUNS_DIR"
+
+
+class SharedStorage:
+    """Has every host write an object to the job's `storage` and the first one read them all, and the reverse."""
+
+    name = "storage"
+    is_free = False
+
+    def run(self, situation: Situation) -> Iterable[Finding]:
+        """One finding for each host that cannot write, or whose objects other hosts do not see."""
+        if situation.job is None:
+            return
+        location, fleet = situation.job.spec.storage, situation.fleet
+        if len(fleet.members) > 1 and not is_url(location) and not os.path.isabs(os.path.expanduser(location)):
+            yield Finding(self.name, "failed", f"{location!r} is another folder on each host", fix=_SHARED)
+            return
+        location = location if is_url(location) else os.path.abspath(os.path.expanduser(location))
+        names = {member.name: probe_name() for member in fleet.members}
+        try:
+            yield from self._examine(situation, location, names)
+        finally:
+            fleet.call(_remove_all, {host: (location, list(names.values())) for host in names}, _SECONDS)
+
+    def _examine(self, situation: Situation, location: str, names: dict[str, str]) -> Iterable[Finding]:
+        fleet, problems = situation.fleet, 0
+        written = fleet.call(
+            write_probe, {host: (location, name, host.encode()) for host, name in names.items()}, _SECONDS
+        )
+        writers = [host for host, answer in written.items() if not isinstance(answer, NoAnswer)]
+        for host, answer in written.items():
+            if isinstance(answer, NoAnswer):
+                problems += 1
+                message = f"cannot write to {location}: {answer.reason}"
+                yield Finding(self.name, "failed", message, (host,), "allow it, or choose another place: --runs-dir")
+        head, *others = writers or [""]
+        pairs = [(reader, head) for reader in others] + [(head, writer) for writer in others]
+        for reader, writer in pairs:
+            answer = fleet.call(read_probe, {reader: (location, names[writer])}, _SECONDS)[reader]
+            if answer != writer.encode():
+                problems += 1
+                reason = f": {answer.reason}" if isinstance(answer, NoAnswer) else ""
+                message = f"{reader} does not see in {location} what {writer} has written there{reason}"
+                yield Finding(self.name, "failed", message, (reader, writer), _SHARED)
+        if not problems:
+            yield Finding(
+                self.name,
+                "ok",
+                f"{location} is written and read by every host" if others else f"{location} is writable",
+            )
+
+
+def _remove_all(location: str, names: list[str]) -> None:
+    for name in names:
+        remove_probe(location, name)
