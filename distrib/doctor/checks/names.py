@@ -18,23 +18,24 @@ class Names:
     is_free = True
 
     def run(self, situation: Situation) -> Iterable[Finding]:
-        """One finding for each host whose name misleads."""
-        problems = 0
-        for host, facts in situation.facts.items():
-            fix = f"add a line with its address and {facts.name} to /etc/hosts"
-            if facts.name_seconds > _SLOW_SECONDS:
-                problems += 1
-                message = f"resolving {facts.name} took {facts.name_seconds:.1f} s"
-                yield Finding(self.name, "warning", message, (host,), fix + ", or repair the name server")
-            elif not facts.name_addresses:
-                problems += 1
-                yield Finding(self.name, "warning", f"the name {facts.name} does not resolve", (host,), fix)
-            elif len(situation.facts) > 1 and all(map(_is_loopback, facts.name_addresses)):
-                problems += 1
-                message = f"{facts.name} resolves to {facts.name_addresses[0]}, which other hosts cannot reach"
-                note = "; distrib chooses the interface itself, scripts that use gloo or NCCL directly do not"
-                yield Finding(self.name, "warning", message + note, (host,), fix)
-        if not problems:
+        """One finding for each kind of problem."""
+        facts = situation.facts
+        slow = [host for host, known in facts.items() if known.name_seconds > _SLOW_SECONDS]
+        unknown = [host for host, known in facts.items() if not known.name_addresses and host not in slow]
+        misleading = [
+            host
+            for host, known in facts.items()
+            if len(facts) > 1 and known.name_addresses and all(map(_is_loopback, known.name_addresses))
+        ]
+        if slow:
+            message = f"resolving its own name takes more than {_SLOW_SECONDS:g} s"
+            yield Finding(self.name, "warning", message, tuple(slow), "repair the name server, or use /etc/hosts")
+        if unknown:
+            yield Finding(self.name, "warning", "its own name does not resolve", tuple(unknown), "add it to /etc/hosts")
+        if misleading:
+            message = "its own name means loopback; distrib picks the right interface, other programs may not"
+            yield Finding(self.name, "warning", message, tuple(misleading), "give it its address in /etc/hosts")
+        if not (slow or unknown or misleading):
             yield Finding(self.name, "ok", "host names resolve")
 
 
