@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from pathlib import Path
@@ -23,16 +24,17 @@ def write_probe(location: str, name: str, data: bytes) -> None:
     _storage(location).put(name, data)
 
 
-def read_probe(location: str, name: str) -> bytes | None:
-    """The content of an object that another host has written, or None if it does not appear within 5 seconds."""
+def read_probes(location: str, names: list[str]) -> dict[str, bytes]:
+    """The contents of objects that other hosts have written; those that do not appear within 5 seconds are missing."""
+    storage, found = _storage(location), dict[str, bytes]()
     deadline = time.monotonic() + _VISIBLE_SECONDS
     while True:
-        try:
-            return _storage(location).get(name)
-        except FileNotFoundError:
-            if time.monotonic() > deadline:
-                return None
-            time.sleep(0.2)
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = storage.get(name)
+        if len(found) == len(names) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.2)
 
 
 def remove_probe(location: str, name: str) -> None:

@@ -98,7 +98,7 @@ def test_a_cluster_address_that_no_interface_carries(examine):
 
 def test_storage_that_one_host_does_not_share(examine, job):
     assert [finding.status for finding in examine(SharedStorage(), {}, {}, job=job)] == ["ok"]
-    findings = examine(SharedStorage(), {}, {}, job=job, answers={("read_probe", "host2"): None})
+    findings = examine(SharedStorage(), {}, {}, job=job, answers={("read_probes", "host2"): {}})
     assert [(finding.status, finding.hosts) for finding in findings] == [("failed", ("host2", "host1"))]
 
 

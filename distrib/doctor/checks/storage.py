@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from distrib.doctor.check import Situation
 from distrib.doctor.finding import Finding
-from distrib.doctor.storage_probe import probe_name, read_probe, remove_probe, write_probe
+from distrib.doctor.storage_probe import probe_name, read_probes, remove_probe, write_probe
 from distrib.launch.fleet import NoAnswer
 from distrib.runs.storage.location import is_url
 
@@ -48,14 +48,15 @@ class SharedStorage:
                 message = f"cannot write to {location}: {answer.reason}"
                 yield Finding(self.name, "failed", message, (host,), "allow it, or choose another place: --runs-dir")
         head, *others = writers or [""]
-        pairs = [(reader, head) for reader in others] + [(head, writer) for writer in others]
-        for reader, writer in pairs:
-            answer = fleet.call(read_probe, {reader: (location, names[writer])}, _SECONDS)[reader]
-            if answer != writer.encode():
-                problems += 1
-                reason = f": {answer.reason}" if isinstance(answer, NoAnswer) else ""
-                message = f"{reader} does not see in {location} what {writer} has written there{reason}"
-                yield Finding(self.name, "failed", message, (reader, writer), _SHARED)
+        wanted = {reader: [head] for reader in others} | ({head: others} if others else {})
+        arguments = {reader: (location, [names[writer] for writer in seen]) for reader, seen in wanted.items()}
+        for reader, found in fleet.call(read_probes, arguments, _SECONDS).items():
+            for writer in wanted[reader]:
+                if isinstance(found, NoAnswer) or found.get(names[writer]) != writer.encode():
+                    problems += 1
+                    reason = f": {found.reason}" if isinstance(found, NoAnswer) else ""
+                    message = f"{reader} does not see in {location} what {writer} has written there{reason}"
+                    yield Finding(self.name, "failed", message, (reader, writer), _SHARED)
         if not problems:
             yield Finding(
                 self.name,
