@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,140 +27,149 @@ if TYPE_CHECKING:
     from distrib.job.reader import Job
     from distrib.scale.experiment import Experiment
 
+JobOption = Annotated[str | None, typer.Argument(metavar="JOB", help="The job's YAML file.", show_default=False)]
+SizesOption = Annotated[str | None, typer.Option("--workers", metavar="N,N,…", help="Numbers of workers: 1,2,4.")]
+ModeOption = Annotated[
+    Literal["strong", "weak"],
+    typer.Option("--mode", metavar="strong|weak", help="Keep the global batch, or multiply it by the workers."),
+]
+StepsOption = Annotated[int, typer.Option("--steps", min=1, help="Steps to measure in each run.")]
+WarmupOption = Annotated[int, typer.Option("--warmup", min=1, help="Steps to run before measuring.")]
+RepeatsOption = Annotated[int, typer.Option("--repeats", min=1, help="Runs at each number of workers.")]
+OutOption = Annotated[str | None, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the experiment in --out.")]
+PredictOption = Annotated[
+    str | None, typer.Option("--predict", metavar="FILE", help="Predict --workers from a scale.json; starts nothing.")
+]
+LinkOption = Annotated[
+    str | None, typer.Option("--link", metavar="RATE", help="With --predict: the link bandwidth, such as 400gbit.")
+]
+CompareOption = Annotated[
+    tuple[str, str] | None,
+    typer.Option("--compare", metavar="FILE FILE", help="Compare two scale.json files; starts nothing."),
+]
+
 
 def scale(
-    job: Annotated[str | None, typer.Argument(metavar="JOB", help="The job's YAML file.", show_default=False)] = None,
+    job: JobOption = None,
     *,
-    workers: Annotated[
-        str | None, typer.Option("--workers", metavar="N,N,…", help="The numbers of workers: 1,2,4.")
-    ] = None,
-    mode: Annotated[
-        Literal["strong", "weak"],
-        typer.Option("--mode", metavar="strong|weak", help="Keep the global batch, or multiply it by the workers."),
-    ] = "strong",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps to measure in each run.")] = 50,
-    warmup: Annotated[int, typer.Option("--warmup", min=1, help="Steps to run before them.")] = 10,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Runs at each number of workers.")] = 3,
+    workers: SizesOption = None,
+    mode: ModeOption = "strong",
+    steps: StepsOption = 50,
+    warmup: WarmupOption = 10,
+    repeats: RepeatsOption = 3,
     sets: SetOption = None,
     device: DeviceOption = None,
     runs_dir: RunsDirOption = None,
     on: OnOption = None,
     address: AddressOption = None,
-    out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="Folder for the results.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the experiment in --out.")] = False,
-    prediction: Annotated[
-        str | None,
-        typer.Option("--predict", metavar="FILE", help="Predict for --workers from a scale.json; starts nothing."),
-    ] = None,
-    link: Annotated[
-        str | None, typer.Option("--link", metavar="RATE", help="With --predict: links of 400gbit, say.")
-    ] = None,
-    comparison: Annotated[
-        tuple[str, str] | None,
-        typer.Option("--compare", metavar="FILE FILE", help="Set two scale.json side by side; starts nothing."),
-    ] = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    prediction: PredictOption = None,
+    link: LinkOption = None,
+    comparison: CompareOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how a job scales, say why, and predict it for more workers."""
+    """Measure how a job scales and why, and predict it for more workers."""
     if sum(given is not None for given in (job, prediction, comparison)) != 1:
         raise JobError("give one of: a JOB to measure, --predict FILE, or --compare FILE FILE")
     if comparison is not None:
-        _compare(*comparison, as_json=as_json)
-        return
-    if workers is None:
-        raise JobError("say which numbers of workers, as in --workers 1,2,4", field="--workers")
+        return _compare(*comparison, as_json=as_json)
     from distrib.scale.experiment import Design, Experiment, parse_workers
 
+    if workers is None:
+        raise JobError("give the numbers of workers, as in --workers 1,2,4", field="--workers")
     sizes = parse_workers(workers)
     if prediction is not None:
-        _predict(prediction, sizes, link, as_json=as_json)
-        return
+        return _predict(prediction, sizes, link, as_json=as_json)
     if resume and out is None:
-        raise JobError("--resume needs the --out of the experiment to go on with", field="--resume")
+        raise JobError("--resume needs --out, the folder of the experiment to continue", field="--resume")
     assert job is not None
-    stream = sys.stderr if as_json else sys.stdout
     loaded = load_job(job, sets, workers=None, device=device, runs_dir=runs_dir)
-    launcher, cluster_address = choose_launcher(on, address)
-    experiment = Experiment(
-        job=loaded,
-        design=Design(sizes, mode, steps, warmup, repeats),
-        launcher=launcher,
-        address=cluster_address,
-        folder=_folder(loaded, out, is_on_cluster=cluster_address is not None),
-        notice=lambda message: print(message, file=stream, flush=True),
-    )
-    experiment.check()
-    _measure(experiment, stream, is_resumed=resume, as_json=as_json)
+    launcher, cluster = choose_launcher(on, address)
+    folder = _folder(loaded, out, is_on_cluster=cluster is not None)
+    design = Design(sizes, mode, steps, warmup, repeats)
+    stream = sys.stderr if as_json else sys.stdout
+
+    def notice(message: str) -> None:
+        print(message, file=stream, flush=True)
+
+    return _measure(Experiment(loaded, design, launcher, cluster, folder, notice), is_resumed=resume, as_json=as_json)
 
 
-def _folder(job: Job, out: str | None, *, is_on_cluster: bool) -> Path:
-    """Where the results go: --out, or a new folder beside the job's runs.
-
-    Raises:
-        JobError: It is on an object store, or means another folder on each host.
-    """
-    folder = Path(out or job.spec.storage).expanduser()
-    field = "storage" if out is None else "--out"
-    if "://" in str(out or job.spec.storage):
-        raise JobError("experiments are kept in a folder, not on an object store; name one with --out", field=field)
-    if is_on_cluster and not folder.is_absolute():
-        raise JobError(
-            f"'{folder}' is relative, and means another folder on each host of a cluster; name a shared folder by its "
-            "full path with --out",
-            field=field,
-        )
-    name = "" if out is not None else f"{job.name}-scale-{datetime.now():%Y%m%d-%H%M%S}"
-    return folder.absolute() / name
-
-
-def _measure(experiment: Experiment, stream: TextIO, *, is_resumed: bool, as_json: bool) -> None:
+def _measure(experiment: Experiment, *, is_resumed: bool, as_json: bool) -> None:
     from distrib.observe.format import place
-    from distrib.scale.experiment import RESULT_FILE
-    from distrib.scale.report import REPORT_FILE, ReportLibraryMissingError, make_report
-    from distrib.scale.table import result_lines
+    from distrib.scale.charts import ReportLibraryMissingError
+    from distrib.scale.report import REPORT_FILE, make_report
+    from distrib.scale.result import RESULT_FILE
+    from distrib.scale.tables import result_lines
 
+    experiment.check()
     result = experiment.run(is_resumed=is_resumed)
-    print("", *result_lines(result), "", sep="\n", file=stream)
-    print(f"kept in {place(experiment.folder / RESULT_FILE)}", file=stream)
+    for line in ("", *result_lines(result), "", f"results {place(experiment.folder / RESULT_FILE)}"):
+        experiment.notice(line)
     try:
         (experiment.folder / REPORT_FILE).write_text(make_report(result), encoding="utf-8")
-        print(f"charts  {place(experiment.folder / REPORT_FILE)}", file=stream)
+        experiment.notice(f"report  {place(experiment.folder / REPORT_FILE)}")
     except ReportLibraryMissingError as error:
-        print(error, file=stream)
+        experiment.notice(str(error))
     if as_json:
-        print(json.dumps(result))
-    if not any(row["status"] == "measured" for row in result["sizes"]):
+        print(json.dumps(result.as_data()))
+    if not result.measured:
         raise TrainingFailedError("no size could be measured; the reasons are above, the logs in the folder")
 
 
 def _predict(file: str, sizes: tuple[int, ...], link: str | None, *, as_json: bool) -> None:
-    from distrib.scale.experiment import read_result
-    from distrib.scale.predict import make_model, parse_link, predict, with_bandwidth
-    from distrib.scale.table import prediction_lines
+    from distrib.scale.model import fit_model
+    from distrib.scale.prediction import parse_link, predict
+    from distrib.scale.result import read_result
+    from distrib.scale.tables import prediction_lines
 
-    model = make_model(read_result(file))
+    model = fit_model(read_result(file))
     if link is not None:
-        model = with_bandwidth(model, parse_link(link))
+        model = model.with_bandwidth(parse_link(link))
     predictions = predict(model, sizes)
-    if as_json:
-        found: dict[str, Any] = {
-            "predictions": predictions,
-            "residuals": model.residuals,
-            "alpha_seconds": model.link.alpha_seconds,
-            "beta_seconds_per_byte": model.link.beta_seconds_per_byte,
-            "assumptions": model.notes,
-        }
-        print(json.dumps(found))
-    else:
-        print(*prediction_lines(predictions, model.notes, model.residuals), sep="\n")
+    if not as_json:
+        print(*prediction_lines(predictions, model), sep="\n")
+        return
+    data = {
+        "predictions": [asdict(row) for row in predictions],
+        "warning": model.warning,
+        "residuals": dict(model.residuals),
+        "alpha_seconds": model.links.inter.alpha_seconds,
+        "beta_seconds_per_byte": model.links.inter.beta_seconds_per_byte,
+        "assumptions": model.assumptions,
+    }
+    print(json.dumps(data))
 
 
 def _compare(first: str, second: str, *, as_json: bool) -> None:
-    from distrib.scale.experiment import read_result
-    from distrib.scale.table import comparison_lines
+    from distrib.scale.result import read_result
+    from distrib.scale.tables import comparison_lines
 
     results = read_result(first), read_result(second)
     if as_json:
-        print(json.dumps({name: one["sizes"] for name, one in zip((first, second), results, strict=True)}))
+        sizes = [result.as_data()["sizes"] for result in results]
+        print(json.dumps(dict(zip((first, second), sizes, strict=True))))
     else:
         print(*comparison_lines(*results, ("a", "b")), sep="\n")
+
+
+def _folder(job: Job, out: str | None, *, is_on_cluster: bool) -> Path:
+    """The folder of the results: --out, or a new folder beside the job's runs.
+
+    Raises:
+        JobError: It is on an object store, or a relative path that means another folder on each host.
+    """
+    folder = Path(out or job.spec.storage).expanduser()
+    field = "storage" if out is None else "--out"
+    if "://" in str(out or job.spec.storage):
+        raise JobError("experiments need a folder, not an object store; name one with --out", field=field)
+    if is_on_cluster and not folder.is_absolute():
+        raise JobError(
+            f"'{folder}' is relative, so it means another folder on each host of a cluster; give the full path of a "
+            "shared folder with --out",
+            field=field,
+        )
+    name = "" if out is not None else f"{job.name}-scale-{datetime.now():%Y%m%d-%H%M%S}"
+    return folder.absolute() / name

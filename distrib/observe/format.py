@@ -57,6 +57,11 @@ def age(seconds: float) -> str:
     return f"{max(0, int(seconds))}s"
 
 
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share of one: `94.3 %`; a dash if it is unknown."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
 def num_bytes(count: float) -> str:
     """A size in binary units: `512 B`, `1.5 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -1,4 +1,4 @@
-"""What measurements say of a cost model's constants, where relative errors count."""
+"""Fits of a cost model's constants to measurements, minimizing relative errors."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distrib.scale.cost import Link
+from distrib.scale.all_reduce import Link
 
 _ITERATIONS = 50
 _TINY = 1e-3
 _NORMAL = 1.4826
-"""Standard deviation by median absolute deviation, of a normal distribution."""
+"""Ratio of the standard deviation to the median absolute deviation of a normal distribution."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """y ≈ intercept·u + slope·v, neither of them negative.
+    """y ≈ intercept·u + slope·v, both factors non-negative.
 
     Attributes:
         intercept: The factor of u.
         slope: The factor of v.
-        relative_error: How far fitted is typically from measured, relative to measured.
+        relative_error: The typical deviation of fitted from measured values, relative to the measured ones.
     """
 
     intercept: float
@@ -31,10 +31,10 @@ class Line:
 
 
 def fit_line(points: Sequence[tuple[float, float, float]]) -> Line:
-    """Fits y = intercept·u + slope·v to (u, v, y) by least squares of relative errors, both kept at 0 or above.
+    """Fits y = intercept·u + slope·v to (u, v, y) by least squares of relative errors, with both factors non-negative.
 
     Raises:
-        ValueError: There is no point with y > 0.
+        ValueError: No point has y > 0.
     """
     scaled = _scale(points)
     line = _solve(scaled, [1.0] * len(scaled))
@@ -43,12 +43,12 @@ def fit_line(points: Sequence[tuple[float, float, float]]) -> Line:
 
 
 def fit_robust_line(points: Sequence[tuple[float, float, float]], weights: Sequence[float]) -> Line:
-    """The same by the least weighted sum of |log(fitted / measured)|, which few measurements far off do not move.
+    """Fits the same line by minimizing the weighted sum of |log(fitted / measured)|, which is robust to outliers.
 
-    By least squares that are weighted anew after each fit (iteratively reweighted: Holland, Welsch 1977).
+    Uses iteratively reweighted least squares (Holland, Welsch 1977).
 
     Raises:
-        ValueError: A point has no y > 0, or there is none.
+        ValueError: No point has y > 0.
     """
     scaled = _scale(points)
     adjusted = weights
@@ -63,7 +63,7 @@ def fit_robust_line(points: Sequence[tuple[float, float, float]], weights: Seque
 
 
 def _scale(points: Sequence[tuple[float, float, float]]) -> list[tuple[float, float]]:
-    """(u, v) of each point, such that the fitted value should be 1."""
+    """(u, v) of each point, scaled so that the fitted value should be 1."""
     scaled = [(u / y, v / y) for u, v, y in points if y > 0]
     if not scaled:
         raise ValueError("no positive measurement to fit")
@@ -71,7 +71,7 @@ def _scale(points: Sequence[tuple[float, float, float]]) -> list[tuple[float, fl
 
 
 def _solve(scaled: Sequence[tuple[float, float]], weights: Sequence[float]) -> tuple[float, float]:
-    """The factors of u and v, neither negative, with the least weighted squares of what is missing from 1."""
+    """The non-negative factors of u and v that minimize the weighted squared distance from 1."""
     rows = [(u, v, weight) for (u, v), weight in zip(scaled, weights, strict=True)]
     uu = sum(weight * u * u for u, _, weight in rows)
     vv = sum(weight * v * v for _, v, weight in rows)
@@ -96,20 +96,20 @@ class Timing:
 
 @dataclass(frozen=True)
 class LinkFit:
-    """A link as a sweep of ring all-reduces shows it, and how far the fit is off."""
+    """A link fitted to a sweep of ring all-reduces, and the relative error of the fit."""
 
     link: Link
     relative_error: float
 
 
 def fit_ring(timings: Sequence[Timing]) -> LinkFit:
-    """α and β such that 2(N−1)·α + 2(N−1)/N·b·β comes closest to the measured times.
+    """Fits α and β so that 2(N−1)·α + 2(N−1)/N·b·β matches the measured times.
 
-    Large sizes, which are those of gradients, count more: by the fourth root of their bytes. What makes a message late,
-    such as a busy core, makes a small one many times as late as a large one.
+    Larger messages, which resemble gradients, get more weight: the fourth root of their bytes. A disturbance such as a
+    busy core delays a small message by a much larger factor than a large one.
 
     Raises:
-        ValueError: No timing is of more than one worker, or took no time.
+        ValueError: No timing has more than one worker and a positive time.
     """
     several = [timing for timing in timings if timing.workers > 1 and timing.seconds > 0]
     points = [
@@ -120,17 +120,17 @@ def fit_ring(timings: Sequence[Timing]) -> LinkFit:
 
 
 def fit_growth(values: Sequence[tuple[int, float]]) -> Line:
-    """How a cost grows with the number of workers: value ≈ intercept + slope·workers."""
+    """Fits how a cost grows with the number of workers: value ≈ intercept + slope·workers."""
     return fit_line([(1.0, float(workers), value) for workers, value in values])
 
 
 def fit_compute(times: Sequence[tuple[float, float]]) -> Line:
-    """Seconds ≈ intercept + slope·samples, from (samples per worker, seconds).
+    """Fits seconds ≈ intercept + slope·samples to (samples per worker, seconds).
 
-    From one number of samples alone, all of the time is taken to be in the samples.
+    With a single number of samples, the intercept is taken to be 0.
 
     Raises:
-        ValueError: There is no positive time.
+        ValueError: No time is positive.
     """
     if len({samples for samples, _ in times}) == 1:
         return fit_line([(0.0, samples, seconds) for samples, seconds in times])

@@ -1,4 +1,4 @@
-"""Medians of noisy measurements, and how sure they are."""
+"""Medians of noisy measurements and their confidence intervals."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _CHUNK = 100
 _PERCENTILES = (2.5, 97.5)
 
 
-def draw_medians(groups: Sequence[Sequence[float]], seed: int = 0) -> NDArray[np.float64]:
-    """Medians of bootstrap samples: repeats are drawn with replacement, and then values of each.
+def bootstrap_medians(groups: Sequence[Sequence[float]], seed: int = 0) -> NDArray[np.float64]:
+    """Medians of bootstrap samples: repeats are drawn with replacement, then values within each repeat.
 
     Args:
         groups: The values of each repeat.
-        seed: Of the drawing.
+        seed: Seed of the random draws.
     """
     generator = np.random.default_rng(seed)
     arrays = [np.asarray(group, dtype=np.float64) for group in groups if len(group)]
@@ -34,6 +34,6 @@ def draw_medians(groups: Sequence[Sequence[float]], seed: int = 0) -> NDArray[np
 
 
 def interval(values: NDArray[Any]) -> tuple[float, float]:
-    """The range that holds 95 % of bootstrap values."""
+    """The central range that contains 95 % of bootstrap values."""
     low, high = np.percentile(values, _PERCENTILES)
     return float(low), float(high)

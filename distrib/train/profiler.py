@@ -135,6 +135,7 @@ class StepProfiler:
             "steps_per_epoch": self._schedule.steps_per_epoch,
             "accumulate": self._schedule.accumulate,
             "device": self._device.type,
+            "device_name": torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else None,
             "backend": self._assignment.request.backend,
             "threads": torch.get_num_threads(),
             "hosts": hosts,

@@ -18,9 +18,12 @@ def scale(*arguments):
 def results(tmp_path_factory):
     """Two experiments, the second on weak scaling, and a file that is none."""
     folder = tmp_path_factory.mktemp("results")
-    (folder / "strong.json").write_text(json.dumps(make_result()))
-    (folder / "weak.json").write_text(json.dumps(make_result(mode="weak")))
-    (folder / "single.json").write_text(json.dumps(make_result(workers=(2,))))
+    (folder / "strong.json").write_text(json.dumps(make_result().as_data()))
+    (folder / "weak.json").write_text(json.dumps(make_result(mode="weak").as_data()))
+    damaged = make_result().as_data()
+    damaged["sizes"][1]["step_seconds"] = "fast"
+    (folder / "damaged.json").write_text(json.dumps(damaged))
+    (folder / "single.json").write_text(json.dumps(make_result(workers=(2,)).as_data()))
     return folder
 
 
@@ -55,6 +58,7 @@ def test_two_experiments_side_by_side(results):
         (["--predict", "strong.json", "--workers", "8", "--link", "fast"], "--link: 'fast' is not a bandwidth"),
         (["--predict", "single.json", "--workers", "8"], "at least two measured sizes"),
         (["--predict", "strong.json"], "--workers"),
+        (["--predict", "damaged.json", "--workers", "8"], "is damaged: sizes.1."),
         (["--compare", "strong.json", "none.json"], "none.json cannot be read"),
         (["--predict", "strong.json", "--compare", "strong.json", "weak.json"], "give one of"),
     ],

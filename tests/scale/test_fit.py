@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distrib.scale.cost import Link, ring_seconds
+from distrib.scale.all_reduce import Link, ring_seconds
 from distrib.scale.fit import Timing, fit_compute, fit_growth, fit_line, fit_ring
 
 SIZES = [4096 * 4**power for power in range(7)]

@@ -1,14 +1,16 @@
-"""Experiments whose truth is planted: what ranks would have measured on links and with compute that are known."""
+"""Synthetic experiments: what ranks would measure given known links and a known workload."""
 
 import random
 
-from distrib.scale.cost import Bucket, Link, Network, Topology, exposed_seconds, ring_seconds
-from distrib.scale.experiment import FORMAT
-from distrib.scale.results import summarize
+from distrib.scale.all_reduce import Link, Network, Topology, ring_seconds
+from distrib.scale.measurement import AllReduceTimes, GradientBucket, MeanMax, MeasuredRun, MeasuredStep
+from distrib.scale.result import ExperimentResult, Sample
+from distrib.scale.step_cost import exposed_seconds
+from distrib.scale.summary import summarize
 
 LINK = Link(5e-4, 8e-8)
 FIXED, PER_SAMPLE, OPTIMIZER, DATA = 0.02, 0.002, 0.003, 0.001
-BUCKETS = [(1e6, 0.5), (1e6, 0.65), (1e6, 0.8), (1e6, 1.0)]
+BUCKETS = tuple(GradientBucket(1e6, fraction) for fraction in (0.5, 0.65, 0.8, 1.0))
 BATCH = 64
 SWEEP = [1024 * 4**power for power in range(7)]
 
@@ -19,7 +21,7 @@ def true_parts(workers, mode="strong", link=LINK):
     compute = FIXED + PER_SAMPLE * samples
     network = Network(link, link)
     exposed = exposed_seconds(
-        [Bucket(*bucket) for bucket in BUCKETS],
+        BUCKETS,
         compute,
         lambda size: network.all_reduce_seconds(size, Topology(workers)),
     )
@@ -27,7 +29,7 @@ def true_parts(workers, mode="strong", link=LINK):
 
 
 def make_measurement(workers, noise=0.02, mode="strong", num_steps=30, seed=0, link=LINK):
-    """What `train.measure` would write."""
+    """What rank 0 would write at one size."""
     source = random.Random(1000 * workers + seed)
 
     def noisy(seconds):
@@ -39,36 +41,50 @@ def make_measurement(workers, noise=0.02, mode="strong", num_steps=30, seed=0, l
     for number in range(num_steps * 6 // 5):
         is_synced = number % 6 != 5
         parts = [noisy(data), noisy(compute + (exposed if is_synced else 0)), noisy(optimizer)]
-        named = dict(zip(("data", "compute", "optimizer", "seconds"), (*parts, sum(parts)), strict=True))
-        steps.append({"is_synced": is_synced, "samples": batch, **{k: [v, v * 1.01] for k, v in named.items()}})
-    sweep = [
-        {"num_bytes": size, "seconds": [noisy(ring_seconds(size, workers, link)) for _ in range(7)]} for size in SWEEP
-    ]
-    return {
-        "world_size": workers,
-        "global_batch_size": batch,
-        "train_samples": 100_000,
-        "steps_per_epoch": 1000,
-        "accumulate": 1,
-        "device": "cpu",
-        "backend": "gloo",
-        "threads": 1,
-        "hosts": [f"host{rank}" for rank in range(workers)],
-        "gradients": [list(bucket) for bucket in BUCKETS],
-        "buckets": [list(bucket) for bucket in BUCKETS] if workers > 1 else [],
-        "steps": steps,
-        "sweep": sweep if workers > 1 else [],
-        "peak_memory_bytes": 2**28,
-        "cores_busy": 0.25,
-    }
+        steps.append(MeasuredStep(is_synced, batch, *(MeanMax(part, 1.01 * part) for part in (*parts, sum(parts)))))
+    sweep = [AllReduceTimes(size, tuple(noisy(ring_seconds(size, workers, link)) for _ in range(7))) for size in SWEEP]
+    return MeasuredRun(
+        world_size=workers,
+        global_batch_size=batch,
+        train_samples=100_000,
+        steps_per_epoch=1000,
+        accumulate=1,
+        device="cpu",
+        backend="gloo",
+        threads=1,
+        hosts=tuple(f"host{rank}" for rank in range(workers)),
+        gradients=BUCKETS,
+        buckets=BUCKETS if workers > 1 else (),
+        steps=tuple(steps),
+        sweep=tuple(sweep) if workers > 1 else (),
+        peak_memory_bytes=2**28,
+        cores_busy=0.25,
+    )
 
 
 def make_result(workers=(1, 2, 4), mode="strong", **settings):
     """What `distrib scale` would write."""
     samples = [
-        {"workers": size, "repeat": repeat, "measurement": make_measurement(size, mode=mode, seed=repeat, **settings)}
+        Sample(workers=size, repeat=repeat, measurement=make_measurement(size, mode=mode, seed=repeat, **settings))
         for repeat in range(3)
         for size in workers
     ]
-    sizes = summarize(samples, workers)
-    return {"format": FORMAT, "job": "planted", "mode": mode, "launcher": "local", "sizes": sizes, "samples": samples}
+    return make_result_of(samples, workers, mode)
+
+
+def make_result_of(samples, workers, mode="strong"):
+    """The result of an experiment with these samples."""
+    return ExperimentResult(
+        job="planted",
+        spec="name: planted",
+        launcher="local",
+        workers=tuple(workers),
+        mode=mode,
+        steps=30,
+        warmup_steps=1,
+        repeats=3,
+        started=1_790_000_000.0,
+        provenance={"platform": "linux x86_64", "num_cpus": 2, "torch": "2.13.0", "distrib": "0.1.0"},
+        sizes=summarize(samples, workers),
+        samples=tuple(samples),
+    )

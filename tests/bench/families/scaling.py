@@ -8,12 +8,11 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cluster.lab import Lab, LabError
 from cluster.lab.network import parse_rate
-from distrib.scale.experiment import read_result
-from distrib.scale.predict import make_model
+from distrib.scale.model import fit_model
+from distrib.scale.result import ExperimentResult, read_result
 from tests.bench.compare import Row, take_turns
 from tests.bench.in_lab import a_lab, on_head
 
@@ -79,18 +78,18 @@ def predicted(lab: Lab, case: Case, mode: str, rounds: int) -> list[Row]:
         folder = Path(name)
         learn = experiment(lab, folder / "sizes", case.sizes, mode, rounds, case.settings)
         found = experiment(lab, folder / "next", (case.next_size,), mode, rounds, case.settings)
-    model = make_model(learn)
-    told = model.cost(case.next_size)
-    (row,) = found["sizes"]
+    model = fit_model(learn)
+    cost = model.cost(case.next_size)
+    (row,) = found.measured
     what = f"{case.rate}, {mode}, {case.next_size} workers"
-    measured = row["step_seconds"]
-    share = model.link.bits_per_second / parse_rate(case.rate)
+    measured = row.step_seconds
+    share = model.links.inter.bits_per_second / parse_rate(case.rate)
     return [
-        Row(f"{what}: seconds a step, predicted from {case.sizes}, and measured", (told.seconds,), (measured,)),
-        Row(f"{what}: how far the prediction is off", (abs(told.seconds / measured - 1),), bound=ERROR_BOUND),
+        Row(f"{what}: seconds a step, predicted from {case.sizes}, and measured", (cost.seconds,), (measured,)),
+        Row(f"{what}: how far the prediction is off", (abs(cost.seconds / measured - 1),), bound=ERROR_BOUND),
         Row(f"{what}: how far the model is off at the sizes measured", tuple(map(abs, model.residuals.values()))),
         Row(f"{what}: bandwidth that the sweep found, of the link's", (share,)),
-        Row(f"{what}: share of the machine's cores that was busy", (row["cores_busy"],), bound=0.9),
+        Row(f"{what}: share of the machine's cores that was busy", (row.cores_busy,), bound=0.9),
     ]  # fmt: skip
 
 
@@ -110,26 +109,26 @@ def overlapped(lab: Lab, rounds: int) -> Row:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         settings = job_settings(megabytes=8, ms_per_sample=8)
         result = experiment(lab, Path(name, "overlap"), (1, 2), "strong", rounds, settings)
-    model, row = make_model(result), result["sizes"][-1]
-    network, topology = model.network(2), model.topology(2)
+    model, row = fit_model(result), result.measured[-1]
+    network, topology = model.links.network(2), model.links.topology(2)
     costs = [network.all_reduce_seconds(bucket.num_bytes, topology) for bucket in model.workload.buckets]
-    if sum(costs) >= row["split"]["compute"] * 2 / 3:
+    if sum(costs) >= row.split.compute * 2 / 3:
         return Row("overlap", problem="the backward pass is not longer than the communication")
     allowed = costs[-1] + 0.1 * sum(costs)
     what = f"1gbit, 2 workers: exposed of {sum(costs):.3f} s of communication, against the last bucket's and a tenth, s"
-    return Row(what, (row["split"]["communication"],), (allowed,), bound=1.0)
+    return Row(what, (row.split.communication,), (allowed,), bound=1.0)
 
 
 def step_seconds(lab: Lab, options: tuple[str, ...]) -> float:
     """The median of a job's steps on two workers."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         result = experiment(lab, Path(name, "side"), (2,), "strong", 1, options)
-    return float(result["sizes"][0]["step_seconds"])
+    return result.measured[0].step_seconds
 
 
 def experiment(
     lab: Lab, folder: Path, sizes: tuple[int, ...], mode: str, repeats: int, options: tuple[str, ...]
-) -> dict[str, Any]:
+) -> ExperimentResult:
     """The result of `distrib scale` on the lab's cluster."""
     asked = ["--workers", ",".join(map(str, sizes)), "--mode", mode, "--repeats", str(repeats), "--out", str(folder)]
     command = [sys.executable, "-m", "distrib", "scale", JOB, *asked, *STEPS, *options]
