@@ -1,4 +1,4 @@
-"""The protocol that every check follows, and what a check may look at."""
+"""The protocols that checks follow, and what a check may look at."""
 
 from __future__ import annotations
 
@@ -15,31 +15,42 @@ from distrib.launch.fleet import Fleet
 
 @dataclass(frozen=True)
 class Situation:
-    """What the checks look at.
+    """What is known before anything is tried.
 
     Attributes:
-        fleet: The hosts; functions can be run on them.
         facts: What is known of each host, by its name. Hosts that do not answer are missing.
         job: The job that is to run, or None.
         request: What the job asks for, or None.
     """
 
-    fleet: Fleet
     facts: dict[str, HostFacts]
     job: Job | None = None
     request: Request | None = None
 
 
-class Check(Protocol):
-    """One thing that can be wrong with hosts or their environment.
+class FactCheck(Protocol):
+    """A check that only reads facts.
 
     Attributes:
         name: A short name, shown in front of each finding.
-        is_free: Whether the check only reads `Situation.facts`, so that `run` and `submit` can afford it every time.
+        is_free: Whether `collect_free_facts` has all that it reads, so that `run` can afford it every time.
     """
 
     name: str
     is_free: bool
 
     def run(self, situation: Situation) -> Iterable[Finding]:
-        """Yields what was found: at least one finding, `ok` if nothing is wrong."""
+        """Yields what was found: `ok` if nothing is wrong."""
+
+
+class FleetCheck(Protocol):
+    """A check that tries something on the hosts.
+
+    Attributes:
+        name: A short name, shown in front of each finding.
+    """
+
+    name: str
+
+    def run(self, situation: Situation, fleet: Fleet) -> Iterable[Finding]:
+        """Yields what was found: `ok` if nothing is wrong, nothing if the check does not apply."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distrib.doctor.check import Check, Situation
+from distrib.doctor.check import FactCheck, FleetCheck, Situation
 from distrib.doctor.checks.clock import Clock
 from distrib.doctor.checks.collective import Collective
 from distrib.doctor.checks.environment import Environment
@@ -21,37 +21,26 @@ from distrib.doctor.host_facts import HostFacts, collect_host_facts
 from distrib.job.plan import Device, Request, make_request
 from distrib.job.reader import Job
 from distrib.launch.fleet import Fleet, NoAnswer
+from distrib.runs.storage.location import as_folder, is_url
 
-CHECKS: tuple[Check, ...] = (
-    Versions(),
-    Gpus(),
-    Processors(),
-    Environment(),
-    Room(),
-    Names(),
-    Clock(),
-    Ports(),
-    SharedStorage(),
-    Collective(),
-    JobTargets(),
-)
+FACT_CHECKS: tuple[FactCheck, ...] = (Versions(), Gpus(), Processors(), Environment(), Room(), Names())
+FLEET_CHECKS: tuple[FleetCheck, ...] = (Clock(), Ports(), SharedStorage(), Collective(), JobTargets())
 """Every check, in the order in which they run and are shown."""
 
 _FACTS_SECONDS = 45.0
 
 
-def examine(fleet: Fleet, job: Job | None, checks: tuple[Check, ...] = CHECKS) -> Iterator[Finding]:
+def examine(fleet: Fleet, job: Job | None) -> Iterator[Finding]:
     """Runs the checks on the hosts of a fleet.
 
     Args:
         fleet: The hosts, entered.
         job: The job that is to run on them, if any.
-        checks: What to check.
 
     Yields:
         Findings, as soon as they are known.
     """
-    folders = () if job is None or "://" in job.spec.storage else (job.spec.storage,)
+    folders = storage_folders(job)
     answers = fleet.call(collect_host_facts, {member.name: (folders,) for member in fleet.members}, _FACTS_SECONDS)
     facts = {name: answer for name, answer in answers.items() if isinstance(answer, HostFacts)}
     silent = {**fleet.silent, **{name: a.reason for name, a in answers.items() if isinstance(a, NoAnswer)}}
@@ -63,9 +52,16 @@ def examine(fleet: Fleet, job: Job | None, checks: tuple[Check, ...] = CHECKS) -
         yield Finding("hosts", "ok", f"{len(facts)} host{plural}: " + ", ".join(facts))
     if facts:
         fleet.members = [member for member in fleet.members if member.name in facts]
-        situation = Situation(fleet, facts, job, None if job is None else _request(job, facts))
-        for check in checks:
-            yield from check.run(situation)
+        situation = Situation(facts, job, None if job is None else _request(job, facts))
+        for fact_check in FACT_CHECKS:
+            yield from fact_check.run(situation)
+        for fleet_check in FLEET_CHECKS:
+            yield from fleet_check.run(situation, fleet)
+
+
+def storage_folders(job: Job | None) -> tuple[str, ...]:
+    """The folder in which a job keeps its runs; none if that is an object store."""
+    return () if job is None or is_url(job.spec.storage) else (str(as_folder(job.spec.storage)),)
 
 
 def _request(job: Job, facts: dict[str, HostFacts]) -> Request:

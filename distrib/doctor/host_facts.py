@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -62,7 +62,6 @@ class HostFacts:
         shared_memory_bytes: Size of /dev/shm, or None if there is none.
         num_open_files: The soft limit of open files.
         free_bytes: Free disk space by folder.
-        time: Unix seconds at which the facts were collected.
     """
 
     name: str
@@ -82,33 +81,39 @@ class HostFacts:
     shared_memory_bytes: int | None = None
     num_open_files: int = 0
     free_bytes: dict[str, int] = field(default_factory=dict)
-    time: float = 0.0
 
 
 def collect_host_facts(folders: tuple[str, ...] = ()) -> HostFacts:
-    """Collects the facts of this host.
+    """Collects the facts of this host; imports torch.
 
     Args:
         folders: Folders whose free disk space matters, besides the one for temporary files.
     """
     import torch
 
-    name = socket.gethostname()
-    name_seconds, name_addresses = _resolve(name)
     driver, gpus = _gpus()
-    return HostFacts(
-        name=name,
-        python=platform.python_version(),
+    name_seconds, name_addresses = _resolve(socket.gethostname())
+    return replace(
+        collect_free_facts(folders),
         versions={package: _version(package) for package in PACKAGES},
         cuda=torch.version.cuda,
         nccl=_nccl(),
         driver=driver,
         gpus=gpus,
         num_visible_gpus=torch.cuda.device_count(),
-        num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        cpu_quota=_cpu_quota(),
         name_seconds=name_seconds,
         name_addresses=name_addresses,
+    )
+
+
+def collect_free_facts(folders: tuple[str, ...] = ()) -> HostFacts:
+    """Collects the facts that take a few milliseconds and import nothing large; the others keep their defaults."""
+    return HostFacts(
+        name=socket.gethostname(),
+        python=platform.python_version(),
+        versions={},
+        num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cpu_quota=_cpu_quota(),
         interfaces=_interfaces(),
         environment={
             name: os.environ[name] for name in RENDEZVOUS_VARIABLES + INTERFACE_VARIABLES if name in os.environ
@@ -116,7 +121,6 @@ def collect_host_facts(folders: tuple[str, ...] = ()) -> HostFacts:
         shared_memory_bytes=_size_of("/dev/shm"),
         num_open_files=_open_files(),
         free_bytes=_free_bytes((tempfile.gettempdir(), *folders)),
-        time=time.time(),
     )
 
 

@@ -61,6 +61,7 @@ def examine():
             )
             for member, changed in zip(fleet.members, changes or [{}], strict=True)
         }
-        return list(check.run(Situation(fleet, facts, job, request)))
+        situation = Situation(facts, job, request)
+        return list(check.run(situation) if hasattr(check, "is_free") else check.run(situation, fleet))
 
     return run

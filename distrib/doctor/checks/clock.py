@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from distrib.doctor.check import Situation
 from distrib.doctor.finding import Finding
-from distrib.launch.fleet import NoAnswer
+from distrib.launch.fleet import Fleet, NoAnswer
 
 _SECONDS = 10.0
 _SKEWED_SECONDS = 2.0
@@ -18,14 +18,13 @@ class Clock:
     """Compares every host's clock with this one's, as NTP does: against the middle of a request's round trip."""
 
     name = "clock"
-    is_free = False
 
-    def run(self, situation: Situation) -> Iterable[Finding]:
+    def run(self, situation: Situation, fleet: Fleet) -> Iterable[Finding]:
         """One finding for each clock that is off."""
         largest, problems = 0.0, 0
-        for member in situation.fleet.members:
+        for member in fleet.members:
             sent = time.time()
-            answer = situation.fleet.call(time.time, {member.name: ()}, _SECONDS)[member.name]
+            answer = fleet.call(time.time, {member.name: ()}, _SECONDS)[member.name]
             received = time.time()
             if isinstance(answer, NoAnswer):
                 continue

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from distrib.doctor.check import Situation
 from distrib.doctor.finding import Finding
 from distrib.doctor.links import LinkSpeed, measure_links, open_port
-from distrib.launch.fleet import Member, NoAnswer
+from distrib.launch.fleet import Fleet, Member, NoAnswer
 
 _SECONDS = 60.0
 _PORT_SECONDS = 15.0
@@ -22,11 +22,9 @@ class Collective:
     """Runs all-reduces on the backend of the job, all hosts together and then in pairs."""
 
     name = "all-reduce"
-    is_free = False
 
-    def run(self, situation: Situation) -> Iterable[Finding]:
+    def run(self, situation: Situation, fleet: Fleet) -> Iterable[Finding]:
         """A finding for each slow host, or the slowest and the fastest link."""
-        fleet = situation.fleet
         backend = "gloo" if situation.request is None else situation.request.backend
         head = fleet.members[0]
         port = fleet.call(open_port, {head.name: (head.address,)}, _PORT_SECONDS)[head.name]

@@ -16,7 +16,7 @@ class Gpus:
     """Checks the GPUs of every host."""
 
     name = "gpus"
-    is_free = True
+    is_free = False
 
     def run(self, situation: Situation) -> Iterable[Finding]:
         """One finding for each problem, or the number of GPUs."""

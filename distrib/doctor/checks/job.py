@@ -10,7 +10,7 @@ from distrib.doctor.finding import Finding
 from distrib.errors import DistribError
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
-from distrib.launch.fleet import NoAnswer
+from distrib.launch.fleet import Fleet, NoAnswer
 
 _SECONDS = 120.0
 
@@ -22,9 +22,8 @@ class JobTargets:
     """
 
     name = "job"
-    is_free = False
 
-    def run(self, situation: Situation) -> Iterable[Finding]:
+    def run(self, situation: Situation, fleet: Fleet) -> Iterable[Finding]:
         """One finding: what is wrong with the job, or how much it trains."""
         if situation.job is None:
             return

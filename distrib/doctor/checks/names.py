@@ -15,7 +15,7 @@ class Names:
     """Checks how host names resolve: without a choice of interface, gloo connects through what its own name means."""
 
     name = "names"
-    is_free = True
+    is_free = False
 
     def run(self, situation: Situation) -> Iterable[Finding]:
         """One finding for each kind of problem."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from distrib.doctor.check import Situation
 from distrib.doctor.finding import Finding
 from distrib.doctor.links import open_port, reach
-from distrib.launch.fleet import NoAnswer
+from distrib.launch.fleet import Fleet, NoAnswer
 
 _SECONDS = 15.0
 
@@ -16,11 +16,10 @@ class Ports:
     """Connects every host to a free port of every other, which is what gloo, NCCL and the ranks' store do."""
 
     name = "network"
-    is_free = False
 
-    def run(self, situation: Situation) -> Iterable[Finding]:
+    def run(self, situation: Situation, fleet: Fleet) -> Iterable[Finding]:
         """One finding for each pair that cannot connect, and each host whose interface is unknown."""
-        fleet, problems = situation.fleet, 0
+        problems = 0
         for member in fleet.members:
             facts = situation.facts.get(member.name)
             if facts is not None and not any(member.address in found for found in facts.interfaces.values()):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from distrib.doctor.check import Situation
 from distrib.doctor.finding import Finding
 from distrib.doctor.storage_probe import probe_name, read_probes, remove_probe, write_probe
-from distrib.launch.fleet import NoAnswer
+from distrib.launch.fleet import Fleet, NoAnswer
 from distrib.runs.storage.location import is_url
 
 _SECONDS = 30.0
@@ -19,25 +19,24 @@ class SharedStorage:
     """Has every host write an object to the job's `storage` and the first one read them all, and the reverse."""
 
     name = "storage"
-    is_free = False
 
-    def run(self, situation: Situation) -> Iterable[Finding]:
+    def run(self, situation: Situation, fleet: Fleet) -> Iterable[Finding]:
         """One finding for each host that cannot write, or whose objects other hosts do not see."""
         if situation.job is None:
             return
-        location, fleet = situation.job.spec.storage, situation.fleet
+        location = situation.job.spec.storage
         if len(fleet.members) > 1 and not is_url(location) and not os.path.isabs(os.path.expanduser(location)):
             yield Finding(self.name, "failed", f"{location!r} is another folder on each host", fix=_SHARED)
             return
         location = location if is_url(location) else os.path.abspath(os.path.expanduser(location))
         names = {member.name: probe_name() for member in fleet.members}
         try:
-            yield from self._examine(situation, location, names)
+            yield from self._examine(fleet, location, names)
         finally:
             fleet.call(_remove_all, {host: (location, list(names.values())) for host in names}, _SECONDS)
 
-    def _examine(self, situation: Situation, location: str, names: dict[str, str]) -> Iterable[Finding]:
-        fleet, problems = situation.fleet, 0
+    def _examine(self, fleet: Fleet, location: str, names: dict[str, str]) -> Iterable[Finding]:
+        problems = 0
         written = fleet.call(
             write_probe, {host: (location, name, host.encode()) for host, name in names.items()}, _SECONDS
         )

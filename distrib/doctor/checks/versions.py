@@ -13,7 +13,7 @@ class Versions:
     """Compares the versions of Python and of the packages that take part in a training."""
 
     name = "versions"
-    is_free = True
+    is_free = False
 
     def run(self, situation: Situation) -> Iterable[Finding]:
         """One finding for each version that differs or is missing."""
