@@ -16,8 +16,19 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from distrib.compat.symbols import PrivateSymbol
+
 _NAME = "torch._dynamo"
 _TORCH_VERSION = "2.13."
+
+SYMBOLS = (
+    PrivateSymbol(
+        "torch._dynamo",
+        "building an optimizer or a DDP model imports the compiler, which costs more than a second and 70 MB a rank",
+        ("2.13",),
+        "the compiler is imported as torch does it",
+    ),
+)
 
 
 class _LazyDynamo(types.ModuleType):

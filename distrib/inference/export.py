@@ -104,6 +104,8 @@ def _call(model: nn.Module, tensors: Mapping[str, torch.Tensor], is_named: bool)
     """The tensors that a model gives, in order."""
     import torch
 
+    from distrib.compat.torch_tensors import tensors_in
+
     try:
         with torch.no_grad():
             outputs = model(**tensors) if is_named else model(*tensors.values())
@@ -111,8 +113,7 @@ def _call(model: nn.Module, tensors: Mapping[str, torch.Tensor], is_named: bool)
         raise InferenceError(
             f"the model refuses made-up inputs of the signature in run.json: {type(error).__name__}: {error}"
         ) from error
-    leaves = torch.utils._pytree.tree_leaves(outputs)
-    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    return tensors_in(outputs)
 
 
 def _write_weights(model: nn.Module, path: Path) -> list[str]:

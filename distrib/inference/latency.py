@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -101,10 +102,8 @@ def measure(
 
 def _forward(trained: TrainedModel, model: nn.Module, device: torch.device, mode: Mode) -> Predictor:
     if mode == "compile":
-        import torch._inductor.config as inductor
-
-        inductor.compile_threads = 1  # in this process: no others to outlive it
-        torch._dynamo.reset()
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # in this process: no others to outlive it
+        torch.compiler.reset()
         model.compile(mode="reduce-overhead" if device.type == "cuda" else "default", dynamic=False)
     return Predictor(model, device, trained.job.spec.train.precision, trained.predict())
 

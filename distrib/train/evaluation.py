@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from distrib.compat.messages import without_compute_warning
+from distrib.compat.torchmetrics_states import merge, metrics_of, states_of
 from distrib.job.plan import StepPlan
 from distrib.train.control import gather_rows
 from distrib.train.data.batches import map_tensors
@@ -93,31 +94,19 @@ class Evaluator:
 
     def _compute(self, metric: Any) -> Any:
         """A metric's value over all ranks, as plain numbers."""
-        from torchmetrics import Metric  # here, since it takes most of a second and not every job has metrics
-
-        for part in metric.modules():
-            if isinstance(part, Metric):
-                part._to_sync = False  # its states are summed here: its own way hangs on lists of unequal length
-                self._sum_states(part)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r".*`compute` method of metric .* was called before")
+        for part in metrics_of(metric):
+            self._sum_states(part)
+        with without_compute_warning():
             return _plain(metric.compute())
 
     def _sum_states(self, metric: Any) -> None:
         """Replaces each state of a metric by that of all ranks together, in the order of ranks."""
-        if dist.get_world_size(self._control) == 1 or not metric._reductions:
+        world_size, mine = dist.get_world_size(self._control), states_of(metric)
+        if world_size == 1 or not mine:
             return
-        mine = {name: getattr(metric, name) for name in metric._reductions}
-        gathered: list[Any] = [None] * dist.get_world_size(self._control)
+        gathered: list[Any] = [None] * world_size
         dist.all_gather_object(gathered, map_tensors(mine, torch.Tensor.cpu), group=self._control)
-        for name, reduction in metric._reductions.items():
-            states = [state[name] for state in gathered]
-            if isinstance(states[0], list):
-                merged: Any = [item for state in states for item in state]
-            else:
-                merged = torch.stack(states)
-                merged = reduction(merged) if reduction is not None else merged
-            setattr(metric, name, map_tensors(merged, lambda tensor: tensor.to(metric.device)))
+        merge(metric, map_tensors(gathered, lambda tensor: tensor.to(metric.device)))
 
 
 def _plain(value: Any) -> Any:

@@ -14,16 +14,13 @@ from typing import Literal
 
 import torch.distributed as dist
 
+from distrib.compat.messages import is_lost_connection, is_lost_loader_worker, is_timeout
 from distrib.errors import DistribError
 from distrib.train.context import RankInfo
 from distrib.train.data.loader import LoaderFailedError
 from distrib.train.tracebacks import user_traceback
 
 Kind = Literal["user", "infrastructure", "hang"]
-
-_CONNECTION_SIGNS = ("gloo/", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
-_LOADER_SIGN = "DataLoader worker (pid"
-_TIMEOUT_SIGNS = ("Timed out waiting", "timed out", "timeout")
 
 
 class NonFiniteLossError(DistribError):
@@ -107,10 +104,10 @@ def _elsewhere(path: Path) -> Path:
 def _kind(error: BaseException) -> Kind:
     text = str(error)
     is_connection = isinstance(error, dist.DistError | ConnectionError | PeerFailedError) or (
-        isinstance(error, RuntimeError) and any(sign in text for sign in _CONNECTION_SIGNS)
+        isinstance(error, RuntimeError) and is_lost_connection(text)
     )
     if is_connection:
-        return "hang" if any(sign in text for sign in _TIMEOUT_SIGNS) else "infrastructure"
-    if isinstance(error, RuntimeError) and _LOADER_SIGN in text:
+        return "hang" if is_timeout(text) else "infrastructure"
+    if isinstance(error, RuntimeError) and is_lost_loader_worker(text):
         return "infrastructure"
     return "user"

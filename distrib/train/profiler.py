@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from distrib.compat.torch_ddp import bucket_bytes, bucket_layout
 from distrib.job.plan import StepPlan
 from distrib.train.context import AttemptConfig, RankContext
 from distrib.train.control import gather_rows
@@ -199,11 +200,9 @@ class StepProfiler:
         model = self._stepper.model
         if not isinstance(model, DistributedDataParallel):
             return []
-        logged = model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
-        indices = logged.get("rebuilt_per_bucket_param_indices") or logged.get("initial_bucket_size_per_param", "")
-        buckets = [[ready[int(index)] for index in bucket.split()] for bucket in str(indices).split(",") if bucket]
+        buckets = [[ready[index] for index in bucket] for bucket in bucket_layout(model)]
         if not buckets or sum(map(len, buckets)) != len(ready):  # with unused parameters DDP keeps its first buckets
-            sizes = [float(size) for size in str(logged.get("bucket_sizes", "")).split(",") if size.strip()]
+            sizes = bucket_bytes(model)
             return [[size, (number + 1) / len(sizes)] for number, size in enumerate(sizes)]
         return [[sum(size for size, _ in bucket), max(fraction for _, fraction in bucket)] for bucket in buckets]
 

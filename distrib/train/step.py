@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from distrib.compat.torch_tensors import multiply_
 from distrib.errors import DistribError
 from distrib.job.plan import StepPlan
 from distrib.train.control import gather_rows
@@ -161,6 +162,4 @@ class TrainStep:
         batch_size = self._schedule.global_batch_size
         factor = torch.where(total > 0, batch_size / total, 0.0)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        for dtype in {gradient.dtype for gradient in gradients}:
-            same = [gradient for gradient in gradients if gradient.dtype == dtype]
-            torch._foreach_mul_(same, factor.to(dtype))
+        multiply_(gradients, factor)

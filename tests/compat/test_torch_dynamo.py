@@ -44,6 +44,7 @@ INSTALL = "from distrib.compat import torch_dynamo; torch_dynamo.install()\n"
 CHECK = "import torch; assert config is torch._dynamo.config and config.recompile_limit > 0; torch_dynamo.install()\n"
 
 
+@pytest.mark.relies_on("torch._dynamo")
 @pytest.mark.parametrize(
     "program",
     [

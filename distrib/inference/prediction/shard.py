@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distrib.compat.messages import is_broken_cuda
 from distrib.errors import InferenceError
 from distrib.inference.prediction.dataset import bound_collate, build_dataset
 from distrib.inference.prediction.writers import Part, PartWriter, open_part
@@ -132,7 +133,7 @@ def _start(forward: Predictor, fetcher: Fetcher, indices: EpochIndices, batches:
 
 def _refusal(error: Exception, who: str, indices: EpochIndices, retry: Callable[[EpochIndices], Any]) -> Exception:
     """The error that names the first row at fault: one refused alone, or else one refused beside the batch's first."""
-    if isinstance(error, InferenceError) or "CUDA error" in str(error):
+    if isinstance(error, InferenceError) or is_broken_cuda(str(error)):
         return _row_error(error, who, f"rows {indices[0]} to {indices[-1]}")
     for others in ([], [indices[0]]):
         for index in indices:

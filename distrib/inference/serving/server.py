@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from distrib.compat.uvicorn_http import protocol_with_deadline
 from distrib.errors import LaunchError
 from distrib.inference.predictor import Predictor, choose_device
 from distrib.inference.serving.service import ServiceOptions, make_app
@@ -20,13 +19,9 @@ from distrib.inference.signature import InputForm
 from distrib.inference.trained_model import TrainedModel
 from distrib.train.strategy.ddp import use_threads
 
-if TYPE_CHECKING:
-    from asyncio import Transport
-
 _SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter from another; Python's own 5 ms would add up over a model's operators."""
 _MAX_DRAIN_SECONDS = 30
-_TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -64,7 +59,7 @@ def serve(
     about = {"run": trained.run_id, "weights": trained.weights.label, "device": str(device)}
     config = uvicorn.Config(
         make_app(forward, form, about, options.service),
-        http=_patient(options.service.client_seconds),
+        http=protocol_with_deadline(options.service.client_seconds),
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -93,52 +88,6 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._announce()
-
-
-def _patient(seconds: float) -> type[asyncio.Protocol]:
-    """The HTTP protocol of uvicorn, but for clients that do not finish a request's head within `seconds`."""
-
-    class PatientProtocol(H11Protocol):
-        """Closes a connection whose next request does not come to the end of its head."""
-
-        _deadline: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-            """From the first moment on, the head of a request is awaited."""
-            super().connection_made(transport)
-            self._await_head()
-
-        def data_received(self, data: bytes) -> None:
-            """Data that does not complete a head does not buy more time."""
-            super().data_received(data)
-            if not self._is_idle():
-                self._forget()
-            elif self._deadline is None:
-                self._await_head()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            """Nothing is awaited any more."""
-            self._forget()
-            super().connection_lost(exc)
-
-        def _is_idle(self) -> bool:
-            return self.cycle is None or self.cycle.response_complete
-
-        def _await_head(self) -> None:
-            self._deadline = self.loop.call_later(seconds, self._give_up)
-
-        def _forget(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
-
-        def _give_up(self) -> None:
-            self._deadline = None
-            if self._is_idle() and not self.transport.is_closing():
-                self.transport.write(_TIMED_OUT)
-                self.transport.close()
-
-    return PatientProtocol
 
 
 def _warm_up(forward: Predictor, form: InputForm, max_batch: int) -> None:

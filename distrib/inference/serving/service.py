@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distrib import __version__
+from distrib.compat.messages import is_broken_cuda
 from distrib.inference.columns import Columns
 from distrib.inference.predictor import Predictor
 from distrib.inference.serving.batcher import Batcher, BatchingOptions, QueueFullError
@@ -193,7 +194,7 @@ class _Service:
         try:
             return self._forward(self._form.batch(tensors), num_rows)
         except Exception as error:
-            self.is_broken = self.is_broken or "CUDA error" in str(error)
+            self.is_broken = self.is_broken or is_broken_cuda(str(error))
             raise
 
 

@@ -7,14 +7,12 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ray.experimental import internal_kv
-
+from distrib.compat import ray_kv
 from distrib.train.failure import Failure
 
 Wish = Literal["go", "stop", "end"]
 """What the launcher wants of the ranks: to train, to end with a checkpoint, or to end at once."""
 
-_NAMESPACE = b"distrib"
 _POLL_SECONDS = 0.05
 
 
@@ -30,11 +28,11 @@ class RayControlStore:
 
     def write(self, name: str, value: Any) -> None:
         """Leaves a note, in place of an earlier one of that name."""
-        internal_kv._internal_kv_put(f"{self.key}/{name}", json.dumps(value), overwrite=True, namespace=_NAMESPACE)
+        ray_kv.put(f"{self.key}/{name}", json.dumps(value))
 
     def read(self, name: str) -> Any:
         """The note of that name, or None."""
-        text = internal_kv._internal_kv_get(f"{self.key}/{name}", namespace=_NAMESPACE)
+        text = ray_kv.get(f"{self.key}/{name}")
         return None if text is None else json.loads(text)
 
     def await_(self, name: str) -> Any:
@@ -45,11 +43,11 @@ class RayControlStore:
 
     def count(self, prefix: str) -> int:
         """How many notes there are whose names begin so."""
-        return len(internal_kv._internal_kv_list(f"{self.key}/{prefix}", namespace=_NAMESPACE))
+        return ray_kv.count(f"{self.key}/{prefix}")
 
     def clear(self) -> None:
         """Removes all notes."""
-        internal_kv._internal_kv_del(f"{self.key}/", del_by_prefix=True, namespace=_NAMESPACE)
+        ray_kv.remove_all(f"{self.key}/")
 
     def wish(self, attempt: int, wish: Wish) -> None:
         """Tells the ranks of an attempt what the launcher wants."""

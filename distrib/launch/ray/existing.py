@@ -15,13 +15,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from distrib.compat.ray_cluster import has_autoscaler
+from distrib.compat.ray_start import silence_worker_deaths
 from distrib.errors import JobError, LaunchError
 from distrib.job.plan import Request
 from distrib.job.reader import Job
 from distrib.launch.environment import environment_defaults
 from distrib.launch.network import answers
 from distrib.launch.ray.packing import EXCLUDED, check_size, check_storage, path_in
-from distrib.launch.ray.settings import RAY_SETTINGS, keep_launcher_quiet
+from distrib.launch.ray.settings import RAY_SETTINGS
 
 if TYPE_CHECKING:
     from distrib.launch.ray.node_monitor import NodeMonitor
@@ -94,7 +96,7 @@ class ExistingRay:
         is_there = host and port.isdigit() and answers(host.strip("[]"), int(port), _CONNECT_SECONDS)
         if self._address != "auto" and not is_there:
             raise LaunchError(f"no Ray cluster answers at {self._address}; on its head, `ray status` tells of it")
-        keep_launcher_quiet()
+        silence_worker_deaths()
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
@@ -173,7 +175,7 @@ class ExistingRay:
                 return found
             is_possible = place(hosts, request, is_empty=True) is not None
             waited = time.monotonic() - began
-            if not is_possible and not _can_grow() and waited >= (patience_seconds or 0.0):
+            if not is_possible and not has_autoscaler() and waited >= (patience_seconds or 0.0):
                 raise LaunchError(describe_shortage(request, hosts))
             if time.monotonic() - reminded > _REMIND_SECONDS:
                 reminded = time.monotonic()
@@ -199,13 +201,6 @@ def _submitted_environment() -> dict[str, Any]:
     except ValueError:
         return {}
     return dict(config.get("runtime_env") or {})
-
-
-def _can_grow() -> bool:
-    """Whether an autoscaler may bring hosts."""
-    from ray._private import state as ray_state
-
-    return bool(ray_state.state.get_max_resources_from_cluster_config())
 
 
 def describe_shortage(request: Request, hosts: list[Any]) -> str:

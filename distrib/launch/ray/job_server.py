@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from distrib.compat.messages import is_unknown_ray_job
 from distrib.errors import JobError, LaunchError
 from distrib.job.reader import Job
 from distrib.launch.network import answers
@@ -188,7 +189,7 @@ class JobServer:
             try:
                 return ask()
             except Exception as error:
-                if time.monotonic() > deadline or "does not exist" in str(error):
+                if time.monotonic() > deadline or is_unknown_ray_job(str(error)):
                     raise LaunchError(
                         f"lost contact with the job server at {self.address}: {error}; what it runs may still run: "
                         "ask again with distrib status"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import socket
 import time
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from distrib.compat.messages import ray_worker_exit
 from distrib.job.plan import Request
 from distrib.launch.failure_cause import find_cause, is_hang, log_errors
 from distrib.launch.monitor import RunMonitor
@@ -321,8 +321,7 @@ def _lost_host(name: str) -> Failure:
 
 def _failure_on_ray(rank: int | None, text: str, host: str | None) -> Failure:
     """What Ray says of a rank, or of the attempt as a whole, where no rank did."""
-    detail = re.search(r"Worker exit detail: (.*?)(?: Some common causes|$)", text, re.MULTILINE)
-    said = detail[1] if detail else text
+    said = ray_worker_exit(text)
     lost = "" if rank is None else "the rank's process was lost" + ("; Ray says: " if said else "")
     return Failure(
         rank=rank,

@@ -16,13 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from distrib.compat.ray_start import local_cluster_options, silence_worker_deaths, start_autoscaling_coordinator
 from distrib.errors import LaunchError
 from distrib.job.plan import Request
 from distrib.job.reader import Job
 from distrib.job.spec import WorkerRange
 from distrib.launch.environment import environment_defaults
 from distrib.launch.ray.reaper import Reaper
-from distrib.launch.ray.settings import RAY_SETTINGS, keep_launcher_quiet
+from distrib.launch.ray.settings import RAY_SETTINGS
 
 if TYPE_CHECKING:
     from distrib.launch.ray.trainer import Placement
@@ -70,7 +71,7 @@ class LocalRay:
             future = pool.submit(work)
             imported = pool.submit(importlib.import_module, "ray.train.torch")
             self._start()
-            _start_coordinator()
+            start_autoscaling_coordinator()
             result = future.result()
             imported.result()
             return result
@@ -101,7 +102,7 @@ class LocalRay:
     def _start(self) -> None:
         import ray
 
-        keep_launcher_quiet()
+        silence_worker_deaths()
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
@@ -111,8 +112,7 @@ class LocalRay:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _temp_dir=self.folder,
-                _node_ip_address=_LOOPBACK_ADDRESS,
+                **local_cluster_options(self.folder, _LOOPBACK_ADDRESS),
             )
         except Exception as error:
             raise LaunchError(f"Ray could not be started on this machine: {error}") from error
@@ -134,18 +134,3 @@ class LocalRay:
 def _token() -> str:
     """What lets this process into its Ray; one for all, since Ray remembers the first."""
     return secrets.token_hex(32)
-
-
-def _start_coordinator() -> None:
-    """Starts the actor that every Ray Train run needs first, in a worker process that Ray has ready.
-
-    Ray Train would have it started by its controller, one process after the other; the function is none of Ray's public
-    ones, so where it is missing, that is what happens.
-    """
-    try:
-        from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
-            get_or_create_autoscaling_coordinator,
-        )
-    except ImportError:
-        return
-    get_or_create_autoscaling_coordinator()  # type: ignore[no-untyped-call]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from pathlib import Path
 
+from distrib.compat.ray_packaging import max_package_bytes, shipped_sizes
 from distrib.errors import JobError
 from distrib.job.reader import Job
 
@@ -13,7 +12,6 @@ EXCLUDED = ("/.git", "/runs", "/.venv", "/venv", "__pycache__", "*.pyc", ".mypy_
 """What is never shipped, in the syntax of .gitignore, besides what .gitignore and .rayignore files name."""
 
 _NUM_SHOWN = 5
-_QUIET = logging.getLogger(__name__)
 _MIB = 2**20
 
 
@@ -49,31 +47,14 @@ def check_size(folder: str) -> None:
     Raises:
         JobError: It holds more than Ray's limit; the biggest files are named.
     """
-    from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
-
-    sizes = shipped_sizes(folder)
+    limit, sizes = max_package_bytes(), shipped_sizes(folder, EXCLUDED)
     total = sum(sizes.values())
-    if total < GCS_STORAGE_MAX_SIZE:
+    if limit is None or total < limit:
         return
     biggest = sorted(sizes, key=lambda path: sizes[path], reverse=True)[:_NUM_SHOWN]
     listed = "\n".join(f"  {sizes[path] / _MIB:,.0f} MiB  {path}" for path in biggest)
     raise JobError(
         f"the working directory {folder} holds {total / _MIB:,.0f} MiB, and Ray ships at most "
-        f"{GCS_STORAGE_MAX_SIZE / _MIB:,.0f} MiB to a cluster; name what the job does not need in .rayignore, "
+        f"{limit / _MIB:,.0f} MiB to a cluster; name what the job does not need in .rayignore, "
         f"or keep data on storage that all hosts share. The biggest files:\n{listed}"
     )
-
-
-def shipped_sizes(folder: str) -> dict[str, int]:
-    """The files that Ray would ship, by path below `folder`, with their sizes in bytes."""
-    from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
-
-    root = Path(folder).absolute()
-    sizes: dict[str, int] = {}
-
-    def measure(path: Path) -> None:
-        if path.is_file():
-            sizes[os.path.relpath(path, root)] = path.stat().st_size
-
-    _dir_travel(root, [_get_excludes(root, list(EXCLUDED))], measure, include_gitignore=True, logger=_QUIET)
-    return sizes

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import ray
-from ray._private import state as ray_state
 
+from distrib.compat.ray_cluster import draining_nodes, free_resources
 from distrib.job.plan import Request
 from distrib.launch.network import answers
 from distrib.launch.ray.trainer import Placement
@@ -67,7 +67,7 @@ def look_around(known_dead: Container[str] = ()) -> list[ClusterHost]:
     Args:
         known_dead: Ids of hosts that have not answered before, which are not asked again.
     """
-    free, leaving = ray_state.available_resources_per_node(), _leaving()  # type: ignore[no-untyped-call]
+    free, leaving = free_resources(), draining_nodes()
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     with ThreadPoolExecutor(max_workers=min(64, max(1, len(nodes)))) as pool:
         answering = list(pool.map(lambda node: _is_answering(node, known_dead), nodes))
@@ -78,7 +78,7 @@ def look_around(known_dead: Container[str] = ()) -> list[ClusterHost]:
             address=node["NodeManagerAddress"],
             port=node["NodeManagerPort"],
             total=node["Resources"],
-            free=free.get(node["NodeID"], {}),
+            free=node["Resources"] if free is None else free.get(node["NodeID"], {}),
             labels=node.get("Labels") or {},
             is_leaving=node["NodeID"] in leaving,
             is_answering=is_answering,
@@ -92,11 +92,6 @@ def _is_answering(node: Mapping[str, object], known_dead: Container[str]) -> boo
         return False
     address, port = str(node["NodeManagerAddress"]), int(str(node["NodeManagerPort"]))
     return any(answers(address, port, _ANSWER_SECONDS) for _ in range(2))
-
-
-def _leaving() -> frozenset[str]:
-    """Ids of the hosts that are being drained."""
-    return frozenset(ray_state.state.get_draining_nodes())
 
 
 def place(

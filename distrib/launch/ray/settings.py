@@ -19,18 +19,6 @@ RAY_SETTINGS = {
 """For a quiet, quick Ray; whatever the user has set wins."""
 
 
-def keep_launcher_quiet() -> None:
-    """Keeps Ray from printing, on the launcher's stdout, that a worker died: the launcher itself says so, and better.
-
-    Ray has no switch for it, and the function is none of its public ones; where it is missing, Ray prints. To be called
-    before this process joins a Ray.
-    """
-    from ray._private import worker
-
-    if hasattr(worker, "print_to_stdstream"):
-        worker.print_to_stdstream = lambda *_, **__: None
-
-
 def keep_worker_quiet() -> None:
     """Keeps Ray Train from writing the error of a rank that has told the launcher why it fails to the rank's log."""
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
@@ -14,9 +14,6 @@ from distrib.launch.ray.backend import OwnProcessGroup
 from distrib.launch.ray.control_store import RayControlStore
 from distrib.launch.ray.worker import CANCELLED, train_as_ray_worker
 from distrib.train.context import AttemptConfig
-
-if TYPE_CHECKING:
-    from ray.train.v2._internal.execution.context import TrainRunContext
 
 _JOIN_SECONDS = 3.0
 _NODE_LABEL = "ray.io/node-id"
@@ -53,7 +50,7 @@ class _AskLauncher(UserCallback):
         self._number = number
         self._num_failures = 0
 
-    def after_exception(self, run_context: TrainRunContext, worker_exceptions: dict[int, Exception]) -> None:
+    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
         """Returns to have Ray Train start the workers anew, in place; raises to end the fit."""
         causes = {rank: f"{type(error).__name__}: {error}" for rank, error in worker_exceptions.items()}
         failure = f"{self._number}/{self._num_failures}"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from distrib.compat.messages import is_failed_file
+from distrib.compat.torch_checkpoint import METADATA, open_tensor_files_with, tensor_files
 from distrib.runs.checkpoints import CheckpointFolder, remove_old, write_durably
 from distrib.runs.hashed_file import HashedFile
 from distrib.runs.storage.errors import storage_problem
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
     from distrib.train.checkpoint.upload import RunUploader
     from distrib.train.strategy.compression import PowerSgd
 
-METADATA = ".metadata"
-"""The file in which DCP describes the tensors."""
-
-
-_WRITER_SIGNS = ("inline_container", "PytorchStreamWriter")
-"""In the errors of torch's writer of files."""
 _PROBE_BYTES = 2**20
 
 
@@ -238,8 +232,12 @@ class Checkpointer:
         folder.path.mkdir(parents=True, exist_ok=True)
         writer = dcp.FileSystemWriter(folder.path, single_file_per_rank=True, sync_files=True, overwrite=True)
         files: dict[str, HashedFile] = {}
-        create_stream: Any = functools.partial(_create_stream, files, writer.fs.create_stream)
-        writer.fs.create_stream = create_stream  # type: ignore[method-assign]
+
+        def open_hashed(path: Path) -> HashedFile:
+            files[path.name] = HashedFile(path)
+            return files[path.name]
+
+        open_tensor_files_with(writer, open_hashed)
         try:
             dcp.save(staged, storage_writer=writer, process_group=self._group)
         except dcp.CheckpointException as error:
@@ -248,7 +246,7 @@ class Checkpointer:
                 raise failures[self._rank] from None
             rank, cause = next(iter(failures.items()))
             raise PeerFailedError(f"rank {rank} could not save: {cause}") from cause
-        names = [path.name for path in folder.path.glob(f"__{self._rank}_*.distcp")]
+        names = tensor_files(folder.path, self._rank)
         if self._rank == 0:
             names.append(METADATA)
             write_durably(folder.state_file, state)
@@ -258,22 +256,9 @@ class Checkpointer:
             self._publishing.part(folder, [*names, *([folder.state_file.name] if self._rank == 0 else [])])
 
 
-def _create_stream(
-    files: dict[str, HashedFile],
-    create_other: Callable[[Any, str], AbstractContextManager[Any]],
-    path: str | os.PathLike[str],
-    mode: str,
-) -> AbstractContextManager[Any]:
-    """Opens a file for DCP: one of tensors as a `HashedFile`, kept by name in `files`; others as DCP does."""
-    if mode != "wb" or not str(path).endswith(".distcp"):
-        return create_other(path, mode)
-    file = files[Path(path).name] = HashedFile(Path(path))
-    return file
-
-
 def _write_error(error: BaseException, folder: Path) -> BaseException:
     """What kept a file from being written to `folder`: torch's writer hides the error of the operating system."""
-    if not any(sign in str(error) for sign in _WRITER_SIGNS):
+    if not is_failed_file(str(error)):
         return error
     try:
         write_durably(folder / "probe", " " * _PROBE_BYTES)

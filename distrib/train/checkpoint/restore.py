@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import pickle
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +10,12 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
-from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 
+from distrib.compat.messages import without_disabled_warning
+from distrib.compat.torch_checkpoint import METADATA
+from distrib.compat.torch_checkpoint_reader import SafeReader
 from distrib.runs.checkpoints import CheckpointFolder, DamagedError, list_checkpoints, parse_name
 from distrib.runs.storage.remote_checkpoints import RemoteCheckpoints
-from distrib.train.checkpoint.checkpointer import METADATA
 from distrib.train.checkpoint.plain_state import load_state
 from distrib.train.checkpoint.tensors import join_optimizer, model_tensors
 
@@ -91,8 +88,7 @@ class Restorer:
 
         optimizer_tensors = empty(name for name in stored if name.startswith("optimizer/"))
         others = empty([] if compression is None else compression.names_to_load(stored, rank, world_size))
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        with torch.no_grad(), without_disabled_warning():
             dcp.load({**parameters, **buffers, **optimizer_tensors, **others}, storage_reader=reader, no_dist=True)
         join_optimizer(optimizer, optimizer_tensors, plain.pop("optimizer"))
         if compression is not None:
@@ -156,63 +152,5 @@ def load_model(folder: CheckpointFolder, model: nn.Module) -> None:
         if size != tensor.shape:
             kept = "it has none" if size is None else f"its shape is {tuple(size)}"
             raise DamagedError(f"{folder.name}: {name} has shape {tuple(tensor.shape)} in the job's model; here {kept}")
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+    with torch.no_grad(), without_disabled_warning():
         dcp.load(own, storage_reader=reader, no_dist=True)
-
-
-class SafeReader(dcp.FileSystemReader):
-    """Reads a checkpoint's pickled metadata without running what else a pickle can hold."""
-
-    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        """The metadata.
-
-        Raises:
-            pickle.UnpicklingError: It names anything but the classes that metadata consists of.
-        """
-        data = (Path(self.path) / METADATA).read_bytes()
-        metadata: Metadata = _MetadataUnpickler(io.BytesIO(data)).load()
-        if not isinstance(metadata, Metadata):
-            raise pickle.UnpicklingError("it is not a checkpoint's metadata")
-        if getattr(metadata, "storage_meta", None) is None:
-            with contextlib.suppress(AttributeError):
-                metadata.storage_meta = None
-        return metadata
-
-
-class _MetadataUnpickler(pickle.Unpickler):
-    """An unpickler for the few classes that DCP's metadata consists of."""
-
-    _ALLOWED = frozenset(
-        {
-            ("torch", "Size"),
-            ("torch", "device"),
-            ("torch.serialization", "_get_layout"),
-            ("torch.distributed.checkpoint.metadata", "Metadata"),
-            ("torch.distributed.checkpoint.metadata", "MetadataIndex"),
-            ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata"),
-            ("torch.distributed.checkpoint.metadata", "BytesStorageMetadata"),
-            ("torch.distributed.checkpoint.metadata", "ChunkStorageMetadata"),
-            ("torch.distributed.checkpoint.metadata", "TensorProperties"),
-            ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
-            ("torch.distributed.checkpoint.metadata", "StorageMeta"),
-            ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-            ("pathlib", "PosixPath"),
-            ("collections", "OrderedDict"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("builtins", "getattr"):
-            return _memory_format
-        is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
-        if is_dtype or (module, name) in self._ALLOWED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"its metadata names {module}.{name}, which metadata has no use for")
-
-
-def _memory_format(kind: type, name: str) -> _MEM_FORMAT_ENCODING:
-    """A member of the one enum in the metadata, for which some Pythons, such as 3.11.2, pickle a call of getattr."""
-    if kind is not _MEM_FORMAT_ENCODING or name not in _MEM_FORMAT_ENCODING.__members__:
-        raise pickle.UnpicklingError(f"its metadata asks for {name} of {kind}, which metadata has no use for")
-    return _MEM_FORMAT_ENCODING[name]

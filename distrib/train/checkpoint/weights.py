@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_file, save_model
 from torch import nn
 
+from distrib.compat.messages import safetensors_error_number
 from distrib.errors import DistribError
 
 _MOST_NAMES = 20
@@ -101,9 +101,9 @@ def _write_whole(path: Path, write: Callable[[str], None]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
+        number = safetensors_error_number(str(error))
         if number is None:
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise OSError(number, os.strerror(number)) from error
     finally:
         temporary.unlink(missing_ok=True)

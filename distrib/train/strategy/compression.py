@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from distrib.compat.torch_powersgd import PowerSgdMemory
 from distrib.errors import TrainingFailedError
 from distrib.job.spec import PowerSgdSettings
 from distrib.train.randomness import derive_seed
@@ -35,6 +36,7 @@ class PowerSgd:
             orthogonalization_epsilon=_EPSILON,
             random_seed=derive_seed("powersgd", seed) % 2**32,
         )
+        self._memory = PowerSgdMemory(self._state)
 
     def register(self, model: DistributedDataParallel) -> None:
         """Has `model` reduce its gradients so."""
@@ -42,14 +44,14 @@ class PowerSgd:
 
     def begin(self, completed_steps: int) -> None:
         """To be called after the rehearsal, whose gradients are not compressed and which is counted as an iteration."""
-        self._state.iter = completed_steps + 1
+        self._memory.set_iteration(completed_steps + 1)
 
     def tensors(self, rank: int) -> dict[str, torch.Tensor]:
         """What this rank has to save: its errors, and on rank 0 the factors, which are the same on all."""
-        found = {_name("error", rank, index): error for index, error in self._state.error_dict.items()}
+        found = {_name("error", rank, index): error for index, error in self._memory.errors.items()}
         if rank == 0:
-            found |= {_name("p", 0, index): factor for index, factor in self._state.p_memory_dict.items()}
-            found |= {_name("q", 0, index): factor for index, factor in self._state.q_memory_dict.items()}
+            found |= {_name("p", 0, index): factor for index, factor in self._memory.left_factors.items()}
+            found |= {_name("q", 0, index): factor for index, factor in self._memory.right_factors.items()}
         return found
 
     def names_to_load(self, stored: Iterable[str], rank: int, world_size: int) -> list[str]:
@@ -66,14 +68,14 @@ class PowerSgd:
         errors, others = _split(tensors)
         for name in others:
             kind, _, index = _parse(name)
-            memory = self._state.p_memory_dict if kind == "p" else self._state.q_memory_dict
+            memory = self._memory.left_factors if kind == "p" else self._memory.right_factors
             memory[index] = tensors[name].to(device)
         for owner in sorted(errors):
             for name in errors[owner]:
                 index = _parse(name)[2]
                 share = tensors[name].to(device) / len(errors)
-                known = self._state.error_dict.get(index)
-                self._state.error_dict[index] = share if known is None else known + share
+                known = self._memory.errors.get(index)
+                self._memory.errors[index] = share if known is None else known + share
 
     def reduce(self, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
         """Reduces a bucket of gradients; DDP waits for the future.
@@ -81,7 +83,7 @@ class PowerSgd:
         Raises:
             TrainingFailedError: What was taken up is of other buckets.
         """
-        error = self._state.error_dict.get(bucket.index())
+        error = self._memory.errors.get(bucket.index())
         if error is not None and error.numel() != bucket.buffer().numel():
             raise TrainingFailedError(
                 "the checkpoint's PowerSGD errors are of other buckets of gradients than this run has; keep "

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from distrib.compat.torch_distributed import set_timeout
 from distrib.job.plan import Request, StepPlan, split_evenly
 from distrib.job.spec import Ddp
 from distrib.train.context import RankContext
@@ -46,7 +47,7 @@ def limit_waiting(request: Request, control: dist.ProcessGroup) -> None:
     timeout = timedelta(seconds=request.hang_timeout_seconds)
     for group in (dist.group.WORLD, control):
         if group is not None:
-            group.set_timeout(timeout)
+            set_timeout(group, timeout)
 
 
 def wrap(model: nn.Module, settings: Ddp, device: torch.device, compression: PowerSgd | None = None) -> nn.Module:
@@ -85,8 +86,8 @@ def broadcast_buffers(model: nn.Module) -> None:
 
 def find_batch_norms(model: nn.Module) -> list[nn.Module]:
     """The layers that normalise by the statistics of the rank's own samples."""
-    kinds = (nn.modules.batchnorm._BatchNorm,)
-    return [part for part in model.modules() if isinstance(part, kinds) and not isinstance(part, nn.SyncBatchNorm)]
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return [part for part in model.modules() if isinstance(part, kinds)]
 
 
 def batch_norm_warning(model: nn.Module, schedule: StepPlan) -> str | None:

@@ -2,8 +2,9 @@
 
 import pytest
 
+from distrib.compat.ray_packaging import shipped_sizes
 from distrib.errors import JobError
-from distrib.launch.ray.packing import check_size, shipped_sizes
+from distrib.launch.ray.packing import EXCLUDED, check_size
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def folder(tmp_path):
 
 
 def test_code_and_data_are_sent_and_histories_runs_environments_and_what_is_ignored_are_not(folder):
-    sizes = shipped_sizes(str(folder))
+    sizes = shipped_sizes(str(folder), EXCLUDED)
     sizes.pop(".rayignore", None)
     assert sizes == {"job.yaml": 10, "code/model.py": 20, "data/big.bin": 70}
 

@@ -1,10 +1,12 @@
-"""A checkpoint's pickled metadata: read as every Python pickles it, and nothing else in it is run."""
+"""A checkpoint's pickled metadata is read as every Python version pickles it, and nothing else in it is run."""
 
 import io
 import pickle
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import metadata as dcp_metadata
 from torch.distributed.checkpoint.metadata import (
     _MEM_FORMAT_ENCODING,
     Metadata,
@@ -12,7 +14,8 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from distrib.train.checkpoint.restore import SafeReader
+from distrib.compat.messages import without_disabled_warning
+from distrib.compat.torch_checkpoint_reader import SafeReader
 
 FORMAT = _MEM_FORMAT_ENCODING.TORCH_CONTIGUOUS_FORMAT
 
@@ -48,6 +51,7 @@ def write(folder, value, pickler=pickle.Pickler):
     (folder / ".metadata").write_bytes(buffer.getvalue())
 
 
+@pytest.mark.relies_on("torch.distributed.checkpoint.metadata._MEM_FORMAT_ENCODING")
 @pytest.mark.parametrize("pickler", [_ByGetattr, _ByValue])
 def test_metadata_of_every_python_is_read(tmp_path, pickler):
     entry = TensorStorageMetadata(
@@ -66,3 +70,22 @@ def test_no_other_attribute_is_had(tmp_path, arguments):
     write(tmp_path, _Asks(*arguments))
     with pytest.raises(pickle.UnpicklingError, match="which metadata has no use for"):
         SafeReader(tmp_path).read_metadata()
+
+
+def test_without_the_enum_metadata_that_names_it_is_refused(tmp_path, monkeypatch):
+    write(tmp_path, _Asks(_MEM_FORMAT_ENCODING, "TORCH_CONTIGUOUS_FORMAT"))
+    monkeypatch.delattr(dcp_metadata, "_MEM_FORMAT_ENCODING")
+    with pytest.raises((pickle.UnpicklingError, AttributeError)):
+        SafeReader(tmp_path).read_metadata()
+
+
+@pytest.mark.relies_on(
+    "torch.distributed.checkpoint.filesystem._StorageInfo",
+    "torch.serialization._get_layout",
+)
+def test_what_dcp_writes_consists_of_allowed_classes(tmp_path):
+    with without_disabled_warning():
+        dcp.save({"weight": torch.ones(3, 4)}, checkpoint_id=tmp_path, no_dist=True)
+    metadata = SafeReader(tmp_path).read_metadata()
+    assert metadata.state_dict_metadata["weight"].properties.layout == torch.strided
+    assert {info.relative_path for info in metadata.storage_data.values()} == {"__0_0.distcp"}

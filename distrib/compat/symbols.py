@@ -1,0 +1,22 @@
+"""How a reliance on something that a library does not promise to keep is described."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PrivateSymbol:
+    """Something of another library that is not part of its public API.
+
+    Attributes:
+        name: Its full name; for an error text, the module of the library that raises it and what the text is about.
+        reason: What it is used for, and why no public API does as well.
+        versions: The versions of the library on which it was checked.
+        fallback: What happens in a version that does not have it.
+    """
+
+    name: str
+    reason: str
+    versions: tuple[str, ...]
+    fallback: str

@@ -1,0 +1,110 @@
+"""What distrib relies on in Ray beyond its public API is there, and what happens without it."""
+
+import inspect
+import sys
+
+import pytest
+
+from distrib.compat import ray_cluster, ray_kv, ray_packaging, ray_start
+from distrib.errors import LaunchError
+
+PACKAGING = "ray._private.runtime_env.packaging"
+COORDINATOR = "ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator"
+
+
+def takes(function, *names):
+    """Whether a function has parameters of these names."""
+    return set(names) <= set(inspect.signature(function).parameters)
+
+
+@pytest.mark.relies_on(
+    "ray.experimental.internal_kv._internal_kv_put",
+    "ray.experimental.internal_kv._internal_kv_get",
+    "ray.experimental.internal_kv._internal_kv_list",
+    "ray.experimental.internal_kv._internal_kv_del",
+)
+def test_the_key_value_store(monkeypatch):
+    from ray.experimental import internal_kv
+
+    assert takes(internal_kv._internal_kv_put, "key", "value", "overwrite", "namespace")
+    assert takes(internal_kv._internal_kv_get, "key", "namespace")
+    assert takes(internal_kv._internal_kv_list, "prefix", "namespace")
+    assert takes(internal_kv._internal_kv_del, "key", "del_by_prefix", "namespace")
+    for name, call in {
+        "put": lambda: ray_kv.put("a", "1"),
+        "get": lambda: ray_kv.get("a"),
+        "list": lambda: ray_kv.count("a"),
+        "del": lambda: ray_kv.remove_all("a"),
+    }.items():
+        monkeypatch.delattr(internal_kv, f"_internal_kv_{name}")
+        with pytest.raises(LaunchError, match="has no internal key-value store"):
+            call()
+
+
+@pytest.mark.relies_on(
+    "ray._private.state.available_resources_per_node",
+    "ray._private.state.state.get_draining_nodes",
+    "ray._private.state.state.get_max_resources_from_cluster_config",
+)
+def test_the_state_of_the_cluster(monkeypatch):
+    from ray._private import state
+
+    assert callable(state.available_resources_per_node)
+    assert callable(state.state.get_draining_nodes)
+    assert callable(state.state.get_max_resources_from_cluster_config)
+    monkeypatch.delattr(state, "available_resources_per_node")
+    monkeypatch.delattr(state, "state")
+    assert ray_cluster.free_resources() is None
+    assert ray_cluster.draining_nodes() == frozenset()
+    assert not ray_cluster.has_autoscaler()
+
+
+@pytest.mark.relies_on(
+    "ray._private.runtime_env.packaging.GCS_STORAGE_MAX_SIZE",
+    "ray._private.runtime_env.packaging._dir_travel, _get_excludes",
+)
+def test_the_files_that_are_shipped(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text("1")
+    (tmp_path / "b.bin").write_text("22")
+    assert ray_packaging.shipped_sizes(str(tmp_path), ["*.bin"]) == {"a.py": 1}
+    assert ray_packaging.max_package_bytes() > 2**20
+    monkeypatch.setitem(sys.modules, PACKAGING, None)
+    assert ray_packaging.shipped_sizes(str(tmp_path), ["*.bin"]) == {}
+    assert ray_packaging.max_package_bytes() is None
+
+
+@pytest.mark.relies_on("ray.init(_temp_dir, _node_ip_address)")
+def test_the_options_of_a_local_cluster():
+    import ray
+
+    assert takes(ray.init, "_temp_dir", "_node_ip_address") or "_temp_dir" in inspect.getsource(ray.init)
+    assert set(ray_start.local_cluster_options("/tmp/x", "127.0.0.1")) == {"_temp_dir", "_node_ip_address"}
+
+
+@pytest.mark.relies_on("ray._private.worker.print_to_stdstream")
+def test_nothing_is_printed_of_workers_that_die(monkeypatch, capsys):
+    from ray._private import worker
+
+    line = {"pid": 1, "is_err": False, "lines": ["died"], "ip": "x", "actor_name": None, "task_name": None}
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
+    assert takes(worker.print_to_stdstream, "data", "ignore_prefix")
+    ray_start.silence_worker_deaths()
+    worker.print_to_stdstream(line, ignore_prefix=False)
+    assert capsys.readouterr().out == ""
+    monkeypatch.delattr(worker, "print_to_stdstream")
+    ray_start.silence_worker_deaths()
+    assert not hasattr(worker, "print_to_stdstream")
+
+
+@pytest.mark.relies_on(
+    "ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator.get_or_create_autoscaling_coordinator"
+)
+def test_the_coordinator_is_started_where_there_is_one(monkeypatch):
+    coordinator = __import__(COORDINATOR, fromlist=["x"])
+    started = []
+    monkeypatch.setattr(coordinator, "get_or_create_autoscaling_coordinator", lambda: started.append(True))
+    ray_start.start_autoscaling_coordinator()
+    assert started == [True]
+    monkeypatch.setitem(sys.modules, COORDINATOR, None)
+    ray_start.start_autoscaling_coordinator()
+    assert started == [True]

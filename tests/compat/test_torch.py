@@ -1,0 +1,112 @@
+"""What distrib relies on in torch beyond its public API, and what happens without it."""
+
+import sys
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState
+from torch.distributed.checkpoint import filesystem
+from torch.nn.parallel import DistributedDataParallel
+
+from distrib.compat import torch_checkpoint, torch_ddp, torch_distributed, torch_tensors
+from distrib.compat.messages import without_disabled_warning
+from distrib.compat.torch_powersgd import PowerSgdMemory
+from distrib.errors import TrainingFailedError
+
+
+@pytest.mark.relies_on("torch._foreach_mul_")
+@pytest.mark.parametrize("has_kernel", [True, False])
+def test_tensors_of_several_types_are_multiplied(monkeypatch, has_kernel):
+    assert hasattr(torch, "_foreach_mul_")
+    if not has_kernel:
+        monkeypatch.delattr(torch, "_foreach_mul_")
+    tensors = [torch.ones(2), torch.full((3,), 2.0, dtype=torch.bfloat16), torch.full((1,), 3.0)]
+    torch_tensors.multiply_(tensors, torch.tensor(0.5, dtype=torch.float64))
+    assert [tensor.tolist() for tensor in tensors] == [[0.5] * 2, [1.0] * 3, [1.5]]
+    assert [tensor.dtype for tensor in tensors] == [torch.float32, torch.bfloat16, torch.float32]
+
+
+@pytest.mark.relies_on("torch.distributed.ProcessGroup.set_timeout")
+def test_a_group_has_another_timeout_from_then_on(tmp_path):
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1, timeout=timedelta(seconds=90))
+    try:
+        group = dist.group.WORLD
+        torch_distributed.set_timeout(group, timedelta(seconds=7))
+        backend = group._get_backend(torch.device("cpu"))
+        assert backend.options._timeout == timedelta(seconds=7)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_without_a_way_to_set_it_the_timeout_stays():
+    torch_distributed.set_timeout(object(), timedelta(seconds=7))
+
+
+@pytest.mark.relies_on("PowerSGDState.error_dict, p_memory_dict, q_memory_dict, iter")
+def test_powersgd_keeps_its_memory_in_known_fields():
+    state = PowerSGDState(process_group=None, start_powerSGD_iter=3)
+    memory = PowerSgdMemory(state)
+    assert (memory.errors, memory.left_factors, memory.right_factors) == ({}, {}, {})
+    memory.set_iteration(5)
+    assert state.iter == 5
+    del state.p_memory_dict
+    with pytest.raises(TrainingFailedError, match="p_memory_dict"):
+        PowerSgdMemory(state)
+
+
+@pytest.mark.relies_on(
+    "torch.distributed.checkpoint.FileSystemWriter.fs.create_stream",
+    "torch.distributed.checkpoint.filesystem._metadata_fn",
+    "torch.distributed.checkpoint: names of a rank's files, __RANK_*.distcp",
+)
+def test_files_of_tensors_are_opened_by_another_function(tmp_path):
+    assert filesystem._metadata_fn == torch_checkpoint.METADATA
+    opened = []
+
+    def open_file(path):
+        opened.append(path.name)
+        return path.open("wb")
+
+    writer = dcp.FileSystemWriter(tmp_path, single_file_per_rank=True)
+    torch_checkpoint.open_tensor_files_with(writer, open_file)
+    with without_disabled_warning():
+        dcp.save({"weight": torch.arange(3.0)}, storage_writer=writer, no_dist=True)
+    assert opened == torch_checkpoint.tensor_files(tmp_path, 0) == ["__0_0.distcp"]
+    assert (tmp_path / torch_checkpoint.METADATA).is_file()
+    loaded = {"weight": torch.zeros(3)}
+    with without_disabled_warning():
+        dcp.load(loaded, checkpoint_id=tmp_path, no_dist=True)
+    assert loaded["weight"].tolist() == [0, 1, 2]
+
+
+def test_a_writer_without_streams_opens_its_files_itself():
+    torch_checkpoint.open_tensor_files_with(object(), open)
+
+
+@pytest.mark.relies_on("torch.utils._pytree.tree_leaves")
+@pytest.mark.parametrize("has_trees", [True, False])
+def test_tensors_of_nested_containers_in_order(monkeypatch, has_trees):
+    if not has_trees:
+        monkeypatch.setitem(sys.modules, "torch.utils._pytree", None)
+    first, second, third = torch.ones(1), torch.ones(2), torch.ones(3)
+    assert [len(t) for t in torch_tensors.tensors_in({"a": first, "b": [second, (None, third)], "c": 4})] == [1, 2, 3]
+
+
+@pytest.mark.relies_on("torch.nn.parallel.DistributedDataParallel._get_ddp_logging_data")
+def test_the_buckets_of_ddp(tmp_path, monkeypatch):
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        layers = torch.nn.Sequential(torch.nn.Linear(400, 400, bias=False), torch.nn.Linear(400, 400, bias=False))
+        model = DistributedDataParallel(layers, bucket_cap_mb=0.5)
+        for _ in range(2):  # rebuilt after the first backward pass
+            model(torch.ones(1, 400)).sum().backward()
+        assert torch_ddp.bucket_layout(model) == [[1], [0]]
+        assert torch_ddp.bucket_bytes(model)
+        monkeypatch.delattr(DistributedDataParallel, "_get_ddp_logging_data")
+        assert torch_ddp.bucket_layout(model) == torch_ddp.bucket_bytes(model) == []
+    finally:
+        dist.destroy_process_group()
