@@ -20,10 +20,12 @@ SYMBOLS = (
 
 
 def bucket_layout(model: DistributedDataParallel) -> list[list[int]]:
-    """The indices of the parameters of each bucket, in the order of reduction; empty if unknown."""
-    logged = _logging_data(model)
-    text = logged.get("rebuilt_per_bucket_param_indices") or logged.get("initial_bucket_size_per_param", "")
-    return [[int(index) for index in bucket.split()] for bucket in str(text).split(",") if bucket.strip()]
+    """The indices of the parameters of each bucket, in the order of reduction.
+
+    Empty if unknown, as before the third forward pass and with unused parameters, where DDP keeps its first buckets.
+    """
+    text = str(_logging_data(model).get("rebuilt_per_bucket_param_indices", ""))
+    return [[int(index) for index in bucket.split()] for bucket in text.split(",") if bucket.strip()]
 
 
 def bucket_bytes(model: DistributedDataParallel) -> list[float]:
