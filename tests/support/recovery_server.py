@@ -15,7 +15,7 @@ import torch
 
 torch.set_num_threads(1)
 
-from distrib.train import torch_dynamo  # noqa: E402
+from distrib.compat import torch_dynamo  # noqa: E402
 
 torch_dynamo.install()
 
