@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+from distrib.compat.ray_start import silence_worker_deaths
 from distrib.errors import LaunchError
 from distrib.launch.fleet import Member, NoAnswer
 from distrib.launch.network import answers
-from distrib.launch.ray.settings import RAY_SETTINGS, keep_launcher_quiet
+from distrib.launch.ray.settings import RAY_SETTINGS
 
 _CONNECT_SECONDS = 5.0
 _START_SECONDS = 40.0
@@ -42,7 +43,7 @@ class RayFleet:
         is_there = bool(host) and port.isdigit() and answers(host.strip("[]"), int(port), _CONNECT_SECONDS)
         if self._address != "auto" and not is_there:
             raise LaunchError(f"no Ray cluster answers at {self._address}; run `ray status` on its head node")
-        keep_launcher_quiet()
+        silence_worker_deaths()
         try:
             ray.init(
                 address=self._address,
