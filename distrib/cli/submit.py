@@ -1,4 +1,4 @@
-"""`distrib submit`: sends a job to a Ray cluster, follows it there and exits with its result."""
+"""`distrib submit`: sends a job to a Ray cluster and follows it, or hands it to a system that starts hosts for it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distrib.cli.deploy import choose_target, deploy
 from distrib.cli.options import (
     DeviceOption,
     ExtendOption,
@@ -56,24 +57,46 @@ def submit(
         list[str] | None,
         typer.Option("--pip", metavar="PACKAGE", help="Have pip install this on every host; repeatable."),
     ] = None,
+    render: Annotated[
+        str | None,
+        typer.Option(
+            "--render",
+            metavar="kuberay|slurm|compose",
+            help="Send nothing: print what would be applied to train the job on a cluster started for it.",
+        ),
+    ] = None,
+    on: Annotated[str | None, typer.Option("--on", metavar="slurm", help="Submit the job to Slurm by sbatch.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="NAME=VALUE", help="Setting of --render or --on, such as an image; repeatable."),
+    ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return as soon as the cluster has the job.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Send a job to a Ray cluster and follow it."""
+    """Send a job to a Ray cluster and follow it, or render it for KubeRay, Slurm or Compose."""
     variables = _variables(env or [])
     loaded = load_job(job, sets, workers=workers, device=device, runs_dir=runs_dir)
     check_run_id(run_id)
-    url = job_server_address(address)
 
-    from distrib.launch.ray.job_server import JobServer
-    from distrib.launch.ray.packing import check_storage
     from distrib.runs.layout import new_run_id
 
-    check_storage(loaded)
     run_id = run_id or new_run_id(loaded.name, datetime.now())
     arguments = [f"--set={text}" for text in make_overrides(sets, workers=workers, device=device, runs_dir=runs_dir)]
     chosen = {"--fresh": fresh, "--extend": extend, "--record-samples": record_samples}
     arguments += [option for option, is_chosen in chosen.items() if is_chosen]
+    target = choose_target(render, on, address, settings)
+    if target is not None:
+        from distrib.deploy.deployment import make_deployment
+
+        deployment = make_deployment(loaded, run_id, arguments, variables=variables, packages=pip or [])
+        deploy(deployment, target, settings or [], is_submitted=on is not None, as_json=as_json)
+        return
+    url = job_server_address(address)
+
+    from distrib.launch.ray.job_server import JobServer
+    from distrib.launch.ray.packing import check_storage
+
+    check_storage(loaded)
     server = JobServer(url)
     job_id = server.submit(loaded, run_id, arguments, variables=variables, packages=pip or [])
     stream = sys.stderr if as_json else sys.stdout

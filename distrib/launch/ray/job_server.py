@@ -17,8 +17,8 @@ from distrib.compat.messages import is_unknown_ray_job
 from distrib.errors import JobError, LaunchError
 from distrib.job.reader import Job
 from distrib.launch.network import answers
+from distrib.launch.ray.job_environment import submitted_variables
 from distrib.launch.ray.packing import EXCLUDED, check_size, path_in
-from distrib.launch.ray.settings import RAY_SETTINGS
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -29,7 +29,6 @@ RUN_KEY = "distrib.run"
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.5
-_STOP_MARGIN_SECONDS = 15
 _TALKATIVE = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 """Loggers that tell of every upload and of each file that is left out of it."""
 _TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -132,13 +131,7 @@ class JobServer:
         environment: dict[str, Any] = {
             "working_dir": folder,
             "excludes": list(EXCLUDED),
-            "env_vars": {
-                **RAY_SETTINGS,
-                "PYTHONUNBUFFERED": "1",
-                "RAY_JOB_STOP_SIGNAL": "SIGINT",
-                "RAY_JOB_STOP_WAIT_TIME_S": str(round(job.spec.failures.grace) + _STOP_MARGIN_SECONDS),
-                **variables,
-            },
+            "env_vars": submitted_variables(job.spec.failures.grace, variables),
         }
         if packages:
             environment["pip"] = list(packages)

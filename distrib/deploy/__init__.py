@@ -1,0 +1,1 @@
+"""Rendering a job for systems that start clusters: KubeRay, Slurm, Docker Compose."""
