@@ -21,7 +21,7 @@ GAP = "  "
 
 def list_(runs_dir: RunsDirOption = None, *, address: JobServerOption = None, as_json: JsonOption = False) -> None:
     """List the runs, newest first; with --address the jobs of that cluster too."""
-    from distrib.observe.format import place
+    from distrib.observe.format import short_path
     from distrib.runs.find import find_runs
     from distrib.runs.storage.location import as_folder, is_url
 
@@ -36,9 +36,9 @@ def list_(runs_dir: RunsDirOption = None, *, address: JobServerOption = None, as
     if runs:
         _print_table(runs)
     elif is_url(location) or as_folder(location).is_dir():
-        print(f"No runs in {place(location if is_url(location) else as_folder(location))}.")
+        print(f"No runs in {short_path(location if is_url(location) else as_folder(location))}.")
     else:
-        print(f"No runs: there is no folder {place(as_folder(location))}.")
+        print(f"No runs: there is no folder {short_path(as_folder(location))}.")
     if server is not None:
         print(f"\nRay jobs at {server.address}:" if jobs else f"\nNo Ray jobs at {server.address}.")
         for job in jobs:

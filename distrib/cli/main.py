@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -26,7 +27,8 @@ from distrib.cli.serve import serve
 from distrib.cli.status import status
 from distrib.cli.stop import stop
 from distrib.cli.submit import submit
-from distrib.cli.terminal import RED, colored
+from distrib.cli.terminal import RED, abandon, colored
+from distrib.cli.watch import watch
 from distrib.errors import DistribError, StoppedError
 
 USAGE_EXIT_CODE = 2
@@ -59,6 +61,7 @@ app.command("scale", epilog=EXIT_CODES)(scale)
 app.command("doctor", epilog=DOCTOR_EXIT_CODES)(doctor)
 app.command("submit", epilog=EXIT_CODES)(submit)
 app.command("list")(list_)
+app.command("watch")(watch)
 app.command("status")(status)
 app.command("logs")(logs)
 app.command("stop")(stop)
@@ -71,6 +74,9 @@ app.command("serve")(serve)
 def main() -> None:
     """Runs the command line and exits with its code; SIGTERM is to it what Ctrl-C is."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever text an exception has, it can be reported
     code = _run_and_report(sys.argv[1:])
     if code == StoppedError.exit_code:
         sys.stderr.flush()
@@ -105,26 +111,28 @@ def _options(
 def _run_and_report(arguments: list[str]) -> int:
     """Runs the command line; returns its exit code, with a message where there is an error to report."""
     wants_json = "--json" in arguments
+    code = 0
     try:
-        try:
-            app(arguments, prog_name="distrib")
-        finally:
-            sys.stdout.flush()
+        app(arguments, prog_name="distrib")
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1
         if code == USAGE_EXIT_CODE and wants_json:
             _print_json_error("the command line is wrong; stderr says where", code)
-        return code
     except DistribError as error:
+        code = error.exit_code
         print(_message(str(error), sys.stderr), file=sys.stderr)
         if wants_json:
-            _print_json_error(str(error), error.exit_code)
-        return error.exit_code
+            _print_json_error(str(error), code)
     except BrokenPipeError:
-        # Python would otherwise complain when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return 0
+        code = 1
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        abandon(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            print(_message(f"stdout cannot be written: {error}", sys.stderr), file=sys.stderr)
+        return code or 1
+    return code
 
 
 def _message(text: str, stream: TextIO) -> str:

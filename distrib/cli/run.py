@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import shutil
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -26,7 +26,7 @@ from distrib.cli.options import (
     choose_launcher,
     load_job,
 )
-from distrib.cli.terminal import GREEN, RED, YELLOW, colored
+from distrib.cli.terminal import GREEN, RED, YELLOW, abandon, colored
 from distrib.errors import DistribError, StoppedError, TrainingFailedError
 
 if TYPE_CHECKING:
@@ -89,17 +89,26 @@ def run(
             exit_code = error.exit_code
     if progress.finished_run is None:
         raise DistribError("the training ended without a result; this is a bug in distrib")
-    _print_summary(progress.finished_run, stream)
+    print_summary(progress.finished_run, stream)
     if as_json:
-        print(json.dumps(summarize(progress.finished_run, exit_code)))
+        _print_json(summarize(progress.finished_run, exit_code))
     raise typer.Exit(exit_code)
 
 
-def _print_summary(run: Run, stream: TextIO) -> None:
-    """Says how it went; where nobody listens any more, the result of the training stays the exit code."""
+def _print_json(result: dict[str, Any]) -> None:
+    try:
+        print(json.dumps(result), flush=True)
+    except (OSError, ValueError):
+        abandon(sys.stdout)
+
+
+def print_summary(run: Run, stream: TextIO) -> None:
+    """Prints the result of a run; if the reader has disconnected, the exit code is still that of the training."""
     from distrib.observe.summary import summary_lines
 
-    headline, *rest = summary_lines(run)
+    headline, *rest = summary_lines(run, shutil.get_terminal_size().columns if stream.isatty() else None)
     color = {"finished": GREEN, "stopped": YELLOW}.get(run.status, RED)
-    with contextlib.suppress(BrokenPipeError):
+    try:
         print("", colored(headline, color, stream), *rest, sep="\n", file=stream, flush=True)
+    except (OSError, ValueError):
+        abandon(stream)

@@ -98,7 +98,7 @@ def scale(
 
 
 def _measure(experiment: Experiment, *, is_resumed: bool, as_json: bool) -> None:
-    from distrib.observe.format import place
+    from distrib.observe.format import short_path
     from distrib.scale.charts import ReportLibraryMissingError
     from distrib.scale.report import REPORT_FILE, make_report
     from distrib.scale.result import RESULT_FILE
@@ -106,11 +106,11 @@ def _measure(experiment: Experiment, *, is_resumed: bool, as_json: bool) -> None
 
     experiment.check()
     result = experiment.run(is_resumed=is_resumed)
-    for line in ("", *result_lines(result), "", f"results {place(experiment.folder / RESULT_FILE)}"):
+    for line in ("", *result_lines(result), "", f"results {short_path(experiment.folder / RESULT_FILE)}"):
         experiment.notice(line)
     try:
         (experiment.folder / REPORT_FILE).write_text(make_report(result), encoding="utf-8")
-        experiment.notice(f"report  {place(experiment.folder / REPORT_FILE)}")
+        experiment.notice(f"report  {short_path(experiment.folder / REPORT_FILE)}")
     except ReportLibraryMissingError as error:
         experiment.notice(str(error))
     if as_json:

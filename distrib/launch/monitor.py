@@ -52,7 +52,7 @@ class RunMonitor:
         """Whether a signal has asked the run to stop."""
         if self._signals.count and not self._was_announced:
             self._was_announced = True
-            self._observer.notice("stopping at the next step that all ranks agree on; once more to end at once")
+            self._observer.waiting("stopping at the next agreed step; press Ctrl-C again to stop immediately")
         return self._signals.count > 0
 
     def kill_requested(self) -> bool:
@@ -62,6 +62,10 @@ class RunMonitor:
     def notice(self, message: str) -> None:
         """Passes on what the launcher has to say."""
         self._observer.notice(message)
+
+    def waiting(self, reason: str) -> None:
+        """Reports what the run waits for."""
+        self._observer.waiting(reason)
 
     def poll(self) -> None:
         """Passes on what is new, and renews the hold on the run."""

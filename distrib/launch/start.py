@@ -14,6 +14,7 @@ from distrib.job.target import add_import_paths
 from distrib.launch.devices import check_compression, choose_device, choose_device_on_ray, fit_workers
 from distrib.launch.signals import StopSignals
 from distrib.launch.torch_setup import torch_ready_to_fork
+from distrib.observe.activity import ActivityRecorder
 from distrib.observe.group import ObserverGroup
 from distrib.observe.observer import Observer, SilentObserver
 from distrib.runs.record import Run
@@ -67,7 +68,7 @@ def run(
     """
     if workers is not None:
         job = job.override([f"resources.workers={workers}"])
-    observer = ObserverGroup([observer or SilentObserver()])
+    observer = ObserverGroup([ActivityRecorder(), observer or SilentObserver()])
     started = time.time() if started is None else started
     with StopSignals() as signals:
         order = RunOptions(job, run_id, fresh, extend, record_samples, observer, started, signals, measurement)

@@ -1,4 +1,4 @@
-"""Numbers, times, sizes and places as people read them."""
+"""Numbers, times, sizes and paths as people read them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
 def number(value: object) -> str:
-    """A measured value in four significant digits; what is not a number is shown as a dash."""
+    """A measured value in four significant digits; anything that is not a number is shown as a dash."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "–"
     if isinstance(value, int) or 9999.5 <= abs(value) < 1e9:
@@ -25,13 +25,38 @@ def rate(samples_per_second: float) -> str:
 
 
 def values(metrics: Mapping[str, Any]) -> str:
-    """Metrics in a line, the loss last: `accuracy 0.978  loss 0.07`."""
+    """Metrics on one line, the loss last: `accuracy 0.978  loss 0.07`."""
+    return "  ".join(value_pairs(metrics))
+
+
+def value_pairs(metrics: Mapping[str, Any]) -> list[str]:
+    """Metrics with their names, the loss last: `["accuracy 0.978", "loss 0.07"]`."""
     names = sorted(metrics, key=lambda name: name == "loss")
-    return "  ".join(f"{name} {number(metrics[name])}" for name in names)
+    return [f"{name} {number(metrics[name])}" for name in names]
+
+
+def flow(start: str, items: Sequence[str], width: int | None) -> list[str]:
+    """`start` and items on as many lines of at most `width` columns as needed, broken only between items.
+
+    Args:
+        start: The beginning of the first line, with its own separator.
+        items: What follows; further lines are indented by two.
+        width: Columns; None for a single line.
+    """
+    lines = [start]
+    is_first = True
+    for item in items:
+        gap = "" if is_first else "  "
+        if width is None or len(lines[-1]) + len(gap) + len(item) <= width:
+            lines[-1] += gap + item
+        else:
+            lines.append("  " + item)
+        is_first = False
+    return [line.rstrip() for line in lines]
 
 
 def duration(seconds: float) -> str:
-    """A length of time in the two units that matter: `3.6 s`, `45 s`, `2 min 5 s`, `3 h 10 min`, `2 d 4 h`."""
+    """A length of time in its two largest units: `3.6 s`, `45 s`, `2 min 5 s`, `3 h 10 min`, `2 d 4 h`."""
     if seconds < 9.95:
         return f"{max(seconds, 0):.1f} s"
     whole = round(seconds)
@@ -50,7 +75,7 @@ def clock(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """How long ago, in one unit: `12s`, `5m`, `3h`, `2d`."""
+    """An age in one unit: `12s`, `5m`, `3h`, `2d`."""
     for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m")):
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"
@@ -72,7 +97,7 @@ def num_bytes(count: float) -> str:
 
 
 def num_items(count: float) -> str:
-    """A large count in short: `850`, `25.6 M`."""
+    """A large count, shortened: `850`, `25.6 M`."""
     for unit in ("", " k", " M", " G"):
         if count < 1000:
             return f"{count:.3g}{unit}"
@@ -86,13 +111,13 @@ def plural(count: int, noun: str) -> str:
 
 
 def shares(sizes: Sequence[int]) -> str:
-    """How a batch is split: `32 per rank`, `10 to 11 per rank`."""
+    """The slices of a batch: `32 per rank`, `10 to 11 per rank`."""
     smallest, largest = min(sizes), max(sizes)
     return f"{largest:,} per rank" if smallest == largest else f"{smallest:,} to {largest:,} per rank"
 
 
-def place(path: Path | str) -> str:
-    """A path as short as can be from here: relative where it lies in the working directory; a URL (text) as it is."""
+def short_path(path: Path | str) -> str:
+    """A path, relative if it is inside the working directory; a URL (text) is returned unchanged."""
     if isinstance(path, str):
         return path
     relative = os.path.relpath(path)

@@ -44,6 +44,10 @@ class ObserverGroup:
         """Passes it on."""
         self._call_each(lambda observer: observer.notice(message))
 
+    def waiting(self, reason: str) -> None:
+        """Passes it on."""
+        self._call_each(lambda observer: observer.waiting(reason))
+
     def idle(self) -> None:
         """Passes it on."""
         self._call_each(lambda observer: observer.idle())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distrib.job.plan import Memory, Plan, Request, StepPlan
 from distrib.job.spec import JobSpec
-from distrib.observe.format import duration, num_bytes, num_items, place, plural, shares
+from distrib.observe.format import duration, num_bytes, num_items, plural, shares, short_path
 from distrib.runs.layout import RunLayout, new_run_id
 from distrib.runs.storage.location import as_folder, is_url, join
 
@@ -32,7 +32,7 @@ def plan_listing(plan: Plan, spec: JobSpec, run_id: str | None = None) -> str:
         "Request": _request(plan.request),
         "Schedule": _schedule(plan.schedule, spec),
         "Memory per worker, batches and activations apart": _memory(plan.memory),
-        f"Kept in {place(kept)}": _kept(plan, layout, spec),
+        f"Kept in {short_path(kept)}": _kept(plan, layout, spec),
         "Please note": [("", note) for note in plan.schedule.notes],
     }
     shown = ["\n".join([title, *map(_row, rows)]) for title, rows in parts.items() if rows]

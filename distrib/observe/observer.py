@@ -29,6 +29,9 @@ class Observer(Protocol):
     def notice(self, message: str) -> None:
         """A message of the launcher itself, for example that the run is stopping."""
 
+    def waiting(self, reason: str) -> None:
+        """What the run waits for, for example a host with free CPUs; may be repeated while it waits."""
+
     def idle(self) -> None:
         """Called several times a second while nothing else happens, to redraw what changes with time."""
 
@@ -49,6 +52,9 @@ class SilentObserver:
         """Ignored."""
 
     def notice(self, message: str) -> None:
+        """Ignored."""
+
+    def waiting(self, reason: str) -> None:
         """Ignored."""
 
     def idle(self) -> None:

@@ -1,26 +1,34 @@
-"""Watching a run in the terminal: one line that moves, or plain lines where nothing can move."""
+"""Showing a run in the terminal: lines that change in place, or plain lines where nothing can change."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 from distrib.observe.observer import Observer
 from distrib.observe.plain import PlainProgress
 
 if TYPE_CHECKING:
+    from distrib.observe.state import RunState
     from distrib.runs.record import Run
 
 
 class Progress(Observer, Protocol):
-    """An observer that shows a run until it is over, or until the `with` block that it is used in is left.
+    """An observer that shows a run until it has ended, or until the `with` block around it is left.
 
     Attributes:
-        finished_run: The run, once it is over.
+        finished_run: The run, once it has ended.
     """
 
     finished_run: Run | None
+
+    def attach(self, title: str, state: RunState) -> None:
+        """Begins to show a run that is already in progress, instead of `started`."""
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        """Shows an event that the state contains already."""
 
     def __enter__(self) -> Self:
         """Shows nothing yet."""
@@ -31,14 +39,15 @@ class Progress(Observer, Protocol):
         """Leaves the terminal as it was."""
 
 
-def make_progress(console_is_terminal: bool, stream: TextIO) -> Progress:
-    """The progress display that suits a stream.
+def make_progress(is_terminal: bool, stream: TextIO) -> Progress:
+    """The progress display for a stream.
 
     Args:
-        console_is_terminal: Whether `stream` is a terminal.
+        is_terminal: Whether `stream` is a terminal.
         stream: Where to show it.
     """
-    if console_is_terminal and os.environ.get("TERM") != "dumb":
+    is_unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+    if is_terminal and is_unicode and os.environ.get("TERM") != "dumb":
         from distrib.observe.live import LiveProgress
 
         return LiveProgress(stream)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from distrib.observe.format import duration, num_bytes, place, plural, rate, values
+from distrib.observe.format import duration, flow, num_bytes, plural, rate, short_path, value_pairs
 from distrib.runs.record import Run
 from distrib.runs.storage.location import join, split
 
@@ -35,10 +35,15 @@ def summarize(run: Run, exit_code: int | None) -> dict[str, Any]:
     }
 
 
-def summary_lines(run: Run) -> list[str]:
-    """The closing words about a run, for people: the first line is the result, the last what to do next."""
+def summary_lines(run: Run, width: int | None = None) -> list[str]:
+    """A summary of a run, for people: the first line is the result, the last ones are what to do next.
+
+    Args:
+        run: The run.
+        width: Columns of the terminal, within which metrics are wrapped; None to keep them on one line.
+    """
     error = run.error
-    head = [_failure(error)] if error else [f"{run.status}  {values(run.metrics)}".rstrip()]
+    head = [_failure(error)] if error else flow(f"{run.status}  ", value_pairs(run.metrics), width)
     if error and error.get("traceback"):
         head += ["", str(error["traceback"]).strip("\n"), ""]
     facts = {
@@ -46,7 +51,7 @@ def summary_lines(run: Run) -> list[str]:
         "duration": _duration(run),
         "first step": _first_step(run),
         "speed": None if error else _speed(run),
-        "run": place(run.place),
+        "run": short_path(run.place),
         "log": _log(run, error) if error else None,
         "weights": _weights(run),
         "use it": _use(run) if run.status == "finished" and run.weights.exists() else None,
@@ -73,7 +78,7 @@ def export_line(told: Mapping[str, Any]) -> str:
 
 def list_command(runs_folder: Path | str) -> str:
     """The command that shows the runs of a folder."""
-    shown = place(runs_folder)
+    shown = short_path(runs_folder)
     return "distrib list" if shown == DEFAULT_RUNS_FOLDER else f"distrib list --runs-dir {shown}"
 
 
@@ -92,8 +97,8 @@ def samples_per_second(events: Iterable[Mapping[str, Any]]) -> float | None:
 
 def _use(run: Run) -> str:
     """The commands that put a trained model to work."""
-    root = place(run.folder.parent)
-    name = run.id if root == DEFAULT_RUNS_FOLDER else place(run.folder)
+    root = short_path(run.folder.parent)
+    name = run.id if root == DEFAULT_RUNS_FOLDER else short_path(run.folder)
     return f"distrib serve {name}; or predict, export, latency instead of serve"
 
 
@@ -115,7 +120,7 @@ def _weights(run: Run) -> str | None:
     file = run.layout.weights_file
     if not file.exists():
         return None
-    return place(file if run.store is None else join(run.store.url, file.name))
+    return short_path(file if run.store is None else join(run.store.url, file.name))
 
 
 def _duration(run: Run) -> str | None:
@@ -137,4 +142,4 @@ def _log(run: Run, error: Mapping[str, Any]) -> str | None:
     if error.get("rank") is None:
         return None
     log = run.layout.rank_log(int(error["rank"]))
-    return place(log) if log.exists() else None
+    return short_path(log) if log.exists() else None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 RECORD_FIELDS = (
     *("id", "name", "status", "started", "ended", "first_step_seconds", "error", "result", "attempt"),
-    *("request", "schedule", "input_signature", "provenance", "owner"),
+    *("request", "schedule", "input_signature", "provenance", "owner", "activity"),
 )
 """What run.json holds; `started` and `ended` are Unix seconds, what is not known yet is null."""
 

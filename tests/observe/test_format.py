@@ -87,5 +87,5 @@ def test_rates(speed, text):
 def test_places_are_relative_inside_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert formats.place(Path.cwd() / "runs" / "x") == os.path.join("runs", "x")
-    assert formats.place(tmp_path / "runs") == str(tmp_path / "runs")
+    assert formats.short_path(Path.cwd() / "runs" / "x") == os.path.join("runs", "x")
+    assert formats.short_path(tmp_path / "runs") == str(tmp_path / "runs")

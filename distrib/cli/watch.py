@@ -1,0 +1,29 @@
+"""`distrib watch`: shows a run while it trains, wherever it was started."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from distrib.cli.options import RunArgument, RunsDirOption, find_run, no_run
+from distrib.cli.run import print_summary
+
+_EXIT_CODES = {"finished": 0, "stopped": 130}
+
+
+def watch(run: RunArgument, *, runs_dir: RunsDirOption = None) -> None:
+    """Show a run until it ends, and exit with its result; Ctrl-C ends only the watching."""
+    found = find_run(run, runs_dir)
+    if found is None:
+        raise no_run(run)
+
+    from distrib.observe.watch import RunWatcher
+
+    try:
+        RunWatcher(found, sys.stdout).watch()
+    except KeyboardInterrupt:
+        print(f"{found.id} continues; distrib stop {run} stops it", file=sys.stderr)
+        return
+    print_summary(found, sys.stdout)
+    raise typer.Exit(_EXIT_CODES.get(found.status, 1))

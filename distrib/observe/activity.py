@@ -1,0 +1,46 @@
+"""What a run waits for, kept in its record so that other processes and hosts can see it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from distrib.observe.observer import SilentObserver
+from distrib.runs.record import publish_record
+from distrib.runs.storage.errors import StorageError
+
+if TYPE_CHECKING:
+    from distrib.job.plan import Plan
+    from distrib.runs.record import Run
+
+
+class ActivityRecorder(SilentObserver):
+    """Writes what the run waits for into run.json, and removes it once training continues."""
+
+    def __init__(self) -> None:
+        self._run: Run | None = None
+        self._reason: str | None = None
+
+    def started(self, run: Run, plan: Plan) -> None:
+        """Remembers the run."""
+        self._run = run
+
+    def waiting(self, reason: str) -> None:
+        """Records a reason that is new."""
+        self._record(reason)
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Training that starts waits for nothing."""
+        if event["event"] == "start":
+            self._record(None)
+
+    def _record(self, reason: str | None) -> None:
+        if self._run is None or reason == self._reason:
+            return
+        self._reason = reason
+        activity = None if reason is None else {"message": reason, "since": time.time()}
+        try:
+            publish_record(self._run, activity=activity)
+        except (OSError, StorageError):
+            self._reason = None  # the next call tries again

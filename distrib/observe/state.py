@@ -1,0 +1,107 @@
+"""What a run is doing now, from its events: shared by `run`, `watch` and `status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distrib.observe.history import Event, RunLength, is_event, is_number
+from distrib.observe.sparkline import Sparkline
+
+
+class RunState:
+    """The state of a run after the events so far.
+
+    Args:
+        length: The planned length; None if unknown.
+        started: Unix seconds at which the launcher began.
+    """
+
+    def __init__(self, length: RunLength | None, started: float) -> None:
+        self.length = length
+        self.started = started
+        self.last_train: Event | None = None
+        self.last_eval: Event | None = None
+        self.last_checkpoint: Event | None = None
+        self.last: Event | None = None
+        self.num_restarts = 0
+        self.num_resizes = 0
+        self.world_size: int | None = None
+        self.losses = Sparkline()
+        self._first_of_attempt: Event | None = None
+        self._message: tuple[float, str] | None = None
+
+    def add(self, event: Any) -> None:
+        """Takes an event into account; what is not an event is ignored."""
+        if not is_event(event):
+            return
+        self.last = event
+        kind = event["event"]
+        if kind == "train":
+            self._add_train(event)
+        elif kind == "eval":
+            self.last_eval = event
+        elif kind == "checkpoint":
+            self.last_checkpoint = event
+        elif kind == "restart":
+            self.num_restarts += 1
+        elif kind == "resize":
+            self.num_resizes += 1
+        elif kind == "start":
+            self.world_size = event.get("world_size")
+            self._message = None
+            self._first_of_attempt = None
+
+    def set_message(self, time: float, text: str) -> bool:
+        """Notes what the run waits for, until training continues; returns whether that is new."""
+        is_new = self._message is None or self._message[1] != text
+        self._message = time, text
+        return is_new
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that are known to be completed: after a restart, those of its checkpoint."""
+        return 0 if self.last is None else int(self.last["step"])
+
+    @property
+    def speed(self) -> float | None:
+        """Samples a second, waiting for data included; an attempt's first step, whose wait is not known, has none."""
+        event = self.last_train
+        if event is None or not is_number(event.get("samples_per_second")):
+            return None
+        is_first = event is self._first_of_attempt
+        return None if is_first and not event.get("data_seconds") else float(event["samples_per_second"])
+
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds until the last step, at the mean speed of this attempt since its first train event.
+
+        The time of everything counts: data, evaluation and checkpoints. None before the attempt's second train event.
+        """
+        first, last = self._first_of_attempt, self.last_train
+        if first is None or last is None or self.length is None:
+            return None
+        steps = last["step"] - first["step"]
+        if steps <= 0:
+            return None
+        rest = (last["time"] - first["time"]) / steps * (self.length.total_steps - last["step"])
+        return float(max(0.0, rest - max(0.0, now - last["time"])))
+
+    @property
+    def activity(self) -> str:
+        """What the run is doing, in a few words: `training`, `starting`, `restarting: …`, `waiting for 2 hosts …`."""
+        kind = None if self.last is None else self.last["event"]
+        if self._message is not None:
+            return self._message[1]
+        if self.last is None:
+            return "starting"
+        if kind in ("restart", "resize"):
+            return f"{'restarting' if kind == 'restart' else 'resizing'}: {self.last.get('message', '')}".rstrip(": ")
+        if kind == "start" or self.last_train is None:
+            return "first step" if not self.step else f"training from step {self.step:,}"
+        return "training"
+
+    def _add_train(self, event: Event) -> None:
+        if self._first_of_attempt is None or event["attempt"] != self._first_of_attempt["attempt"]:
+            self._first_of_attempt = event
+        self.last_train = event
+        if is_number(event.get("loss")):
+            self.losses.add(float(event["loss"]))
