@@ -1,4 +1,4 @@
-"""`distrib logs`: what the ranks of a run have printed."""
+"""`distrib logs`: the output of the ranks of a run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _STORE_POLL_SECONDS = 2.0
 def logs(
     run: RunArgument,
     *,
-    rank: Annotated[int | None, typer.Option("--rank", min=0, metavar="N", help="Of this rank only.")] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run has ended.")] = False,
+    rank: Annotated[int | None, typer.Option("--rank", min=0, metavar="N", help="Only this rank.")] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue until the run has ended.")] = False,
     runs_dir: RunsDirOption = None,
     address: JobServerOption = None,
 ) -> None:
-    """Print what the ranks of a run have printed, each line once, with its rank.
+    """Print the output of the ranks of a run, each line with its rank.
 
-    Where the run's folder cannot be seen from here but its cluster can, what the cluster's command has printed.
+    If the run's folder cannot be read from here, the output of its Ray job is printed instead.
     """
     found = find_run(run, runs_dir)
     if found is not None:
@@ -59,16 +59,21 @@ def _print_ranks(run: Run, rank: int | None, *, is_following: bool) -> None:
     tails = RankLogs(run, rank)
     if rank is not None and not is_following and not tails.poll_exists():
         raise JobError(f"rank {rank} of {run.id} has printed nothing; its ranks are {tails.known or 'none'}")
+    has_output = False
     while True:
         is_over = run.status != "running"
         for number, line in tails.poll(is_last=is_over or not is_following):
+            has_output = True
             print(line if rank is not None else f"[rank {number}] {line}")
         sys.stdout.flush()
         if is_over or not is_following:
-            return
+            break
         if run.store is None:
             time.sleep(_POLL_SECONDS)
         else:
             time.sleep(_STORE_POLL_SECONDS)
             run.refresh()
             run.store.fetch_logs()
+    if not has_output:
+        who = "the ranks have" if rank is None else f"rank {rank} has"
+        print(f"{run.id}: {who} printed nothing{'' if is_over else ' so far'}", file=sys.stderr)

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from distrib import __version__
+from distrib.cli.compare import compare
 from distrib.cli.doctor import EXIT_CODES as DOCTOR_EXIT_CODES
 from distrib.cli.doctor import doctor
 from distrib.cli.export import export
@@ -61,6 +62,7 @@ app.command("scale", epilog=EXIT_CODES)(scale)
 app.command("doctor", epilog=DOCTOR_EXIT_CODES)(doctor)
 app.command("submit", epilog=EXIT_CODES)(submit)
 app.command("list")(list_)
+app.command("compare")(compare)
 app.command("watch")(watch)
 app.command("status")(status)
 app.command("logs")(logs)

@@ -1,4 +1,4 @@
-"""`distrib run`: trains a job and reports how it went."""
+"""`distrib run`: trains a job and prints its result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Exit codes:
   1    the training failed
   2    the job or the command line is wrong
   3    the workers cannot be started, or another process holds the run
-  130  stopped; the same command with --run-id goes on
+  130  stopped; the command that continues is printed
 """
 
 

@@ -1,13 +1,17 @@
-"""What is said when a run is over: its result, or why there is none, and where to look."""
+"""The summary of a run: its result or its error, what it is doing now, and the commands to use next."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from distrib.observe.format import duration, flow, num_bytes, plural, rate, short_path, value_pairs
+from distrib.observe.history import History, RunLength, is_number, read_history
+from distrib.observe.resume_command import resume_command
+from distrib.observe.state import RunState
 from distrib.runs.record import Run
 from distrib.runs.storage.location import join, split
 
@@ -16,21 +20,27 @@ LABEL_WIDTH = 12
 
 
 def summarize(run: Run, exit_code: int | None) -> dict[str, Any]:
-    """The result of a run that is over, as `distrib run --json` prints it.
+    """The result of a run, or its present state, as `distrib run --json` and `distrib status --json` print it.
 
     Args:
         run: The run.
         exit_code: What the command that ran it exits with, where it is known.
     """
+    history = read_history(run)
+    state = state_of(run, history)
     return {
         "id": run.id,
         "folder": str(run.place),
         "status": run.status,
         "exit_code": exit_code,
+        "step": state.step,
+        "total_steps": None if state.length is None else state.length.total_steps,
+        "activity": state.activity if run.status == "running" else None,
+        "restarts": state.num_restarts,
         "metrics": run.metrics,
         "duration_seconds": run.duration_seconds,
         "first_step_seconds": run.record.get("first_step_seconds"),
-        "samples_per_second": samples_per_second(run.events()),
+        "samples_per_second": samples_per_second(history.events),
         "error": run.error,
     }
 
@@ -42,22 +52,40 @@ def summary_lines(run: Run, width: int | None = None) -> list[str]:
         run: The run.
         width: Columns of the terminal, within which metrics are wrapped; None to keep them on one line.
     """
-    error = run.error
-    head = [_failure(error)] if error else flow(f"{run.status}  ", value_pairs(run.metrics), width)
+    status, error = run.status, run.error
+    history = read_history(run)
+    state = state_of(run, history)
+    metrics = value_pairs(run.metrics)
+    head = [_failure(error)] if error else flow(f"{status}  ", metrics, width)
     if error and error.get("traceback"):
         head += ["", str(error["traceback"]).strip("\n"), ""]
     facts = {
-        "steps": _steps(run) if run.status != "finished" else None,
+        "now": _now(run, state) if status == "running" else None,
+        "steps": None if status == "finished" else _steps(state),
         "duration": _duration(run),
         "first step": _first_step(run),
-        "speed": None if error else _speed(run),
+        "speed": None if error else _speed(history.events),
         "run": short_path(run.place),
         "log": _log(run, error) if error else None,
         "weights": _weights(run),
-        "use it": _use(run) if run.status == "finished" and run.weights.exists() else None,
+        "continue": resume_command(run) if status in ("stopped", "failed") else None,
+        "use it": _use(run) if status == "finished" and run.weights.exists() else None,
+        "note": history.note,
         "all runs": list_command(run.folder.parent if run.store is None else split(run.store.url)[0]),
     }
     return head + [f"  {label:<{LABEL_WIDTH}}{fact}" for label, fact in facts.items() if fact]
+
+
+def state_of(run: Run, history: History) -> RunState:
+    """The state of a run after all of its events and by its record."""
+    record = run.record
+    state = RunState(RunLength.of_record(record), float(record.get("started") or 0.0))
+    for event in history.events:
+        state.add(event)
+    activity = record.get("activity")
+    if isinstance(activity, dict) and activity.get("message"):
+        state.set_message(float(activity.get("since") or 0.0), str(activity["message"]))
+    return state
 
 
 def prediction_line(told: Mapping[str, Any]) -> str:
@@ -83,8 +111,8 @@ def list_command(runs_folder: Path | str) -> str:
 
 
 def samples_per_second(events: Iterable[Mapping[str, Any]]) -> float | None:
-    """Mean speed of training itself: all samples over all time spent in steps, the first step apart where it can be."""
-    train = [event for event in events if event["event"] == "train" and event.get("samples_per_second")]
+    """Mean speed of training: samples over the time spent in steps and data, without the first step if possible."""
+    train = [event for event in events if event["event"] == "train" and _has_speed(event)]
     samples = seconds = 0.0
     for before, event in pairwise(train):
         if event["attempt"] == before["attempt"]:
@@ -93,6 +121,10 @@ def samples_per_second(events: Iterable[Mapping[str, Any]]) -> float | None:
     if seconds > 0:
         return samples / seconds
     return float(train[-1]["samples_per_second"]) if train else None
+
+
+def _has_speed(event: Mapping[str, Any]) -> bool:
+    return is_number(event.get("samples_per_second")) and event["samples_per_second"] > 0
 
 
 def _use(run: Run) -> str:
@@ -111,9 +143,23 @@ def _failure(error: Mapping[str, Any]) -> str:
     return "failed  " + ": ".join(part for part in (culprit, cause) if part)
 
 
-def _steps(run: Run) -> str | None:
-    done, planned = run.steps
-    return None if planned is None else f"{done:,} of {planned:,} done"
+def _now(run: Run, state: RunState) -> str:
+    """What a running run is doing, and how long ago it last wrote anything."""
+    parts = [state.activity]
+    left = state.seconds_left(time.time())
+    if left is not None and state.activity == "training":
+        parts.append(f"{duration(left)} left")
+    if state.last is not None:
+        parts.append(f"last event {duration(max(0.0, time.time() - state.last['time']))} ago")
+    if state.num_restarts:
+        parts.append(plural(state.num_restarts, "restart"))
+    return ", ".join(parts)
+
+
+def _steps(state: RunState) -> str:
+    if state.length is None:
+        return f"{state.step:,} done"
+    return f"{state.step:,} of {state.length.total_steps:,} done"
 
 
 def _weights(run: Run) -> str | None:
@@ -133,8 +179,8 @@ def _first_step(run: Run) -> str | None:
     return None if seconds is None else f"{duration(seconds)} after the command"
 
 
-def _speed(run: Run) -> str | None:
-    speed = samples_per_second(run.events())
+def _speed(events: Iterable[Mapping[str, Any]]) -> str | None:
+    speed = samples_per_second(events)
     return None if speed is None else rate(speed)
 
 

@@ -96,3 +96,83 @@ def test_strange_records_are_no_traceback(distrib, tmp_path, text):
     result = distrib("list")
     assert (result.returncode, result.stderr) == (0, "")
     assert "strange" in result.stdout
+
+
+def ids(result):
+    assert (result.returncode, result.stderr) == (0, "")
+    return [line.split()[0] for line in result.stdout.splitlines()[1:]]
+
+
+JOB = """
+name: digits
+model: a.b:Model
+data: {{train: a.b:Data, batch_size: {batch_size}}}
+loss: a.b:Loss
+optimizer: {{target: torch.optim:AdamW, args: {{lr: {lr}, path: "${{HOME_OF_NOBODY}}"}}}}
+train: {{epochs: 2}}
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Three runs of a job that differ in learning rate and batch size; the newest is the best."""
+    for number, (lr, batch_size) in enumerate([(0.1, 8), (0.01, 8), (0.001, 16)]):
+        folder = tmp_path / "runs" / f"run-{number}"
+        run = create_record(folder, name="digits", request={}, schedule={"total_steps": 10}, provenance={})
+        run.layout.job_file.write_text(JOB.format(lr=lr, batch_size=batch_size))
+        with EventWriter(run.layout.metrics_file, 0) as writer:
+            writer.write("eval", step=10, epoch=1, samples=80, loss=1 - number / 10, accuracy=0.5 + number / 10)
+        started = time.time() - 7200 * (3 - number)
+        update_record(folder, status="finished", started=started, ended=started + 10 * number)
+    return tmp_path / "runs"
+
+
+def test_selections(distrib, sweep):
+    assert ids(distrib("list", "--job", "digits", "--metric", "accuracy>=0.6", "--sort", "-accuracy")) == [
+        "run-1",
+        "run-2",
+    ]
+    assert ids(distrib("list", "--status", "finished", "--since", "5 hours", "--limit", "1")) == ["run-2"]
+    assert distrib("list", "--status", "failed").stdout == "No such runs in runs.\n"
+
+
+@pytest.mark.parametrize("arguments", [["--since", "soon"], ["--metric", "a b"], ["--status", "done"]])
+def test_selections_that_mean_nothing(distrib, sweep, arguments):
+    result = distrib("list", *arguments)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert arguments[0] in result.stderr
+
+
+def test_columns_for_the_fields_that_differ(distrib, sweep):
+    header, first, *_ = [re.split(r"  +", line) for line in distrib("list").stdout.splitlines()]
+    assert header == ["run", "status", "steps", "age", "took", "batch_size", "lr", "result"]
+    assert first[5:7] == ["16", "0.001000"]
+    listed = json.loads(distrib("list", "--json").stdout)["runs"]
+    assert listed[2]["spec"] == {"data.batch_size": 8, "optimizer.args.lr": 0.1}
+
+
+def test_one_line_a_run_whatever_the_error(distrib, runs):
+    error = {"type": "E", "message": "\x1b[2Jone\r\ttwo\n\nthree \udcff", "kind": "user"}
+    update_record(runs / "running", status="failed", error=error)
+    lines = distrib("list", "--status", "failed").stdout.splitlines()
+    assert len(lines) == 4
+    assert any(line.endswith("E:  [2Jone two") for line in lines)
+
+
+def test_compare(distrib, sweep):
+    compared = json.loads(distrib("compare", "run-0", "run-2", "--json").stdout)
+    assert compared["runs"] == ["run-0", "run-2"]
+    assert compared["spec"] == {"data.batch_size": [8, 16], "optimizer.args.lr": [0.1, 0.001]}
+    assert compared["result"]["accuracy"] == [0.5, 0.7]
+    assert compared["result"]["status"] == ["finished", "finished"]
+    text = distrib("compare", "run-0", "run-2").stdout
+    assert re.search(r"optimizer\.args\.lr +0\.1000 +0\.001000 +-99\.0%", text)
+    result = distrib("compare", "run-0", "run-9")
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert distrib("compare", "run-0").returncode == 2
+
+
+def test_logs_without_output(distrib, runs):
+    result = distrib("logs", "digits-20260304-101112-ab12")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert result.stderr == "digits-20260304-101112-ab12: the ranks have printed nothing\n"

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from distrib.observe.resume_command import resume_command
 from distrib.observe.summary import samples_per_second, summarize, summary_lines
 from distrib.runs.record import update_record
 
@@ -57,6 +58,7 @@ def test_a_failed_run_shows_the_culprit_its_traceback_and_its_log(run, writer):
         "  duration    2.0 s",
         f"  run         {run.folder}",
         f"  log         {run.folder}/logs/rank-1.log",
+        f"  continue    distrib run {run.folder}/job.yaml --run-id digits-1",
         f"  all runs    distrib list --runs-dir {run.folder.parent}",
     ]
 
@@ -66,6 +68,46 @@ def test_a_stopped_run_says_how_far_it_came(run, writer):
     lines = summary_lines(run)
     assert lines[0] == "stopped"
     assert "  steps       0 of 12 done" in lines
+
+
+def test_a_running_run_says_what_it_does_and_its_true_step(run, writer):
+    writer.write("train", step=5, epoch=1, samples=37, loss=1.0, samples_per_second=10.0)
+    writer.write("restart", step=3, epoch=1, samples=21, message="rank 1 on node2 failed: Lost")
+    text = "\n".join(summary_lines(run))
+    assert "  now         restarting: rank 1 on node2 failed: Lost, last event " in text
+    assert "  steps       3 of 12 done" in text
+    update_record(run.folder, activity={"message": "waiting for 2 hosts", "since": 1.0})
+    assert "  now         waiting for 2 hosts, last event " in "\n".join(summary_lines(run))
+    assert summarize(run, None)["activity"] == "waiting for 2 hosts"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["/usr/bin/distrib", "run", "job.yaml"], "distrib run job.yaml --run-id digits-1"),
+        (
+            [
+                "distrib",
+                "run",
+                "a b.yaml",
+                "--fresh",
+                "--run-id=x",
+                "--set",
+                "train.epochs=3",
+                "--run-id",
+                "y",
+                "--json",
+            ],
+            "distrib run 'a b.yaml' --set train.epochs=3 --run-id digits-1",
+        ),
+        (["distrib", "run", "train.py", "--", "--run-id", "1"], "distrib run train.py --run-id digits-1 -- --run-id 1"),
+        (["train.py"], "distrib run {folder}/job.yaml --run-id digits-1"),
+        ("damaged", "distrib run {folder}/job.yaml --run-id digits-1"),
+    ],
+)
+def test_the_command_that_continues(run, command, expected):
+    update_record(run.folder, provenance={"command": command})
+    assert resume_command(run) == expected.format(folder=run.folder)
 
 
 def test_an_error_without_a_rank_names_the_host(run):
@@ -81,6 +123,10 @@ def test_the_summary_for_programs(finished):
         "folder": str(finished.folder),
         "status": "finished",
         "exit_code": 0,
+        "step": 12,
+        "total_steps": 12,
+        "activity": None,
+        "restarts": 0,
         "metrics": {"loss": 0.25, "accuracy": 0.978},
         "duration_seconds": 65.0,
         "first_step_seconds": 3.61,
