@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distrib.job.reader import Job
+    from distrib.launch.options import RunOptions
     from distrib.launch.start import run
     from distrib.runs.record import Run
 
-__all__ = ["Job", "Run", "run"]
+__all__ = ["Job", "Run", "RunOptions", "run"]
 __version__ = "0.1.0"
 
-_HOMES = {"Job": "distrib.job.reader", "run": "distrib.launch.start", "Run": "distrib.runs.record"}
+_HOMES = {
+    "Job": "distrib.job.reader",
+    "Run": "distrib.runs.record",
+    "RunOptions": "distrib.launch.options",
+    "run": "distrib.launch.start",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -17,6 +17,7 @@ from distrib.cli.compare import compare
 from distrib.cli.doctor import EXIT_CODES as DOCTOR_EXIT_CODES
 from distrib.cli.doctor import doctor
 from distrib.cli.export import export
+from distrib.cli.flags import with_flags
 from distrib.cli.latency import latency
 from distrib.cli.list import list_
 from distrib.cli.logs import logs
@@ -122,9 +123,10 @@ def _run_and_report(arguments: list[str]) -> int:
             _print_json_error("the command line is wrong; stderr says where", code)
     except DistribError as error:
         code = error.exit_code
-        print(_message(str(error), sys.stderr), file=sys.stderr)
+        message = with_flags(str(error))
+        print(_message(message, sys.stderr), file=sys.stderr)
         if wants_json:
-            _print_json_error(str(error), code)
+            _print_json_error(message, code)
     except BrokenPipeError:
         code = 1
     try:

@@ -6,15 +6,16 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from distrib.errors import JobError
+from distrib.job.plan import LauncherName
 
 if TYPE_CHECKING:
     from distrib.job.reader import Job
-    from distrib.launch.ray.job_server import JobServer, RayJob
+    from distrib.launch.job_server import JobServer, SubmittedJob
     from distrib.runs.record import Run
 
 RUNS_DIR_VARIABLE = "DISTRIB_RUNS_DIR"
@@ -37,8 +38,10 @@ RunIdOption = Annotated[
     str | None, typer.Option("--run-id", metavar="ID", help="Name of this run; by default made of job and time.")
 ]
 OnOption = Annotated[
-    Literal["local", "ray"] | None,
-    typer.Option("--on", metavar="local|ray", help="Train in local processes, or on a Ray of its own on this machine."),
+    LauncherName | None,
+    typer.Option(
+        "--on", metavar="|".join(get_args(LauncherName)), help="Train in local processes, or on a local Ray cluster."
+    ),
 ]
 AddressOption = Annotated[
     str | None,
@@ -99,9 +102,7 @@ def runs_location(runs_dir: str | None) -> str:
     return chosen if "://" in chosen else os.path.expanduser(chosen)
 
 
-def choose_launcher(
-    on: Literal["local", "ray"] | None, address: str | None
-) -> tuple[Literal["local", "ray"], str | None]:
+def choose_launcher(on: LauncherName | None, address: str | None) -> tuple[LauncherName, str | None]:
     """What trains, and the address of the cluster to join, if any.
 
     An option wins over the environment, where Ray puts the address of the cluster into the jobs that it runs.
@@ -114,7 +115,9 @@ def choose_launcher(
     if on is not None:
         return on, None
     address = address or os.environ.get(ADDRESS_VARIABLE) or None
-    return ("local", None) if address is None else ("ray", address)
+    from distrib.launch.registry import default_launcher
+
+    return default_launcher(address), address
 
 
 def job_server_address(address: str | None, *, is_needed: bool = True) -> str:
@@ -138,12 +141,12 @@ def server_of(address: str | None) -> JobServer | None:
     url = job_server_address(address, is_needed=False)
     if not url:
         return None
-    from distrib.launch.ray.job_server import JobServer
+    from distrib.launch.registry import connect_job_server
 
-    return JobServer(url)
+    return connect_job_server(url)
 
 
-def find_job(run: str, address: str | None) -> tuple[JobServer, RayJob] | None:
+def find_job(run: str, address: str | None) -> tuple[JobServer, SubmittedJob] | None:
     """The Ray job of a run, and who serves it; None where no cluster is named, or where it knows no such run.
 
     Raises:

@@ -33,8 +33,9 @@ def plan(
     loaded = load_job(job, sets, workers=workers, device=device, runs_dir=runs_dir)
     check_run_id(run_id)
 
+    from distrib.launch.registry import default_launcher
     from distrib.launch.start import plan as make_plan
     from distrib.observe.listing import plan_listing
 
-    made = make_plan(loaded, launcher=on or "local")
+    made = make_plan(loaded, launcher=on or default_launcher(None))
     print(json.dumps(made.as_dict()) if as_json else plan_listing(made, loaded.spec, run_id))

@@ -65,24 +65,24 @@ def run(
 
     import psutil
 
+    from distrib.launch.options import RunOptions
     from distrib.launch.start import run as train
     from distrib.observe.progress import make_progress
     from distrib.observe.summary import summarize
 
+    options = RunOptions(
+        launcher=launcher,
+        address=cluster_address,
+        run_id=run_id,
+        fresh=fresh,
+        extend=extend,
+        record_samples=record_samples,
+        started=psutil.Process().create_time(),
+    )
     exit_code = 0
     with make_progress(stream.isatty(), stream) as progress:
         try:
-            train(
-                loaded,
-                launcher=launcher,
-                address=cluster_address,
-                run_id=run_id,
-                fresh=fresh,
-                extend=extend,
-                record_samples=record_samples,
-                observer=progress,
-                started=psutil.Process().create_time(),
-            )
+            train(loaded, options, observers=[progress])
         except (TrainingFailedError, StoppedError) as error:
             if progress.finished_run is None:
                 raise

@@ -32,7 +32,7 @@ from distrib.cli.options import (
 from distrib.errors import JobError
 
 if TYPE_CHECKING:
-    from distrib.launch.ray.job_server import JobServer, RayJob
+    from distrib.launch.job_server import JobServer, SubmittedJob
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=", re.ASCII)
 
@@ -93,12 +93,13 @@ def submit(
         return
     url = job_server_address(address)
 
-    from distrib.launch.ray.job_server import JobServer
-    from distrib.launch.ray.packing import check_storage
+    from distrib.launch.job_server import Submission, check_shared_storage
+    from distrib.launch.registry import connect_job_server
 
-    check_storage(loaded)
-    server = JobServer(url)
-    job_id = server.submit(loaded, run_id, arguments, variables=variables, packages=pip or [])
+    check_shared_storage(loaded)
+    command = ["python", "-m", "distrib", "run", os.path.relpath(loaded.path), "--run-id", run_id, *arguments]
+    server = connect_job_server(url)
+    job_id = server.submit(Submission(loaded, run_id, command, variables, pip or []))
     stream = sys.stderr if as_json else sys.stdout
     print(f"{run_id}: sent to {url}" + ("" if job_id == run_id else f" as {job_id}"), file=stream, flush=True)
     hint = f"--address {url}"
@@ -113,7 +114,7 @@ def submit(
     raise typer.Exit(ended.result)
 
 
-def _follow(server: JobServer, job_id: str, run_id: str, hint: str, *, as_json: bool) -> RayJob:
+def _follow(server: JobServer, job_id: str, run_id: str, hint: str, *, as_json: bool) -> SubmittedJob:
     """Shows what the job prints until it ends; Ctrl-C leaves it running and says so."""
     stream = sys.stderr if as_json else sys.stdout
 

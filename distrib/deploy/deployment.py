@@ -11,7 +11,8 @@ from distrib.job.plan import Device, Request, make_request
 from distrib.job.reader import Job
 from distrib.job.secret_names import is_secret_name
 from distrib.launch.devices import check_compression
-from distrib.launch.ray.packing import check_storage, path_in
+from distrib.launch.job_server import check_shared_storage
+from distrib.launch.ray.cluster.packing import path_in
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def make_deployment(
     Raises:
         JobError: The job cannot run on hosts that do not exist yet, or a variable would put a secret into the file.
     """
-    check_storage(job)
+    check_shared_storage(job)
     path = path_in(os.getcwd(), job)
     for name in variables:
         if is_secret_name(name):

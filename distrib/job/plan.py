@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from distrib.job.spec import Interval, JobSpec, Target, WorkerRange, parse_bytes
 
 Device = Literal["cpu", "cuda"]
+LauncherName = Literal["local", "ray"]
 
 _A_TRACE = 0.001
 """What Ray itself asks for of a resource that only marks a host: a thousandth of the one that is there."""
@@ -26,7 +27,7 @@ class Facts:
 class Request:
     """What a job asks a launcher for; follows from the spec and the device alone."""
 
-    launcher: Literal["local", "ray"]
+    launcher: LauncherName
     min_workers: int
     max_workers: int
     device: Device
@@ -128,12 +129,26 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class LaunchDescription:
+    """What a launcher starts for a request, in its own terms.
+
+    Attributes:
+        workers: What runs the ranks, for people, such as `local processes`.
+        settings: What is passed to the system that starts them, by name.
+    """
+
+    workers: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that is known of a run before it starts: what is printed is what runs."""
 
     request: Request
     schedule: StepPlan
     memory: Memory | None = None
+    launch: LaunchDescription | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain data for JSON."""
@@ -145,7 +160,7 @@ def split_evenly(total: int, parts: int) -> tuple[int, ...]:
     return tuple((i + 1) * total // parts - i * total // parts for i in range(parts))
 
 
-def make_request(spec: JobSpec, launcher: Literal["local", "ray"], device: Device) -> Request:
+def make_request(spec: JobSpec, launcher: LauncherName, device: Device) -> Request:
     """What `spec` asks of `launcher`, with `device: auto` already decided."""
     resources = spec.resources
     workers = resources.workers
@@ -225,8 +240,3 @@ def with_steps(target: Target, schedule: StepPlan) -> Target:
         return value
 
     return target.model_copy(update={"args": fill(target.args)})
-
-
-def with_memory(plan: Plan, memory: Memory) -> Plan:
-    """`plan` with the memory that a rank needs."""
-    return replace(plan, memory=memory)

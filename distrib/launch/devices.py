@@ -13,50 +13,37 @@ def choose_device(job: Job, num_gpus: int) -> Device:
     """Decides `resources.device` for a machine with `num_gpus` GPUs.
 
     Raises:
-        JobError: CUDA is asked for, or GPUs are there, but fewer than workers.
+        JobError: CUDA is required, or there are GPUs, but fewer than workers.
     """
     resources = job.spec.resources
     workers = resources.workers.min if isinstance(resources.workers, WorkerRange) else resources.workers
     if resources.device == "cpu" or (resources.device == "auto" and num_gpus == 0):
         return "cpu"
     if num_gpus == 0:
-        raise job.error("resources.device", "cuda is asked for, but this machine has no GPU; use --device cpu or auto")
+        raise job.error("resources.device", "cuda is required, but this machine has no GPU; use cpu or auto (`device`)")
     if workers > num_gpus:
         raise job.error(
             "resources.workers",
-            f"{workers} workers want a GPU each, but this machine has {num_gpus}; "
-            f"use --workers {num_gpus}, or --device cpu",
+            f"{workers} workers need a GPU each, but this machine has {num_gpus}; "
+            f"use {num_gpus} (`workers`), or train on the CPU (`device`)",
         )
     return "cuda"
 
 
-def choose_device_on_ray(job: Job, num_gpus: int) -> Device:
-    """Decides `resources.device` for a Ray cluster with `num_gpus` GPUs: CUDA wherever there is any.
+def choose_cluster_device(job: Job, num_gpus: int) -> Device:
+    """Decides `resources.device` for a cluster with `num_gpus` GPUs: CUDA if there is any.
 
-    Whether there are enough is for the placement to say, since hosts come and go.
+    Whether there are enough is decided when workers are placed, since hosts come and go.
 
     Raises:
-        JobError: CUDA is asked for where there is no GPU at all.
+        JobError: CUDA is required, but there is no GPU at all.
     """
     device = job.spec.resources.device
     if device == "cuda" and num_gpus == 0:
-        raise job.error("resources.device", "cuda is asked for, but no host of Ray has a GPU; use --device cpu or auto")
+        raise job.error(
+            "resources.device", "cuda is required, but no host of the cluster has a GPU; use cpu or auto (`device`)"
+        )
     return "cpu" if device == "cpu" or num_gpus == 0 else "cuda"
-
-
-def check_compression(job: Job, request: Request) -> None:
-    """Refuses a compression of gradients that the backend cannot sum.
-
-    Raises:
-        JobError: It cannot.
-    """
-    needs_nccl = {
-        "bf16": "gradients in bf16 are summed by NCCL alone, on GPUs",
-        "powersgd": "PowerSGD sums from within callbacks, which NCCL alone keeps in one order, on GPUs",
-    }
-    reason = needs_nccl.get(job.spec.ddp.compress)
-    if reason is not None and request.backend == "gloo":
-        raise job.error("ddp.compress", f"{reason}; ranks on CPU use gloo: take fp16 or none, or resources.device cuda")
 
 
 def usable_cpus() -> int:
@@ -68,3 +55,18 @@ def fit_workers(request: Request, num_gpus: int) -> int:
     """The number of workers on this machine: of a range, as many as there are GPUs or CPUs for."""
     room = num_gpus if request.device == "cuda" else usable_cpus() // request.cpus_per_worker
     return max(request.min_workers, min(request.max_workers, room))
+
+
+def check_compression(job: Job, request: Request) -> None:
+    """Refuses a gradient compression that the backend does not support.
+
+    Raises:
+        JobError: It does not.
+    """
+    needs_nccl = {
+        "bf16": "only NCCL, on GPUs, sums gradients in bf16",
+        "powersgd": "PowerSGD needs NCCL, on GPUs: it sums in callbacks, whose order other backends do not keep",
+    }
+    reason = needs_nccl.get(job.spec.ddp.compress)
+    if reason is not None and request.backend == "gloo":
+        raise job.error("ddp.compress", f"{reason}; ranks on CPU use gloo: use fp16 or none, or resources.device cuda")

@@ -1,10 +1,10 @@
-"""What a launcher's process does while the ranks train: pass on what they write, and tell who asks of signals."""
+"""What the launcher's process does while the ranks train: passes on what they write and reports received signals."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from distrib.launch.signals import StopSignals
+from distrib.launch.process.signals import StopSignals
 from distrib.launch.store_sync import NoSync, StoreSync
 from distrib.observe.observer import Observer
 from distrib.runs.events import EventTail, LineTail
@@ -15,79 +15,79 @@ from distrib.runs.storage.errors import storage_problem
 
 
 class RunMonitor:
-    """Follows a run's events and rank 0's output for an observer; signals become a wish to stop.
+    """Passes a run's events and rank 0's output on to an observer; turns signals into requests to stop.
 
-    The first signal asks the run to stop, the second to end at once.
+    The first signal requests a stop, the second an immediate end.
 
     Args:
         run: The run.
-        observer: Told of everything.
+        observer: Receives everything.
         started: Unix seconds from which the first step is timed.
         lease: The hold on the run.
-        signals: Those that have come.
+        signals: Those that have been received.
     """
 
     def __init__(self, run: Run, observer: Observer, started: float, lease: Lease, signals: StopSignals) -> None:
         self._run = run
-        self._observer = observer
+        self.observer = observer
         self._events = EventTail(run.layout.metrics_file)
         self._lines = LineTail(run.layout.rank_log(0))
         self._signals = signals
-        self._was_announced = False
+        self._is_stop_announced = False
         self._last_events: dict[str, dict[str, Any]] = {}
-        self._started = started
-        self._events.poll()  # what earlier attempts wrote is no news
+        self.started = started
+        self._events.poll()  # skips what earlier attempts wrote
         self._lines.poll()
-        self._keeper = NoSync(lease) if run.store is None else StoreSync(run.store, lease)
+        self._sync = NoSync(lease) if run.store is None else StoreSync(run.store, lease)
 
     def follow_store(self, attempt: int) -> None:
-        """Follows, where the run is kept on an object store, what a rank 0 on another host publishes there."""
-        self._keeper.follow(attempt)
+        """Follows what a rank 0 on another host publishes, if the run is kept on an object store."""
+        self._sync.follow(attempt)
 
     def settle(self) -> None:
-        """Waits until nothing goes on in the background of this process, which can be forked then."""
-        self._keeper.settle()
+        """Waits until this process has no background work left, after which it can be forked."""
+        self._sync.settle()
 
     def stop_requested(self) -> bool:
-        """Whether a signal has asked the run to stop."""
-        if self._signals.count and not self._was_announced:
-            self._was_announced = True
-            self._observer.waiting("stopping at the next agreed step; press Ctrl-C again to stop immediately")
+        """Whether a signal has requested the run to stop."""
+        if self._signals.count and not self._is_stop_announced:
+            self._is_stop_announced = True
+            self.waiting("stopping at the next agreed step; press Ctrl-C again to stop immediately")
         return self._signals.count > 0
 
     def kill_requested(self) -> bool:
-        """Whether a second signal has asked the run to end at once."""
+        """Whether a second signal has requested the run to end immediately."""
         return self._signals.count > 1
 
     def notice(self, message: str) -> None:
-        """Passes on what the launcher has to say."""
-        self._observer.notice(message)
+        """Passes on a message of the launcher itself."""
+        self.observer.notice(message)
 
     def waiting(self, reason: str) -> None:
         """Reports what the run waits for."""
-        self._observer.waiting(reason)
+        self.observer.waiting(reason)
 
     def poll(self) -> None:
         """Passes on what is new, and renews the hold on the run."""
-        self._keeper.keep_up()
+        self._sync.keep_up()
         events = self._events.poll()
         for event in events:
-            self._take(event)
+            self._receive(event)
         for line in self._lines.poll():
-            self._observer.output(0, line)
+            self.observer.output(0, line)
         if not events:
-            self._observer.idle()
+            self.observer.idle()
 
     def drain(self) -> None:
-        """Passes on the last of it, once no rank writes any more."""
-        self._keeper.finish()
+        """Passes on the rest, once no rank writes any more."""
+        self._sync.finish()
         self.poll()
         rest = self._lines.rest()
         if rest:
-            self._observer.output(0, rest)
+            self.observer.output(0, rest)
 
     def skip_output(self) -> None:
-        """Leaves out what rank 0's log holds that has not been passed on."""
+        """Skips the part of rank 0's log that has not been passed on."""
         self._lines.poll()
 
     def last(self, kind: str) -> dict[str, Any] | None:
@@ -96,26 +96,26 @@ class RunMonitor:
 
     @property
     def result(self) -> dict[str, Any]:
-        """The newest values of training and evaluation, of earlier launches where this one had nothing left to do."""
+        """The newest values of training and evaluation, from earlier launches if this one had nothing left to do."""
         newest = {
             kind: self._last_events.get(kind) or newest_event(self._run.layout.metrics_file, kind)
             for kind in ("train", "eval")
         }
         return {kind: event for kind, event in newest.items() if event is not None}
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _receive(self, event: dict[str, Any]) -> None:
         kind = str(event.get("event"))
         if kind == "start":
             self._record(input_signature=event.get("input_signature"))
         elif kind == "train" and kind not in self._last_events:
-            self._record(first_step_seconds=round(event["time"] - self._started, 3))
+            self._record(first_step_seconds=round(event["time"] - self.started, 3))
         self._last_events[kind] = event
-        self._observer.event(event)
+        self.observer.event(event)
 
     def _record(self, **changes: Any) -> None:
-        """Notes something in run.json; that it cannot be written now is no reason to end the training."""
+        """Changes run.json; failing to write it now is no reason to end the training."""
         try:
             update_record(self._run.folder, **changes)
         except OSError as error:
-            self._observer.notice(storage_problem(error, str(self._run.layout.record_file)) or str(error))
-        self._keeper.note_change()
+            self.notice(storage_problem(error, str(self._run.layout.record_file)) or str(error))
+        self._sync.note_change()

@@ -29,7 +29,7 @@ def plan_listing(plan: Plan, spec: JobSpec, run_id: str | None = None) -> str:
     layout = RunLayout(Path(name))
     kept = join(spec.storage, name) if is_url(spec.storage) else as_folder(spec.storage) / name
     parts = {
-        "Request": _request(plan.request),
+        "Request": _request(plan),
         "Schedule": _schedule(plan.schedule, spec),
         "Memory per worker, batches and activations apart": _memory(plan.memory),
         f"Kept in {short_path(kept)}": _kept(plan, layout, spec),
@@ -54,14 +54,17 @@ def _row(row: tuple[str, str]) -> str:
     )
 
 
-def _request(request: Request) -> Rows:
+def _request(plan: Plan) -> Rows:
+    request, launch = plan.request, plan.launch
     low, high = request.min_workers, request.max_workers
-    where = {"local": "local processes", "ray": "Ray workers"}[request.launcher]
+    where = "workers" if launch is None else launch.workers
+    settings = {} if launch is None else launch.settings
     return [
         ("workers", f"{low:,} {where}" if low == high else f"{low:,} to {high:,} {where}"),
         ("device", f"{request.device}, gradients summed by {request.backend}"),
         ("CPUs", f"{request.cpus_per_worker} per worker, as many torch threads"),
         ("time-outs", _time_outs(request)),
+        *((name.replace("_", " "), str(value)) for name, value in settings.items()),
     ]
 
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from distrib.errors import DistribError, JobError, StoppedError
+from distrib.job.plan import LauncherName
 from distrib.job.reader import Job
 from distrib.observe.format import plural
 from distrib.observe.observer import SilentObserver
@@ -79,7 +79,7 @@ class Experiment:
 
     job: Job
     design: Design
-    launcher: Literal["local", "ray"]
+    launcher: LauncherName
     address: str | None
     folder: Path
     notice: Callable[[str], None]
@@ -95,9 +95,9 @@ class Experiment:
 
         largest = self._job_at(self.design.workers[-1])
         if self.address is not None:
-            check_room(largest, self.address)
-        if self.launcher == "local":
-            facts = plan(largest).schedule
+            check_room(largest, self.launcher, self.address)
+        else:
+            facts = plan(largest, launcher=self.launcher).schedule
             if facts.train_samples < largest.spec.data.batch_size and self.design.mode == "weak":
                 raise JobError(
                     f"weak scaling to {facts.world_size} workers needs batches of {largest.spec.data.batch_size}, but "
@@ -136,20 +136,20 @@ class Experiment:
         return result
 
     def _measure(self, repeat: int, size: int) -> Sample:
+        from distrib.launch.options import RunOptions
         from distrib.launch.start import run
         from distrib.train.context import Measurement
 
         sample = Sample(workers=size, repeat=repeat, run_id=f"workers-{size}-repeat-{repeat}")
         try:
-            finished = run(
-                self._job_at(size),
+            options = RunOptions(
                 launcher=self.launcher,
                 address=self.address,
                 run_id=sample.run_id,
                 fresh=True,
-                observer=_NoticeObserver(self.notice),
                 measurement=Measurement(self.design.steps, self.design.warmup_steps),
             )
+            finished = run(self._job_at(size), options, observers=[_NoticeObserver(self.notice)])
             return replace(sample, measurement=read_measurement(finished.layout.measurement_file))
         except (StoppedError, JobError):
             raise

@@ -65,6 +65,17 @@ class Failure:
         return cls(place.rank, place.host_name, name, message, shown, _kind(error), time.time())
 
     @classmethod
+    def of_launcher(cls, error: BaseException) -> Failure:
+        """Describes an error of the launcher itself."""
+        return cls(None, os.uname().nodename, type(error).__name__, str(error), None, "infrastructure", time.time())
+
+    @property
+    def headline(self) -> str:
+        """Which rank failed and why, in a line."""
+        rank = "a rank" if self.rank is None else f"rank {self.rank}"
+        return f"{rank} on {self.host} failed: {self.type}: {self.message}"
+
+    @classmethod
     def read(cls, path: Path) -> Failure | None:
         """What `write` has written, or None."""
         for file in (path, _elsewhere(path)):

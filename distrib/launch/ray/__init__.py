@@ -1,1 +1,1 @@
-"""The Ray launcher: ranks as Ray Train workers, and jobs submitted to a cluster."""
+"""The Ray launcher: ranks as Ray Train workers, and jobs submitted to a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Notes that the launcher, Ray Train's controller and the ranks of one run leave for each other."""
+"""A small key-value store through which the launcher, Ray Train's controller and the ranks of a run communicate."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ from typing import Any, Literal
 from distrib.compat import ray_kv
 from distrib.train.failure import Failure
 
-Wish = Literal["go", "stop", "end"]
-"""What the launcher wants of the ranks: to train, to end with a checkpoint, or to end at once."""
+Command = Literal["train", "stop", "end"]
+"""What the launcher requests of the ranks: to train, to end with a checkpoint, or to end immediately."""
 
 _POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class RayControlStore:
-    """Small JSON values by name, kept by Ray's head: there for every process of the cluster, needing no shared disk.
+    """JSON values by name, kept by Ray's head node, so that every process of the cluster sees them without a shared disk.
 
     Attributes:
-        key: Tells the notes of this launch of this run from all others.
+        key: Prefix that separates the entries of this launch of this run from all others.
     """
 
     key: str
 
     def write(self, name: str, value: Any) -> None:
-        """Leaves a note, in place of an earlier one of that name."""
+        """Writes an entry, replacing an earlier one of that name."""
         ray_kv.put(f"{self.key}/{name}", json.dumps(value))
 
     def read(self, name: str) -> Any:
-        """The note of that name, or None."""
+        """The entry of that name, or None."""
         text = ray_kv.get(f"{self.key}/{name}")
         return None if text is None else json.loads(text)
 
     def await_(self, name: str) -> Any:
-        """The note of that name, once there is one; whoever is to write it ends this process when it ends itself."""
+        """Waits for the entry of that name; if its writer dies, Ray ends this process too, so there is no time-out."""
         while (value := self.read(name)) is None:
             time.sleep(_POLL_SECONDS)
         return value
 
     def count(self, prefix: str) -> int:
-        """How many notes there are whose names begin so."""
+        """The number of entries whose names begin with `prefix`."""
         return ray_kv.count(f"{self.key}/{prefix}")
 
     def clear(self) -> None:
-        """Removes all notes."""
+        """Removes all entries."""
         ray_kv.remove_all(f"{self.key}/")
 
-    def wish(self, attempt: int, wish: Wish) -> None:
-        """Tells the ranks of an attempt what the launcher wants."""
-        self.write(f"wish/{attempt}", wish)
+    def send_command(self, attempt: int, command: Command) -> None:
+        """Sends a command to the ranks of an attempt, replacing an earlier one."""
+        self.write(f"command/{attempt}", command)
 
-    def wish_for(self, attempt: int) -> Wish:
-        """What the launcher wants of the ranks of an attempt."""
-        wish: Wish = self.read(f"wish/{attempt}") or "go"
-        return wish
+    def command_for(self, attempt: int) -> Command:
+        """The newest command to the ranks of an attempt."""
+        command: Command = self.read(f"command/{attempt}") or "train"
+        return command
 
-    def report(self, attempt: int, rank: int, failure: Failure) -> None:
-        """Tells the launcher why a rank has failed."""
+    def report_failure(self, attempt: int, rank: int, failure: Failure) -> None:
+        """Reports to the launcher why a rank has failed."""
         self.write(f"failure/{attempt}/{rank}", failure.as_dict())
 
     def failures(self, attempt: int, world_size: int) -> dict[int, Failure]:
-        """The failures of an attempt, by rank."""
+        """The reported failures of an attempt, by rank."""
         found = {rank: self.read(f"failure/{attempt}/{rank}") for rank in range(world_size)}
         return {rank: Failure(**failure) for rank, failure in found.items() if failure is not None}

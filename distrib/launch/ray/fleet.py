@@ -11,7 +11,7 @@ from distrib.compat.ray_start import silence_worker_deaths
 from distrib.errors import LaunchError
 from distrib.launch.fleet import Member, NoAnswer
 from distrib.launch.network import answers
-from distrib.launch.ray.settings import RAY_SETTINGS
+from distrib.launch.ray.cluster.settings import RAY_SETTINGS
 
 _CONNECT_SECONDS = 5.0
 _START_SECONDS = 40.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from distrib.launch.ray.settings import RAY_SETTINGS
+from distrib.launch.ray.cluster.settings import RAY_SETTINGS
 
 HEAD_SETTINGS = {
     "RAY_health_check_initial_delay_ms": "1000",

@@ -1,4 +1,4 @@
-"""Ray jobs: a job sent to a cluster, followed there, and stopped."""
+"""The job server of a Ray cluster: submits a job, follows it and stops it."""
 
 from __future__ import annotations
 
@@ -8,90 +8,52 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from distrib.compat.messages import is_unknown_ray_job
 from distrib.errors import JobError, LaunchError
-from distrib.job.reader import Job
+from distrib.launch.job_server import Submission, SubmittedJob
 from distrib.launch.network import answers
+from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
 from distrib.launch.ray.job_environment import submitted_variables
-from distrib.launch.ray.packing import EXCLUDED, check_size, path_in
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
 RUN_KEY = "distrib.run"
-"""Under this name a Ray job's metadata hold the id of its run."""
+"""The key of the run's id in a Ray job's metadata."""
 
 _CONNECT_SECONDS = 5.0
-_PATIENCE_SECONDS = 60.0
+_RETRY_SECONDS = 60.0
 _POLL_SECONDS = 0.5
-_TALKATIVE = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
-"""Loggers that tell of every upload and of each file that is left out of it."""
-_TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
-_STOPPED_EXIT_CODE = 130
+_NOISY_LOGGERS = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+"""Loggers that report every upload and each file that is left out of it."""
 
 
-@dataclass(frozen=True)
-class RayJob:
-    """What Ray says of a job.
-
-    Attributes:
-        id: The id under which it was submitted.
-        run_id: The id of its run; None for a job that `distrib submit` has not sent.
-        status: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
-        message: What Ray has to say of that.
-        exit_code: What its command exited with, where it did.
-        started: Unix seconds, where it has started.
-    """
-
-    id: str
-    run_id: str | None
-    status: str
-    message: str
-    exit_code: int | None
-    started: float | None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
-        return self.status in _TERMINAL
-
-    @property
-    def result(self) -> int:
-        """The exit code of the run: the command's own, which Ray's status hides; a stopped job is stopped."""
-        if self.status == "STOPPED":
-            return _STOPPED_EXIT_CODE
-        if self.status == "SUCCEEDED":
-            return 0
-        return self.exit_code if self.exit_code is not None and self.exit_code > 0 else 1
-
-
-class JobServer:
+class RayJobServer:
     """The job server of a Ray cluster.
 
     Args:
         address: Its URL, `http://HOST:8265`.
 
     Raises:
-        JobError: That is no such address.
+        JobError: It is not such an address.
         LaunchError: Nothing answers there.
     """
 
     def __init__(self, address: str) -> None:
         from ray.job_submission import JobSubmissionClient
 
-        for name in _TALKATIVE:
+        for name in _NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise JobError(
-                f"{address} is not the address of a job server, which is http://HOST:8265; "
-                "for HOST:PORT of a cluster's head, from inside the cluster, use distrib run --address",
-                field="--address",
+                f"{address} is not the address of a job server, which is http://HOST:8265; inside the cluster, "
+                "HOST:PORT of its head is an address to run at (distrib run)",
+                field="`address`",
             )
         self.address = address
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -102,64 +64,52 @@ class JobServer:
         except Exception as error:
             raise LaunchError(f"what answers at {address} is not the job server of a Ray cluster: {error}") from error
 
-    def submit(
-        self,
-        job: Job,
-        run_id: str,
-        arguments: Sequence[str],
-        *,
-        variables: Mapping[str, str],
-        packages: Sequence[str],
-    ) -> str:
-        """Sends a job, with the working directory, to run as `distrib run` on the cluster; returns the Ray job's id.
-
-        Args:
-            job: The job; its file must lie in the working directory.
-            run_id: The id of its run.
-            arguments: Further arguments of `distrib run`.
-            variables: Environment variables for all its processes.
-            packages: Requirements that pip installs for it on every host.
-
-        Raises:
-            JobError: The working directory does not hold the job, or is too big.
-            LaunchError: The cluster refuses the job.
-        """
+    def describe(self, submission: Submission) -> dict[str, Any]:
+        """The arguments of Ray's `submit_job`, except for the job's id."""
         folder = os.getcwd()
-        path = path_in(folder, job)
+        path_in(folder, submission.job)
         check_size(folder)
-        command = ["python", "-m", "distrib", "run", path, "--run-id", run_id, *arguments]
         environment: dict[str, Any] = {
             "working_dir": folder,
             "excludes": list(EXCLUDED),
-            "env_vars": submitted_variables(job.spec.failures.grace, variables),
+            "env_vars": submitted_variables(submission.job.spec.failures.grace, submission.variables),
         }
-        if packages:
-            environment["pip"] = list(packages)
+        if submission.packages:
+            environment["pip"] = list(submission.packages)
+        return {
+            "entrypoint": shlex.join(submission.command),
+            "runtime_env": environment,
+            "metadata": {RUN_KEY: submission.run_id},
+        }
+
+    def submit(self, submission: Submission) -> str:
+        """Sends a job with the working directory; returns the Ray job's id.
+
+        Raises:
+            JobError: The working directory does not contain the job, or is too big.
+            LaunchError: The cluster refuses the job.
+        """
+        arguments = self.describe(submission)
         try:
-            return self._client.submit_job(
-                entrypoint=shlex.join(command),
-                submission_id=self._unused_id(run_id),
-                runtime_env=environment,
-                metadata={RUN_KEY: run_id},
-            )
+            return self._client.submit_job(submission_id=self._unused_id(submission.run_id), **arguments)
         except Exception as error:
             raise LaunchError(f"the cluster at {self.address} refuses the job: {error}") from error
 
     def _unused_id(self, run_id: str) -> str:
-        """The run's id, or, where Ray has a job of that name already, the first of ID--2, ID--3, …"""
+        """The run's id, or, if Ray has a job of that name already, the first unused of ID--2, ID--3, …"""
         taken = {job.id for job in self.list()}
         candidate, number = run_id, 2
         while candidate in taken:
             candidate, number = f"{run_id}--{number}", number + 1
         return candidate
 
-    def list(self) -> list[RayJob]:
+    def list(self) -> list[SubmittedJob]:
         """All jobs that were submitted to the cluster, newest first."""
-        jobs = self._asking(self._client.list_jobs)
+        jobs = self._retry(self._client.list_jobs)
         found = [_describe(details) for details in jobs if details.submission_id]
         return sorted(found, key=lambda job: job.started or 0.0, reverse=True)
 
-    def find(self, id_: str) -> RayJob:
+    def find(self, id_: str) -> SubmittedJob:
         """The newest job of a run, by the run's id, or a job by its own.
 
         Raises:
@@ -172,27 +122,27 @@ class JobServer:
         known = ", ".join(job.run_id or job.id for job in jobs[:5]) or "none"
         raise JobError(f"the cluster at {self.address} has no job of run {id_}; the newest ones: {known}")
 
-    def status(self, job_id: str) -> RayJob:
-        """What Ray says of a job now; asks again for a minute where the server does not answer."""
-        return _describe(self._asking(lambda: self._client.get_job_info(job_id)))
+    def status(self, job_id: str) -> SubmittedJob:
+        """The job's present status; retries for a minute if the server does not answer."""
+        return _describe(self._retry(lambda: self._client.get_job_info(job_id)))
 
-    def _asking(self, ask: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+    def _retry(self, query: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + _RETRY_SECONDS
         while True:
             try:
-                return ask()
+                return query()
             except Exception as error:
                 if time.monotonic() > deadline or is_unknown_ray_job(str(error)):
                     raise LaunchError(
-                        f"lost contact with the job server at {self.address}: {error}; what it runs may still run: "
-                        "ask again with distrib status"
+                        f"lost contact with the job server at {self.address}: {error}; its jobs may still run: "
+                        "check with distrib status"
                     ) from error
                 time.sleep(_POLL_SECONDS)
 
-    def follow(self, job_id: str, write: Callable[[str], None]) -> RayJob:
-        """Passes on what a job's command prints, each line once, until it has ended.
+    def follow(self, job_id: str, write: Callable[[str], None]) -> SubmittedJob:
+        """Passes what a job's command prints to `write`, each line once, until it has ended.
 
-        A connection that drops is made again; that a job has ended is believed only when Ray says so itself.
+        Reconnects if the connection drops; a job has ended only once its status says so.
 
         Raises:
             LaunchError: The server has not answered for a minute.
@@ -208,7 +158,7 @@ class JobServer:
             time.sleep(_POLL_SECONDS)
 
     async def _tail(self, job_id: str, skipped: int, write: Callable[[str], None]) -> int:
-        """Follows the log, which the server tells from its beginning, past the characters that are known."""
+        """Follows the log, which the server sends from its beginning, and skips the characters that are known."""
         seen = 0
         try:
             async for text in self._client.tail_job_logs(job_id):
@@ -221,7 +171,7 @@ class JobServer:
         return max(seen, skipped)
 
     def _write_rest(self, job_id: str, printed: int, write: Callable[[str], None]) -> None:
-        """What the last connection has not brought."""
+        """Writes what the last connection has not transferred."""
         with contextlib.suppress(Exception):
             rest = self._client.get_job_logs(job_id)[printed:]
             if rest:
@@ -229,23 +179,23 @@ class JobServer:
 
     def logs(self, job_id: str) -> str:
         """What a job's command has printed so far."""
-        return str(self._asking(lambda: self._client.get_job_logs(job_id)))
+        return str(self._retry(lambda: self._client.get_job_logs(job_id)))
 
     def stop(self, job_id: str) -> None:
-        """Asks a job to stop; its run takes a checkpoint first, for which Ray waits."""
-        self._asking(lambda: self._client.stop_job(job_id))
+        """Requests a job to stop; its run takes a checkpoint first, for which Ray waits."""
+        self._retry(lambda: self._client.stop_job(job_id))
 
-    def wait(self, job_id: str, patience_seconds: float) -> RayJob:
-        """Waits until a job has ended, or for so long."""
-        deadline = time.monotonic() + patience_seconds
+    def wait(self, job_id: str, timeout_seconds: float) -> SubmittedJob:
+        """Waits until a job has ended, at most until the timeout."""
+        deadline = time.monotonic() + timeout_seconds
         while not (job := self.status(job_id)).is_over and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         return job
 
 
-def _describe(details: JobDetails) -> RayJob:
+def _describe(details: JobDetails) -> SubmittedJob:
     metadata = details.metadata or {}
-    return RayJob(
+    return SubmittedJob(
         id=str(details.submission_id),
         run_id=metadata.get(RUN_KEY),
         status=str(details.status.value if hasattr(details.status, "value") else details.status),

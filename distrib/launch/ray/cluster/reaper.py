@@ -1,8 +1,8 @@
-"""Ends what is left of a Ray of our own once its launcher has ended, however that ended; a program of its own.
+"""Kills what is left of a local Ray cluster once its launcher has ended, even by SIGKILL; a separate program.
 
-Arguments: the Ray's folder. Standard input is a pipe whose other end the launcher holds. It imports nothing but the
-standard library, since it starts beside Ray. Ray's main processes die with the launcher, what they have started does
-not; so it looks twice a second which processes there are.
+Arguments: the cluster's temporary folder. Standard input is a pipe whose other end the launcher holds. It imports only
+the standard library, to start quickly. Ray's main processes die with the launcher, but not the processes that they have
+started; so it lists twice a second which processes there are.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import sys
 import time
 from pathlib import Path
 
-_LOOK_SECONDS = 0.5
-_PATIENCE_SECONDS = 5.0
+_POLL_SECONDS = 0.5
+_TIMEOUT_SECONDS = 5.0
 
 Process = tuple[int, int]
-"""A process's number and, as numbers are given again, when it started, in ticks since the machine did."""
+"""A process id and, as ids are reused, the process's start time in ticks since boot."""
 
 
 class Reaper:
-    """The launcher's side: starts the program, and has it do its work.
+    """The launcher's side: starts the program, and triggers it.
 
     Args:
-        folder: The Ray's temporary folder, whose name no other process knows.
+        folder: The cluster's temporary folder, whose name no other process knows.
     """
 
     def __init__(self, folder: str) -> None:
@@ -39,7 +39,7 @@ class Reaper:
             )
 
     def reap(self) -> None:
-        """Has it do its work now, and waits for it."""
+        """Triggers it now, and waits until it is done."""
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -47,15 +47,15 @@ class Reaper:
 
 
 def main() -> None:
-    """Waits for the launcher's end, kills what there is of its Ray and removes the folder."""
+    """Waits for the launcher's end, kills what is left of its cluster and removes the folder."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     folder = sys.argv[1]
     known: set[Process] = set()
-    while not select.select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
-        known = still_there(known, folder)
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while (known := still_there(known, folder)) and time.monotonic() < deadline:
+    while not select.select([sys.stdin], [], [], _POLL_SECONDS)[0]:
+        known = remaining(known, folder)
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
+    while (known := remaining(known, folder)) and time.monotonic() < deadline:
         for pid, _ in known:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -63,8 +63,8 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def still_there(known: set[Process], folder: str) -> set[Process]:
-    """Those of `known` that are alive, those whose command names the folder, and all that these have started."""
+def remaining(known: set[Process], folder: str) -> set[Process]:
+    """Those of `known` that are alive, those whose command contains the folder, and all their descendants."""
     alive: dict[Process, int] = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -81,7 +81,7 @@ def still_there(known: set[Process], folder: str) -> set[Process]:
 
 
 def is_named(pid: int, folder: str) -> bool:
-    """Whether another process than this one has the folder in its command."""
+    """Whether a process other than this one has the folder in its command."""
     with contextlib.suppress(OSError):
         return pid != os.getpid() and os.fsencode(folder) in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False

@@ -1,4 +1,4 @@
-"""A Ray of this process alone, for a run under Ray Train on one machine."""
+"""A local Ray cluster for one run on this machine."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from distrib.errors import LaunchError
 from distrib.job.plan import Request
 from distrib.job.reader import Job
 from distrib.job.spec import WorkerRange
-from distrib.launch.environment import environment_defaults
-from distrib.launch.ray.reaper import Reaper
-from distrib.launch.ray.settings import RAY_SETTINGS
+from distrib.launch.process.environment import environment_defaults
+from distrib.launch.ray.cluster.reaper import Reaper
+from distrib.launch.ray.cluster.settings import RAY_SETTINGS
 
 if TYPE_CHECKING:
-    from distrib.launch.ray.trainer import Placement
+    from distrib.launch.launcher import Placement
 
 Result = TypeVar("Result")
 
@@ -35,14 +35,13 @@ _LOOPBACK_ADDRESS = "127.0.0.1"
 
 
 class LocalRay:
-    """A Ray of this process alone, on loopback, in a temporary folder, gone with it; a context manager.
+    """A Ray cluster of this process alone, on loopback, in a temporary folder; a context manager that ends it.
 
     Args:
-        job: Says how many CPUs the Ray offers: as many as the workers ask for. GPUs are those of the machine.
+        job: Decides how many CPUs the cluster offers: as many as the workers ask for. GPUs are those of the machine.
     """
 
-    is_alone = True
-    worker_environment: dict[str, str] = {}  # noqa: RUF012 - processes of this machine inherit theirs
+    worker_environment: dict[str, str] = {}  # noqa: RUF012 - processes of this machine inherit the environment
 
     def __init__(self, job: Job) -> None:
         resources = job.spec.resources
@@ -62,7 +61,7 @@ class LocalRay:
     def start_beside(self, work: Callable[[], Result]) -> Result:
         """Starts Ray while a thread does `work`, such as importing the job's modules; returns its result.
 
-        Ray's processes are bound to the thread that starts them, so that must be this one, which stays.
+        Ray's processes end with the thread that has started them, so that must be this one, which lasts.
 
         Raises:
             LaunchError: Ray could not be started.
@@ -82,10 +81,10 @@ class LocalRay:
 
         return torch.cuda.device_count()
 
-    def hosts(self, request: Request) -> None:
-        """Nobody watches the only host."""
+    def node_monitor(self, request: Request) -> None:
+        """The only host needs no monitor."""
 
-    def find_place(
+    def find_room(
         self,
         request: Request,
         held: dict[str, int],
@@ -94,8 +93,8 @@ class LocalRay:
         notice: Callable[[str], None],
         is_stopping: Callable[[], bool],
     ) -> Placement | None:
-        """Where the workers go: all on this machine, which always has room for the most that are asked for."""
-        from distrib.launch.ray.trainer import Placement
+        """All workers run on this machine, which always has room for the most that are asked for."""
+        from distrib.launch.launcher import Placement
 
         return Placement(request.max_workers)
 
@@ -118,7 +117,7 @@ class LocalRay:
             raise LaunchError(f"Ray could not be started on this machine: {error}") from error
         finally:
             if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one of its own in place
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray has installed one
 
     def __exit__(self, *exception: object) -> None:
         import ray
@@ -132,5 +131,5 @@ class LocalRay:
 
 @functools.cache
 def _token() -> str:
-    """What lets this process into its Ray; one for all, since Ray remembers the first."""
+    """The token of this process's clusters; one for all, since Ray remembers the first."""
     return secrets.token_hex(32)

@@ -1,4 +1,4 @@
-"""A Ray cluster that others have started, and that a run joins."""
+"""A running Ray cluster that a run connects to."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from distrib.compat.ray_start import silence_worker_deaths
 from distrib.errors import JobError, LaunchError
 from distrib.job.plan import Request
 from distrib.job.reader import Job
-from distrib.launch.environment import environment_defaults
+from distrib.launch.job_server import check_shared_storage
 from distrib.launch.network import answers
-from distrib.launch.ray.packing import EXCLUDED, check_size, check_storage, path_in
-from distrib.launch.ray.settings import RAY_SETTINGS
+from distrib.launch.process.environment import environment_defaults
+from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
+from distrib.launch.ray.cluster.settings import RAY_SETTINGS
 
 if TYPE_CHECKING:
-    from distrib.launch.ray.node_monitor import NodeMonitor
-    from distrib.launch.ray.trainer import Placement
+    from distrib.launch.launcher import Placement
+    from distrib.launch.ray.cluster.node_monitor import NodeMonitor
 
 Result = TypeVar("Result")
 
@@ -35,9 +36,9 @@ _CONNECT_SECONDS = 5.0
 _WAIT_SECONDS = 0.5
 _REMIND_SECONDS = 30.0
 _FORWARDED = ("NCCL_", "GLOO_", "TORCH_", "DISTRIB_", "AWS_", "GOOGLE_APPLICATION_CREDENTIALS", "OMP_")
-"""Beginnings of the environment variables that the ranks get from the launcher; Ray forwards none by itself."""
+"""Prefixes of the environment variables that the ranks get from the launcher; Ray forwards none automatically."""
 _WORKER_DEFAULTS = {"TORCH_CPP_LOG_LEVEL": "ERROR"}
-"""Below that, torch warns of every peer whose address has no name."""
+"""At a lower level, torch warns about every peer whose address has no name."""
 _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
@@ -45,7 +46,7 @@ class ExistingRay:
     """A connection to a running cluster; a context manager.
 
     Args:
-        job: The job; its file must lie in the working directory, which is shipped to the workers.
+        job: The job; its file must be in the working directory, which is sent to the workers.
         address: `HOST:PORT` of the cluster's head, or `auto`.
 
     Raises:
@@ -53,23 +54,21 @@ class ExistingRay:
         LaunchError: The cluster cannot be reached.
     """
 
-    is_alone = False
-
     def __init__(self, job: Job, address: str) -> None:
         self._address = address
         self._job = job
         self._settings = ExitStack()
-        self._joined: Future[None] = Future()
-        self._watch: NodeMonitor | None = None
+        self._connected: Future[None] = Future()
+        self._monitor: NodeMonitor | None = None
         self.folder = ""
         self._submitted = _submitted_environment()
         if "://" in address:
             raise JobError(
                 f"{address} is not the address of a cluster's head, which is HOST:PORT as `ray start` prints it; "
-                "from outside the cluster use distrib submit --address http://HOST:8265",
-                field="--address",
+                "from outside the cluster, submit the job to its job server, http://HOST:8265 (distrib submit)",
+                field="`address`",
             )
-        check_storage(job)
+        check_shared_storage(job)
         path_in(os.getcwd(), job)
 
     def __enter__(self) -> Self:
@@ -84,9 +83,9 @@ class ExistingRay:
             try:
                 self._connect()
             except BaseException as error:
-                self._joined.set_exception(error)
+                self._connected.set_exception(error)
                 raise
-            self._joined.set_result(None)
+            self._connected.set_result(None)
             return future.result()
 
     def _connect(self) -> None:
@@ -95,7 +94,7 @@ class ExistingRay:
         host, _, port = self._address.rpartition(":")
         is_there = host and port.isdigit() and answers(host.strip("[]"), int(port), _CONNECT_SECONDS)
         if self._address != "auto" and not is_there:
-            raise LaunchError(f"no Ray cluster answers at {self._address}; on its head, `ray status` tells of it")
+            raise LaunchError(f"no Ray cluster answers at {self._address}; on its head, `ray status` shows its state")
         silence_worker_deaths()
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
@@ -106,13 +105,13 @@ class ExistingRay:
                 runtime_env=self._runtime_env(),
             )
         except Exception as error:
-            raise LaunchError(f"cannot join the Ray cluster at {self._address}: {error}") from error
+            raise LaunchError(f"cannot connect to the Ray cluster at {self._address}: {error}") from error
         finally:
             if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one of its own in place
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray has installed one
 
     def _runtime_env(self) -> dict[str, Any]:
-        """What Ray is to give to all processes of this run, but for what the submitted job has given them already."""
+        """What Ray gives to all processes of this run, apart from what the submitted job has given them already."""
         given = set(self._submitted.get("env_vars") or {})
         environment: dict[str, Any] = {"env_vars": {k: v for k, v in RAY_SETTINGS.items() if k not in given}}
         if "working_dir" not in self._submitted:
@@ -124,26 +123,26 @@ class ExistingRay:
     def worker_environment(self) -> dict[str, str]:
         """Variables of this process that the ranks get too."""
         given = set(self._submitted.get("env_vars") or {})
-        mine = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED)}
-        wanted = {**_WORKER_DEFAULTS, **mine}
-        return {k: v for k, v in wanted.items() if k not in given and k not in RAY_SETTINGS}
+        own = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED)}
+        merged = {**_WORKER_DEFAULTS, **own}
+        return {k: v for k, v in merged.items() if k not in given and k not in RAY_SETTINGS}
 
     def num_gpus(self) -> int:
-        """The GPUs of the cluster; waits until it is joined."""
+        """The GPUs of the cluster; waits until it is connected."""
         import ray
 
-        self._joined.result()
+        self._connected.result()
         return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
 
-    def hosts(self, request: Request) -> NodeMonitor:
-        """The watch over the hosts, which begins with the first call."""
-        from distrib.launch.ray.node_monitor import NodeMonitor
+    def node_monitor(self, request: Request) -> NodeMonitor:
+        """Watches the hosts from the first call on."""
+        from distrib.launch.ray.cluster.node_monitor import NodeMonitor
 
-        if self._watch is None:
-            self._watch = NodeMonitor(request)
-        return self._watch
+        if self._monitor is None:
+            self._monitor = NodeMonitor(request)
+        return self._monitor
 
-    def find_place(
+    def find_room(
         self,
         request: Request,
         held: dict[str, int],
@@ -152,24 +151,24 @@ class ExistingRay:
         notice: Callable[[str], None],
         is_stopping: Callable[[], bool],
     ) -> Placement | None:
-        """Where the workers go; waits until there is room, or a stop is asked for, which gives None.
+        """The placement of the workers; waits until there is room, or until a stop is requested: then None.
 
         Args:
             request: What is asked for.
-            held: Workers of this run by host, which will be gone.
-            patience_seconds: How long to wait for hosts that are not there; None refuses at once.
-            notice: Told what is waited for.
-            is_stopping: Asked whether to go on waiting.
+            held: Workers of this run by host, which will have ended.
+            patience_seconds: How long to wait for missing hosts; None does not wait.
+            notice: Called with what is waited for.
+            is_stopping: Whether to stop waiting.
 
         Raises:
             LaunchError: The cluster has no room for the request, even if it were empty.
         """
-        from distrib.launch.ray.placement import place
+        from distrib.launch.ray.cluster.placement import place
 
-        watch, began, reminded = self.hosts(request), time.monotonic(), float("-inf")
+        monitor, began, reminded = self.node_monitor(request), time.monotonic(), float("-inf")
         while not is_stopping():
-            watch.check()
-            hosts = watch.hosts
+            monitor.check()
+            hosts = monitor.hosts
             found = place(hosts, request, held)
             if found is not None:
                 return found
@@ -179,23 +178,23 @@ class ExistingRay:
                 raise LaunchError(describe_shortage(request, hosts))
             if time.monotonic() - reminded > _REMIND_SECONDS:
                 reminded = time.monotonic()
-                what = "others to free" if is_possible else "hosts with"
-                notice(f"waiting for {what} {_asked(request)}; {_there(hosts, request)}")
+                missing = "other users to free" if is_possible else "hosts with"
+                notice(f"waiting for {missing} {_requested(request)}; {_existing(hosts, request)}")
             time.sleep(_WAIT_SECONDS)
         return None
 
     def __exit__(self, *exception: object) -> None:
         import ray
 
-        if self._watch is not None:
-            self._watch.close()
+        if self._monitor is not None:
+            self._monitor.close()
         ray.shutdown()
         shutil.rmtree(self.folder, ignore_errors=True)
         self._settings.close()
 
 
 def _submitted_environment() -> dict[str, Any]:
-    """The runtime environment of the Ray job that this process is the driver of; empty where it is none."""
+    """The runtime environment of the Ray job whose driver this process is; empty if it is none."""
     try:
         config = json.loads(os.environ.get(_JOB_CONFIG) or "{}")
     except ValueError:
@@ -204,25 +203,25 @@ def _submitted_environment() -> dict[str, Any]:
 
 
 def describe_shortage(request: Request, hosts: list[Any]) -> str:
-    """Why a request cannot be satisfied: what is asked for and what there is."""
-    return f"the cluster cannot hold {_asked(request)}: {_there(hosts, request)}; ask for less, or add hosts"
+    """Why a request cannot be satisfied: what is asked for and what exists."""
+    return f"the cluster cannot hold {_requested(request)}: {_existing(hosts, request)}; ask for less, or add hosts"
 
 
-def _asked(request: Request) -> str:
+def _requested(request: Request) -> str:
     workers = f"{request.min_workers} worker" + ("s" if request.min_workers != 1 else "")
     each = ", ".join(_amount(name, amount) for name, amount in request.resources_per_worker.items())
-    how = {"strict_spread": ", each on another host", "strict_pack": ", all on one host"}.get(request.placement, "")
-    labels = "".join(f", on hosts labelled {name}={value}" for name, value in request.labels.items())
+    how = {"strict_spread": ", each on a different host", "strict_pack": ", all on one host"}.get(request.placement, "")
+    labels = "".join(f", on hosts labeled {name}={value}" for name, value in request.labels.items())
     return f"{workers} with {each} each{how}{labels}"
 
 
-def _there(hosts: list[Any], request: Request) -> str:
-    wanted = request.resources_per_worker
+def _existing(hosts: list[Any], request: Request) -> str:
+    names = request.resources_per_worker
     alive = sorted((host for host in hosts if host.is_answering and not host.is_leaving), key=lambda host: host.name)
     if not alive:
         return "no host answers"
     has = "; ".join(
-        f"{host.name} has " + ", ".join(_amount(name, host.total.get(name, 0.0)) for name in wanted) for host in alive
+        f"{host.name} has " + ", ".join(_amount(name, host.total.get(name, 0.0)) for name in names) for host in alive
     )
     return f"of {len(alive)} host{'s' if len(alive) != 1 else ''}, {has}"
 

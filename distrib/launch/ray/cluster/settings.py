@@ -1,4 +1,4 @@
-"""Ray's own settings under which a run trains."""
+"""Ray's environment variables and logging during a run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ RAY_SETTINGS = {
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""For a quiet, quick Ray; whatever the user has set wins."""
+"""For a quiet, quick Ray; what the user has set takes precedence."""
 
 
 def keep_worker_quiet() -> None:
-    """Keeps Ray Train from writing the error of a rank that has told the launcher why it fails to the rank's log."""
+    """Keeps Ray Train from logging the error of a rank that has reported it to the launcher already."""
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)

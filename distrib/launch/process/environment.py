@@ -1,4 +1,4 @@
-"""Environment variables that are set for a while."""
+"""Environment variables of ranks, and variables that are set for a while."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from distrib.train.context import RankInfo
 
 
-def name_rank(place: RankInfo) -> None:
-    """Sets what torchrun would set, for user code that asks."""
-    numbers = {"RANK": place.rank, "WORLD_SIZE": place.world_size, "LOCAL_RANK": place.local_rank}
+def set_rank_variables(info: RankInfo) -> None:
+    """Sets the variables that torchrun sets, for user code that reads them."""
+    numbers = {"RANK": info.rank, "WORLD_SIZE": info.world_size, "LOCAL_RANK": info.local_rank}
     os.environ.update({name: str(number) for name, number in numbers.items()})
 
 
 @contextmanager
 def environment_defaults(values: Mapping[str, str]) -> Iterator[None]:
-    """Sets those of the variables that are not set; removes them again at the end."""
+    """Sets the variables that are not set yet; removes them again at the end."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
     try:

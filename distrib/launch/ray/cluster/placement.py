@@ -1,4 +1,4 @@
-"""The hosts of a Ray cluster: which are alive, what each has room for, and where workers are to go."""
+"""The hosts of a Ray cluster: which are alive, what each has room for, and where workers go."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import ray
 
 from distrib.compat.ray_cluster import draining_nodes, free_resources
 from distrib.job.plan import Request
+from distrib.launch.launcher import Placement
 from distrib.launch.network import answers
-from distrib.launch.ray.trainer import Placement
 
 _ANSWER_SECONDS = 1.0
 _EPSILON = 1e-6
@@ -20,7 +20,7 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class ClusterHost:
-    """A host that Ray takes for alive.
+    """A host that Ray considers alive.
 
     Attributes:
         node_id: Ray's id for this life of the host; a host that comes back has another.
@@ -28,10 +28,10 @@ class ClusterHost:
         address: Its address in the cluster.
         port: Where its raylet listens.
         total: All its resources.
-        free: Those that nobody holds.
+        free: Those that are not in use.
         labels: Its labels.
         is_leaving: Whether it is being drained.
-        is_answering: Whether its raylet accepts connections now, which Ray's head finds out much later.
+        is_answering: Whether its raylet accepts connections now; Ray's head notices a loss much later.
     """
 
     node_id: str
@@ -49,23 +49,23 @@ class ClusterHost:
 
         Args:
             request: What a worker asks for.
-            held: Workers of this very run on it, which will be gone.
-            is_empty: Whether to count as if nobody held anything.
+            held: Workers of this very run on it, which will have ended.
+            is_empty: Whether to count as if nothing were in use.
         """
         if self.is_leaving or not self.is_answering or not _has_labels(self.labels, request.labels):
             return 0
         needed = request.resources_per_worker
         there = dict(self.total)
-        if not is_empty:  # workers that have gone already are among what is free, and not to be counted twice
+        if not is_empty:  # workers that have ended already are among what is free, and must not count twice
             there = {k: min(self.total.get(k, 0.0), self.free.get(k, 0.0) + held * v) for k, v in needed.items()}
         return int(min((there.get(k, 0.0) + _EPSILON) // v for k, v in needed.items()))
 
 
-def look_around(known_dead: Container[str] = ()) -> list[ClusterHost]:
-    """The hosts that Ray takes for alive, each asked whether it answers.
+def list_hosts(known_dead: Container[str] = ()) -> list[ClusterHost]:
+    """The hosts that Ray considers alive, each probed for whether it answers.
 
     Args:
-        known_dead: Ids of hosts that have not answered before, which are not asked again.
+        known_dead: Ids of hosts that have not answered before, which are not probed again.
     """
     free, leaving = free_resources(), draining_nodes()
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
@@ -97,13 +97,13 @@ def _is_answering(node: Mapping[str, object], known_dead: Container[str]) -> boo
 def place(
     hosts: Iterable[ClusterHost], request: Request, held: Mapping[str, int] | None = None, *, is_empty: bool = False
 ) -> Placement | None:
-    """Where as many workers as fit would go, or None where not even the fewest do.
+    """The placement of as many workers as fit, or None if not even the fewest do.
 
     Args:
-        hosts: The hosts that there are.
-        request: How many workers, what each needs, and how they are to be spread.
-        held: Workers of this very run by host, which will be gone.
-        is_empty: Whether to count as if nobody held anything.
+        hosts: The hosts of the cluster.
+        request: How many workers, what each needs, and how they are spread.
+        held: Workers of this very run by host, which will have ended.
+        is_empty: Whether to count as if nothing were in use.
     """
     rooms = {host.node_id: host.room(request, (held or {}).get(host.node_id, 0), is_empty=is_empty) for host in hosts}
     if request.placement == "strict_spread":
@@ -118,7 +118,7 @@ def place(
 
 
 def _has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    """Whether a host's labels are those wanted, in Ray's syntax: `a`, `!a`, `in(a,b)` or `!in(a,b)`."""
+    """Whether a host's labels match, in Ray's syntax: `a`, `!a`, `in(a,b)` or `!in(a,b)`."""
     for name, condition in wanted.items():
         negated = condition.startswith("!")
         listed = re.fullmatch(r"in\((.*)\)", condition.removeprefix("!"))

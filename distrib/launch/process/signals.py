@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, heard from the moment that the run is asked for to its end."""
+"""Counts the signals that ask a run to stop, from the start of the command to the end of the run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from collections.abc import Callable
 from typing import Self
 
 from distrib.errors import StoppedError
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from distrib.launch.process.child import FORWARDED_SIGNALS
 
 
 class StopSignals:
     """Counts SIGINT, SIGTERM and SIGHUP; a context manager around a run.
 
-    At first each also raises KeyboardInterrupt, so that imports and builds end at once. Code of others may swallow it;
-    so `begin_claim`, called before anything is written, ends the run where one has come. From `begin_run` on signals
-    are only counted, and whoever runs the ranks asks for the count. Outside the main thread they are left alone.
+    At first each also raises KeyboardInterrupt, so that imports and builds end at once. Code of others may swallow it,
+    so `begin_acquiring`, called before anything is written, ends the run if a signal has come. After `begin_run`
+    signals are only counted, and the launcher reads the count. Outside the main thread signals are left alone.
     """
 
     def __init__(self) -> None:
@@ -28,8 +27,8 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                before = signal.signal(number, self._hear)
+            for number in FORWARDED_SIGNALS:
+                before = signal.signal(number, self._receive)
                 self._restore.append(functools.partial(signal.signal, number, before))
         return self
 
@@ -37,21 +36,21 @@ class StopSignals:
         for restore in self._restore:
             restore()
 
-    def begin_claim(self) -> None:
-        """From here on a first signal is only counted; a second still raises, since a claim may have to wait.
+    def begin_acquiring(self) -> None:
+        """From now on a first signal is only counted; a second still raises, since acquiring a run may have to wait.
 
         Raises:
-            StoppedError: One has come already.
+            StoppedError: A signal has come already.
         """
         self._num_tolerated = 1
         if self.count:
             raise StoppedError("interrupted")
 
     def begin_run(self) -> None:
-        """From here on signals are only counted."""
+        """From now on signals are only counted."""
         self._num_tolerated = None
 
-    def _hear(self, *_: object) -> None:
+    def _receive(self, *_: object) -> None:
         self.count += 1
         if self._num_tolerated is not None and self.count > self._num_tolerated:
             raise KeyboardInterrupt

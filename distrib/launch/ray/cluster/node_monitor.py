@@ -1,4 +1,4 @@
-"""Keeping an eye on the hosts of a cluster while a run trains there."""
+"""Watches the hosts of a cluster while a run trains there."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import Mapping
 
 from distrib.errors import LaunchError
 from distrib.job.plan import Request
-from distrib.launch.ray.placement import ClusterHost, look_around, place
-from distrib.launch.ray.trainer import Placement
+from distrib.launch.launcher import Placement
+from distrib.launch.ray.cluster.placement import ClusterHost, list_hosts, place
 
 _PERIOD_SECONDS = 0.5
-_BLIND_SECONDS = 60.0
+_HEAD_TIMEOUT_SECONDS = 60.0
 _SETTLE_SECONDS = 1.5
 
 
 class NodeMonitor:
-    """Looks at the hosts twice a second, in a thread, so that a head that does not answer holds nobody up.
+    """Polls the hosts twice a second, in a thread, so that a head that does not answer blocks nothing else.
 
-    Hosts are asked themselves: Ray's head lists a killed one as alive for many seconds and a cut-off one for a minute.
+    Each host is probed itself: Ray's head lists a killed one as alive for many seconds, and one whose network is cut
+    for a minute.
 
     Args:
         request: What the run asks for.
@@ -33,36 +34,38 @@ class NodeMonitor:
         self._better_since: dict[int, float] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="host-watch", daemon=True)
-        self._look()
+        self._thread = threading.Thread(target=self._run, name="node-monitor", daemon=True)
+        self._poll()
         self._thread.start()
 
-    def _watch(self) -> None:
+    def _run(self) -> None:
         while not self._closing.wait(_PERIOD_SECONDS):
             try:
-                self._look()
+                self._poll()
             except Exception:
                 continue
 
-    def _look(self) -> None:
-        hosts = look_around(frozenset(self._dead))
+    def _poll(self) -> None:
+        hosts = list_hosts(frozenset(self._dead))
         with self._lock:
             self._dead.update(host.node_id for host in hosts if not host.is_answering)
             self._hosts = {host.node_id: host for host in hosts}
             self._seen = time.monotonic()
 
     def close(self) -> None:
-        """Looks no more."""
+        """Stops polling."""
         self._closing.set()
 
     def check(self) -> None:
-        """Raises LaunchError where the cluster's head has not answered for a minute."""
-        if time.monotonic() - self._seen > _BLIND_SECONDS:
-            raise LaunchError(f"the cluster's head has not answered for {_BLIND_SECONDS:.0f} s; the run is resumable")
+        """Raises LaunchError if the cluster's head has not answered for a minute."""
+        if time.monotonic() - self._seen > _HEAD_TIMEOUT_SECONDS:
+            raise LaunchError(
+                f"the cluster's head has not answered for {_HEAD_TIMEOUT_SECONDS:.0f} s; the run is resumable"
+            )
 
     @property
     def hosts(self) -> list[ClusterHost]:
-        """The hosts as they were a moment ago."""
+        """The hosts as of the newest poll."""
         with self._lock:
             return list(self._hosts.values())
 
@@ -84,11 +87,11 @@ class NodeMonitor:
             return next((name for node, name in names.items() if (h := self._hosts.get(node)) and h.is_leaving), None)
 
     def better(self, placement: Placement, held: Mapping[str, int]) -> Placement | None:
-        """A placement of more workers than there are now, once there has been room for them for a moment.
+        """A placement of more workers than now, once there has been room for them for a moment; else None.
 
         Args:
             placement: Where the workers are.
-            held: How many on each host.
+            held: The number of workers on each host.
         """
         if placement.world_size >= self._request.max_workers:
             return None

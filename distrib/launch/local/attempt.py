@@ -1,0 +1,93 @@
+"""One attempt in processes on this machine."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+
+from distrib.launch.failure_cause import find_cause, is_hang, log_errors, read_failures
+from distrib.launch.launcher import Attempt, AttemptResult
+from distrib.launch.local.processes import RankProcesses
+from distrib.launch.local.rank import EXIT_STATUS, SUCCESS_STATUSES
+from distrib.runs.layout import RunLayout
+
+_POLL_SECONDS = 0.05
+_PREPARATION_SECONDS = 3.0
+_RESTORE_MODULE = "distrib.train.checkpoint.restore"
+
+
+class LocalAttempt:
+    """Starts the ranks of one attempt and waits until the last one has ended.
+
+    Args:
+        attempt: The attempt.
+        can_fork: Whether this process can be forked, which starts ranks sooner; otherwise each is a new interpreter.
+    """
+
+    def __init__(self, attempt: Attempt, can_fork: bool) -> None:
+        self._attempt = attempt
+        self._folder = attempt.config.run_folder
+        self._monitor = attempt.monitor
+        self._can_fork = can_fork
+        self._ranks = RankProcesses(attempt, can_fork)
+        self._started = time.monotonic()
+
+    def run(self) -> AttemptResult:
+        """Runs the attempt to its end; no rank outlives this call."""
+        RunLayout(self._folder).rank_log(0).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._ranks.start()
+            statuses = self._wait()
+        finally:
+            self._ranks.kill()
+            self._ranks.request_stop()
+        self._monitor.drain()
+        world_size = self._attempt.world_size
+        failures = read_failures(self._folder, world_size)
+        log_errors(self._folder, failures)
+        self._monitor.skip_output()
+        deaths = {rank: status for rank, status in statuses.items() if status not in SUCCESS_STATUSES}
+        if deaths:
+            silent = [rank for rank in range(world_size) if rank not in statuses and rank not in failures]
+            return AttemptResult("failed", find_cause(failures, deaths, silent))
+        is_finished = list(statuses.values()) == [EXIT_STATUS["finished"]] * world_size
+        return AttemptResult("finished" if is_finished else "stopped")
+
+    def _wait(self) -> dict[int, int]:
+        """Waits until all ranks have ended, one has failed, or they did not stop in time; returns exit statuses."""
+        statuses: dict[int, int] = {}
+        deadline: float | None = None
+        while self._ranks:
+            self._ranks.wait(_POLL_SECONDS)
+            statuses.update(self._ranks.reap())
+            self._monitor.poll()
+            self._prepare_restart()
+            if any(status not in SUCCESS_STATUSES for status in statuses.values()):
+                statuses.update(self._await_others())
+                break
+            if self._monitor.stop_requested() and deadline is None:
+                self._ranks.request_stop()
+                deadline = time.monotonic() + self._attempt.config.request.grace_seconds
+            if self._monitor.kill_requested():
+                self._monitor.notice("stopping immediately")
+                break
+            if deadline is not None and time.monotonic() > deadline:
+                self._monitor.notice("the ranks did not stop within failures.grace; killing them")
+                break
+        return statuses
+
+    def _prepare_restart(self) -> None:
+        """Imports, once and while the ranks train, what ranks that are forked after a failure would each import."""
+        is_due = time.monotonic() - self._started >= _PREPARATION_SECONDS
+        if self._can_fork and is_due and _RESTORE_MODULE not in sys.modules and self._monitor.last("checkpoint"):
+            importlib.import_module(_RESTORE_MODULE)
+
+    def _await_others(self) -> dict[int, int]:
+        """After a failure, waits a moment for the other ranks to report why they end too; returns exit statuses."""
+        statuses = self._ranks.reap_until(0.2)
+        if is_hang(read_failures(self._folder, self._attempt.world_size)):
+            statuses |= self._ranks.reap_until(1.0)
+            self._ranks.abort()
+            self._ranks.reap_until(1.0)
+        return statuses

@@ -1,0 +1,107 @@
+"""The processes of one attempt's ranks on this machine: started together, reaped and killed."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+
+from distrib.launch.launcher import Attempt
+from distrib.launch.local.rank import LocalRankContext, rank_main
+from distrib.launch.process.child import fork_child, signals_blocked, spawn_child
+from distrib.train.context import RankInfo
+
+
+class RankProcesses:
+    """Starts the ranks of an attempt as processes and watches which of them have ended.
+
+    Args:
+        attempt: The attempt.
+        can_fork: Whether this process can be forked; otherwise each rank is a new interpreter.
+    """
+
+    def __init__(self, attempt: Attempt, can_fork: bool) -> None:
+        self._attempt = attempt
+        self._can_fork = can_fork
+        self._pids: dict[int, int] = {}
+        self._pidfds: dict[int, int] = {}
+        self._stop_pipe: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._pids)
+
+    def start(self) -> None:
+        """Starts all ranks."""
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        reader, self._stop_pipe = os.pipe()
+        try:
+            with signals_blocked():
+                for rank in range(self._attempt.world_size):
+                    info = RankInfo(rank, self._attempt.world_size, rank, socket.gethostname(), gpu=rank)
+                    context = LocalRankContext(info, listener.getsockname()[1], listener.fileno(), reader)
+                    self._pids[rank] = self._start(context)
+                    if hasattr(os, "pidfd_open"):
+                        self._pidfds[rank] = os.pidfd_open(self._pids[rank])
+        finally:
+            listener.close()
+            os.close(reader)
+
+    def _start(self, context: LocalRankContext) -> int:
+        arguments = (self._attempt.config, context)
+        assert self._stop_pipe is not None
+        if self._can_fork:
+            return fork_child(rank_main, arguments, self._attempt.datasets, close=[self._stop_pipe])
+        is_first = context.place.rank == 0 and context.listener is not None
+        return spawn_child(rank_main, arguments, [context.stop_pipe, *([context.listener] if is_first else [])])
+
+    def wait(self, seconds: float) -> None:
+        """Waits until a rank has ended, at most this long."""
+        if self._pidfds:
+            select.select(list(self._pidfds.values()), [], [], seconds)
+        else:
+            time.sleep(seconds)
+
+    def reap(self) -> dict[int, int]:
+        """The exit statuses of ranks that have ended since the last call, by rank; negative is a signal's number."""
+        ended = {}
+        for rank, pid in list(self._pids.items()):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                ended[rank] = os.waitstatus_to_exitcode(status)
+                self._forget(rank)
+        return ended
+
+    def reap_until(self, timeout_seconds: float) -> dict[int, int]:
+        """Waits until all ranks have ended, at most this long; returns exit statuses as `reap` does."""
+        statuses: dict[int, int] = {}
+        deadline = time.monotonic() + timeout_seconds
+        while self._pids and time.monotonic() < deadline:
+            time.sleep(0.01)
+            statuses.update(self.reap())
+        return statuses
+
+    def request_stop(self) -> None:
+        """Requests all ranks to stop at the next step that they agree on."""
+        if self._stop_pipe is not None:
+            os.close(self._stop_pipe)
+            self._stop_pipe = None
+
+    def abort(self) -> None:
+        """Has the ranks that are left write their stacks to their logs and end."""
+        for pid in self._pids.values():
+            os.kill(pid, signal.SIGABRT)
+
+    def kill(self) -> None:
+        """Kills the ranks that are left."""
+        for pid in self._pids.values():
+            os.kill(pid, signal.SIGKILL)
+        for rank, pid in list(self._pids.items()):
+            os.waitpid(pid, 0)
+            self._forget(rank)
+
+    def _forget(self, rank: int) -> None:
+        del self._pids[rank]
+        if rank in self._pidfds:
+            os.close(self._pidfds.pop(rank))

@@ -1,0 +1,83 @@
+"""A rank as a process on this machine."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import select
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, NoReturn
+
+import torch.distributed as dist
+
+from distrib.launch.process.child import FORWARDED_SIGNALS
+from distrib.launch.process.environment import set_rank_variables
+from distrib.launch.process.output import flush_output, redirect_output
+from distrib.runs.layout import RunLayout
+from distrib.train.context import AttemptConfig, RankInfo
+from distrib.train.worker import main
+
+if TYPE_CHECKING:
+    from distrib.train.resolved_job import Datasets
+
+EXIT_STATUS = {"finished": 120, "stopped": 121, "failed": 1}
+"""The exit status of a rank's process; unusual numbers for success, since the user's code may call `os._exit(0)`."""
+SUCCESS_STATUSES = (EXIT_STATUS["finished"], EXIT_STATUS["stopped"])
+
+_LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
+_TERMINATED = threading.Event()
+
+
+@dataclass(frozen=True)
+class LocalRankContext:
+    """The launcher as a rank on the same machine sees it.
+
+    The ranks meet at a TCP store on loopback. The launcher opens its listening socket, so that no other process can
+    take the port. The stop pipe reaches its end when the launcher closes its side, which requests a stop.
+    """
+
+    place: RankInfo
+    port: int
+    listener: int | None
+    stop_pipe: int
+
+    def open_store(self, timeout: timedelta) -> dist.Store:
+        """The store that rank 0 serves."""
+        return dist.TCPStore(
+            "127.0.0.1",
+            self.port,
+            self.place.world_size,
+            is_master=self.place.rank == 0,
+            timeout=timeout,
+            wait_for_workers=False,
+            master_listen_fd=self.listener if self.place.rank == 0 else None,
+        )
+
+    def stop_requested(self) -> bool:
+        """Whether the launcher has requested a stop, or this very rank has received SIGTERM."""
+        readable, _, _ = select.select([self.stop_pipe], [], [], 0)
+        return bool(readable) or _TERMINATED.is_set()
+
+
+def rank_main(config: AttemptConfig, context: LocalRankContext, datasets: Datasets | None) -> NoReturn:
+    """Runs the whole life of a rank's process and ends the process."""
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: _TERMINATED.set())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
+        redirect_output(RunLayout(config.run_folder).rank_log(context.place.rank))
+        faulthandler.enable(sys.stderr)
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(name, _LOOPBACK)
+        set_rank_variables(context.place)
+        result = main(config, context, datasets)
+        status = EXIT_STATUS[result.status]
+        flush_output()
+    finally:
+        os._exit(status)

@@ -1,0 +1,149 @@
+"""One attempt on Ray Train: follows the ranks, reacts to lost, drained and new hosts, and finds the cause of an end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from distrib.launch.failure_cause import find_cause, is_hang, log_errors
+from distrib.launch.launcher import Attempt, AttemptResult
+from distrib.launch.ray.failures import host_lost, is_reported, ray_failure
+from distrib.launch.ray.resize import Resize
+from distrib.launch.ray.run_trainers import RunTrainers
+from distrib.launch.ray.trainer import TrainerHandle
+from distrib.runs.layout import RunLayout
+from distrib.train.failure import Failure
+
+_POLL_SECONDS = 0.1
+_TRAINER_POLL_SECONDS = 0.3
+_NODE_POLL_SECONDS = 0.5
+_SETTLE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class _BrokenOff:
+    """The ranks were ended before they had come to an end themselves.
+
+    Attributes:
+        lost_host: The name of the host that was lost; None if the ranks did not stop in time.
+    """
+
+    lost_host: str | None
+
+
+class RayAttempt:
+    """Runs one attempt on Ray Train with a fixed number of workers.
+
+    Args:
+        attempt: The attempt.
+        trainers: Those of the run that the attempt is part of.
+    """
+
+    def __init__(self, attempt: Attempt, trainers: RunTrainers) -> None:
+        self._config = attempt.config
+        self._number = attempt.config.attempt
+        self._placement = attempt.placement
+        self._world_size = attempt.world_size
+        self._monitor = attempt.monitor
+        self._trainers = trainers
+        self._control = trainers.control
+        self._resize = Resize(attempt, trainers)
+        self._nodes: dict[str, str] = {}
+        self._nodes_polled = 0.0
+        self._is_done = False
+
+    def run(self) -> AttemptResult:
+        """Runs the attempt to its end."""
+        folder = self._config.run_folder
+        RunLayout(folder).rank_log(0).parent.mkdir(parents=True, exist_ok=True)
+        self._monitor.follow_store(self._number)
+        trainer = self._trainers.begin(self._config, self._placement)
+        broken_off = self._follow(trainer)
+        self._monitor.drain()
+        failures = self._failures(trainer, is_settled=broken_off is not None)
+        log_errors(folder, failures)
+        self._monitor.skip_output()
+        if broken_off is not None:
+            if broken_off.lost_host is None:
+                return AttemptResult("stopped")
+            return AttemptResult("failed", host_lost(broken_off.lost_host))
+        causes = None if self._is_done else trainer.causes()
+        if causes is None and (trainer.error is None or self._is_done):
+            is_finished = self._control.read(f"result/{self._number}") == "finished"
+            if is_finished or self._resize.reason is None:
+                return AttemptResult("finished" if is_finished else "stopped")
+            return AttemptResult("resized", reason=self._resize.reason)
+        return AttemptResult("failed", self._find_cause(causes or {}, failures, trainer.error))
+
+    def _follow(self, trainer: TrainerHandle) -> _BrokenOff | None:
+        """Passes on what the ranks write until the attempt ends; returns why it was broken off, if it was."""
+        deadline: float | None = None
+        polled = 0.0
+        while not trainer.is_over and not self._is_done:
+            if time.monotonic() - polled > _TRAINER_POLL_SECONDS:
+                polled = time.monotonic()
+                if trainer.causes() is not None:
+                    break
+            time.sleep(_POLL_SECONDS)
+            self._monitor.poll()
+            if self._monitor.stop_requested() and deadline is None:
+                self._control.send_command(self._number, "stop")
+                deadline = time.monotonic() + self._config.request.grace_seconds
+            is_late = deadline is not None and time.monotonic() > deadline
+            if self._monitor.kill_requested() or is_late:
+                self._monitor.notice("stopping immediately")
+                return self._break_off(trainer, None)
+            if lost := self._poll_nodes(trainer):
+                return self._break_off(trainer, lost)
+        return None
+
+    def _break_off(self, trainer: TrainerHandle, lost_host: str | None) -> _BrokenOff:
+        self._control.send_command(self._number, "end")
+        trainer.end()
+        return _BrokenOff(lost_host)
+
+    def _poll_nodes(self, trainer: TrainerHandle) -> str | None:
+        """Reacts to hosts that come and go, twice a second; returns the name of one that is lost."""
+        if time.monotonic() - self._nodes_polled < _NODE_POLL_SECONDS:
+            return None
+        self._nodes_polled = time.monotonic()
+        nodes = self._trainers.node_monitor()
+        if nodes is None:
+            return None
+        nodes.check()
+        if sum(self._trainers.held.values()) < self._world_size:
+            self._nodes = self._trainers.nodes_of(self._number, self._world_size)
+        lost = nodes.lost(self._nodes)
+        if lost is None:
+            self._resize.advance(trainer.placement, nodes, self._nodes)
+        elif self._control.read(f"result/{self._number}") is not None:
+            self._is_done = True  # all ranks have come to their end: a host may go now, as a drained one does
+            return None
+        return lost
+
+    def _failures(self, trainer: TrainerHandle, *, is_settled: bool) -> dict[int, Failure]:
+        """The failures that ranks have reported; after a failure, waits a moment for those of the others."""
+        failures = self._control.failures(self._number, self._world_size)
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        has_failed = trainer.causes() is not None or trainer.error is not None
+        while has_failed and not is_settled and len(failures) < self._world_size and time.monotonic() < deadline:
+            if any(failure.kind == "user" for failure in failures.values()):
+                break
+            time.sleep(_POLL_SECONDS)
+            failures = self._control.failures(self._number, self._world_size)
+        return failures
+
+    def _find_cause(self, causes: dict[int, str], failures: dict[int, Failure], error: BaseException | None) -> Failure:
+        """A lost process; else what ranks have reported; else what Ray itself reports."""
+        lost = {rank: text for rank, text in causes.items() if not is_reported(text)}
+        silent = [rank for rank in range(self._world_size) if rank not in failures]
+        is_user = any(failure.kind == "user" for failure in failures.values())
+        if silent and not lost and is_hang(failures):
+            return find_cause(failures, {}, silent)
+        if not is_user and (lost or (failures and silent)):
+            rank = min(lost) if lost else silent[0]
+            entry = self._control.read(f"rank/{self._number}/{rank}")
+            return ray_failure(rank, lost.get(rank, ""), None if entry is None else entry["name"])
+        if failures:
+            return find_cause(failures, {})
+        return ray_failure(None, str(error or "; ".join(causes.values())), None)

@@ -1,0 +1,138 @@
+"""Records in a run's folder how its attempts went: run.json, restart events, and what a dead attempt left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+from distrib.job.plan import Plan
+from distrib.launch.acquire import AcquiredRun, committed, write_job
+from distrib.launch.launcher import AttemptResult
+from distrib.observe.observer import Observer
+from distrib.runs.checkpoints import remove_uncommitted
+from distrib.runs.events import EventWriter
+from distrib.runs.layout import RunLayout
+from distrib.runs.owner import this_process
+from distrib.runs.provenance import collect_provenance
+from distrib.runs.record import create_record, publish_record
+from distrib.runs.sources import changed_sources, hash_sources
+from distrib.runs.storage.errors import NotKeptError, StorageError, storage_problem
+from distrib.train.context import AttemptConfig
+from distrib.train.failure import Failure
+
+
+class RunRecorder:
+    """Writes to the folder of an acquired run what its launcher knows, while no rank runs.
+
+    Args:
+        acquired: The run.
+        config: What all its ranks have in common.
+    """
+
+    def __init__(self, acquired: AcquiredRun, config: AttemptConfig) -> None:
+        self._acquired = acquired
+        self._run = acquired.run
+        self._config = config
+        self._layout = RunLayout(acquired.run.folder)
+
+    def start(self, plan: Plan, started: float) -> list[str]:
+        """Records that the run begins or continues; returns the modules whose source code has changed since.
+
+        Args:
+            plan: What is about to run.
+            started: Unix seconds from which a new run's times count.
+        """
+        values, job = plan.as_dict(), self._config.job
+        sources = hash_sources([self._config.working_directory, job.folder])
+        if self._acquired.is_new:
+            create_record(
+                self._run.folder,
+                name=job.name,
+                request=values["request"],
+                schedule=values["schedule"],
+                provenance={**collect_provenance(job.folder, sys.argv), "sources": sources},
+                started=started,
+            )
+            if self._run.store is not None:
+                self._run.store.publish(self._layout.record_file)
+            return []
+        provenance = self._run.record.get("provenance") or {}
+        write_job(self._run, job)
+        publish_record(
+            self._run,
+            status="running",
+            ended=None,
+            error=None,
+            attempt=self._acquired.attempt,
+            request=values["request"],
+            schedule=values["schedule"],
+            owner=this_process(),
+            provenance={**provenance, "sources": sources},
+        )
+        return changed_sources(provenance.get("sources") or {}, sources)
+
+    def change(self, **changes: Any) -> None:
+        """Changes fields of run.json."""
+        publish_record(self._run, **changes)
+
+    def end(self, result: AttemptResult, **changes: Any) -> None:
+        """Records how the run ended.
+
+        Raises:
+            NotKeptError: It cannot be written.
+        """
+        failure = result.failure
+        try:
+            publish_record(
+                self._run, status=result.status, error=None if failure is None else failure.as_dict(), **changes
+            )
+        except (OSError, StorageError) as error:
+            why = storage_problem(error, str(self._layout.record_file)) or str(error)
+            cause = "" if failure is None else f"; {failure.headline}"
+            raise NotKeptError(f"run {self._run.id}: its end was not recorded: {why}{cause}") from error
+
+    def end_with_error(self, error: BaseException) -> None:
+        """Records that the launcher itself failed, if that can be written."""
+        with contextlib.suppress(OSError, StorageError):
+            publish_record(self._run, status="failed", error=Failure.of_launcher(error).as_dict())
+
+    def clear(self, max_workers: int) -> None:
+        """Removes what earlier attempts have left incomplete."""
+        remove_uncommitted(self._layout.checkpoints)
+        for file in (self._layout.weights_file, self._layout.best_file, self._layout.record_file):
+            for temporary in self._run.folder.glob(f".{file.name}.*"):
+                temporary.unlink(missing_ok=True)
+        for rank in range(max_workers):
+            Failure.remove(self._layout.rank_error(rank))
+        if self._run.store is not None:
+            self._run.store.checkpoints.remove_uncommitted()
+
+    def publish_leftovers(self, attempt: int, observer: Observer) -> None:
+        """Publishes what the ranks have not; failing to do so does not change how the attempt has ended."""
+        if self._run.store is None:
+            return
+        try:
+            self._run.store.publish_leftovers(attempt)
+        except (OSError, StorageError) as error:
+            observer.notice(f"not all logs are on the store, they are still in {self._run.folder}: {error}")
+
+    def write_event(self, event: str, attempt: int, plan: Plan, message: str) -> None:
+        """Writes the event of a restart or a resize, with the step from which the run continues."""
+        step, schedule = self.newest_step, plan.schedule
+        with EventWriter(self._layout.metrics_file, attempt) as events:
+            events.write(
+                event,
+                step=step,
+                epoch=schedule.position(step)[0],
+                samples=schedule.samples_after(step),
+                message=f"{message}, from step {step}",
+            )
+        if self._run.store is not None:
+            self._run.store.metrics_writer(attempt).push()
+
+    @property
+    def newest_step(self) -> int:
+        """The step of the newest committed checkpoint, 0 if there is none."""
+        checkpoints = committed(self._run)
+        return checkpoints[0].step if checkpoints else 0
