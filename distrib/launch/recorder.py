@@ -76,21 +76,20 @@ class RunRecorder:
         """Changes fields of run.json."""
         publish_record(self._run, **changes)
 
-    def end(self, result: AttemptResult, **changes: Any) -> None:
-        """Records how the run ended.
+    def end(self, result: AttemptResult, metrics: dict[str, Any]) -> None:
+        """Records how the run ended, and the newest values of training and evaluation.
 
         Raises:
             NotKeptError: It cannot be written.
         """
         failure = result.failure
         try:
-            publish_record(
-                self._run, status=result.status, error=None if failure is None else failure.as_dict(), **changes
-            )
-        except (OSError, StorageError) as error:
-            why = storage_problem(error, str(self._layout.record_file)) or str(error)
+            error = None if failure is None else failure.as_dict()
+            publish_record(self._run, status=result.status, error=error, result=metrics)
+        except (OSError, StorageError) as problem:
+            why = storage_problem(problem, str(self._layout.record_file)) or str(problem)
             cause = "" if failure is None else f"; {failure.headline}"
-            raise NotKeptError(f"run {self._run.id}: its end was not recorded: {why}{cause}") from error
+            raise NotKeptError(f"run {self._run.id}: its end was not recorded: {why}{cause}") from problem
 
     def end_with_error(self, error: BaseException) -> None:
         """Records that the launcher itself failed, if that can be written."""

@@ -67,7 +67,7 @@ class RunSupervisor:
             observer.started(run, plan)
             self._report_start(plan.schedule.total_steps, [*plan.schedule.notes], changed)
             result = self._train(placement)
-            self._recorder.end(result, result=self._monitor.result)
+            self._recorder.end(result, self._monitor.result)
         except BaseException as error:
             if self._lease.is_held and not isinstance(error, NotKeptError):
                 self._recorder.end_with_error(error)

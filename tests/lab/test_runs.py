@@ -103,7 +103,7 @@ def test_a_gpu_for_each_worker_and_a_killed_launcher(project, reference):
     place.pace(0)
     again = place.start()
     assert again.wait() == 0, again.output
-    assert "going on with run" in again.output
+    assert "continuing run" in again.output
     assert_exact(place, reference, is_same_size=True)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from distrib.errors import JobError, LaunchError
 from distrib.launch.ray import job_server as submit
-from distrib.launch.ray.job_server import JobServer
+from distrib.launch.ray.job_server import RayJobServer
 from distrib.runs.checkpoints import list_checkpoints
 from tests.support.lab_runs import NUM_STEPS, Project, left_on_hosts
 from tests.support.recovery_runs import REPOSITORY, assert_each_sample_once_per_epoch
@@ -132,7 +132,7 @@ def test_stop_takes_a_checkpoint_and_the_same_command_goes_on(lab, project, refe
     project.pace(0)
     code, out, err = distrib(project, *training)
     assert code == 0, out + err
-    assert f"going on with run from step {newest.step}" in out
+    assert f"continuing run from step {newest.step}" in out
     assert_each_sample_once_per_epoch(project.layout, 3, NUM_STEPS)
     assert project.layout.weights_file.read_bytes() == reference
     code, out, _ = distrib(project, "list", *options, "--json")
@@ -220,7 +220,7 @@ def send(server, script, name):
 
 
 def test_following_survives_dropped_connections_and_prints_each_line_once(proxy):
-    server, printed = JobServer(proxy.address), []
+    server, printed = RayJobServer(proxy.address), []
     send(server, "import time\nfor i in range(60): print(i); time.sleep(0.1)\nraise SystemExit(3)", "counting")
     cutting = [threading.Timer(seconds, proxy.cut) for seconds in (2, 4, 5)]
     for timer in cutting:
@@ -234,15 +234,15 @@ def test_following_survives_dropped_connections_and_prints_each_line_once(proxy)
 
 
 def test_a_server_that_goes_away_while_its_logs_are_followed(proxy, lab, monkeypatch):
-    monkeypatch.setattr(submit, "_PATIENCE_SECONDS", 3.0)
-    server = JobServer(proxy.address)
+    monkeypatch.setattr(submit, "_RETRY_SECONDS", 3.0)
+    server = RayJobServer(proxy.address)
     send(server, "import time; time.sleep(60)", "sleeping")
     timer = threading.Timer(2, proxy.close)
     timer.start()
     with pytest.raises(LaunchError, match=r"lost contact with the job server .* may still run"):
         server.follow("sleeping", lambda text: None)
     timer.join()
-    directly = JobServer(lab.address)
+    directly = RayJobServer(lab.address)
     assert directly.status("sleeping").status == "RUNNING"
     directly.stop("sleeping")
     assert directly.wait("sleeping", 30).result == 130
@@ -250,14 +250,14 @@ def test_a_server_that_goes_away_while_its_logs_are_followed(proxy, lab, monkeyp
 
 def test_what_cannot_be_sent_is_refused_at_once(lab, project, tmp_path):
     with pytest.raises(JobError, match=r"has no job of run nobody; the newest ones:"):
-        JobServer(lab.address).find("nobody")
+        RayJobServer(lab.address).find("nobody")
     with pytest.raises(JobError, match="is not the address of a job server"):
-        JobServer("10.0.0.1:6379")
+        RayJobServer("10.0.0.1:6379")
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     listener.close()
     with pytest.raises(LaunchError, match="no job server answers"):
-        JobServer(f"http://127.0.0.1:{port}")
+        RayJobServer(f"http://127.0.0.1:{port}")
     code, _, err = distrib(project, "submit", "job.yaml", "--address", lab.address)
     assert (code, "'runs' is relative" in err) == (2, True)
     big = project.code / "big.bin"

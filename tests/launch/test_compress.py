@@ -18,12 +18,12 @@ def test_fp16_gradients_train_nearly_the_same(workplace):
 
 
 @pytest.mark.parametrize(
-    ("compress", "reason"), [("bf16", "gradients in bf16 are summed by NCCL alone"), ("powersgd", "NCCL alone keeps")]
+    ("compress", "reason"), [("bf16", "only NCCL, on GPUs, sums gradients in bf16"), ("powersgd", "PowerSGD needs NCCL")]
 )
 def test_what_needs_nccl_is_refused_on_gloo_before_anything_starts(workplace, compress, reason):
     launch = workplace.start("--set", f"ddp.compress={compress}")
     assert launch.wait(60) == 2
     assert "ddp.compress: " in launch.stderr
     assert reason in launch.stderr
-    assert "take fp16 or none" in launch.stderr
+    assert "use fp16 or none" in launch.stderr
     assert not workplace.runs.exists() or not list(workplace.runs.iterdir())

@@ -127,7 +127,7 @@ class Impatient(SilentObserver):
         os.kill(os.getpid(), signal.SIGTERM)
 
 try:
-    run(Job.load("job.yaml", ["storage=runs"]), observer=Impatient())
+    run(Job.load("job.yaml", ["storage=runs"]), observers=[Impatient()])
 except StoppedError as error:
     print(error)
 """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distrib.job.plan import Facts, Memory, Plan, make_request, make_step_plan
+from distrib.job.plan import Facts, LaunchDescription, Memory, Plan, make_request, make_step_plan
 from distrib.job.spec import JobSpec
 from distrib.runs.events import EventWriter
 from distrib.runs.record import create_record
@@ -26,7 +26,8 @@ def spec():
 @pytest.fixture
 def plan(spec):
     schedule = make_step_plan(spec, Facts(train_samples=21, eval_samples=10), 2)
-    return Plan(make_request(spec, "local", "cpu"), schedule, Memory(1000, 4000, 4000, 8000))
+    launch = LaunchDescription("local processes")
+    return Plan(make_request(spec, "local", "cpu"), schedule, Memory(1000, 4000, 4000, 8000), launch)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from distrib.job.plan import Facts, make_step_plan
+from distrib.job.plan import Facts, LaunchDescription, make_step_plan
 from distrib.observe.listing import plan_listing
 
 
@@ -65,8 +65,10 @@ def test_accumulation(plan, spec):
 
 def test_a_range_of_workers_on_ray_and_unknown_memory(plan, spec):
     request = replace(plan.request, launcher="ray", min_workers=2, max_workers=8)
-    listing = plan_listing(replace(plan, request=request, memory=None), spec)
+    launch = LaunchDescription("Ray workers", {"placement_strategy": "PACK"})
+    listing = plan_listing(replace(plan, request=request, memory=None, launch=launch), spec)
     assert "  workers            2 to 8 Ray workers\n" in listing
+    assert "  placement strategy PACK\n" in listing
     assert "Memory" not in listing
 
 

@@ -22,7 +22,9 @@ torch_dynamo.install()
 import torch.distributed.checkpoint.staging  # noqa: E402
 import torchmetrics.classification  # noqa: E402, F401
 
+import distrib.launch.local.attempt  # noqa: E402
 import distrib.launch.local.launcher  # noqa: E402
+import distrib.launch.prepare  # noqa: E402
 import distrib.launch.start  # noqa: E402
 import distrib.launch.supervisor  # noqa: E402
 import distrib.observe.progress  # noqa: E402
@@ -38,8 +40,8 @@ def ready_to_fork():
 
 def serve():
     """Serves until the input ends."""
-    distrib.launch.start.torch_ready_to_fork = ready_to_fork
-    distrib.launch.start.check_compression = lambda *_: None  # gloo keeps the order of PowerSGD's sums for one bucket
+    distrib.launch.local.launcher.torch_ready_to_fork = ready_to_fork
+    distrib.launch.prepare.check_compression = lambda *_: None  # gloo keeps the order of PowerSGD's sums for one bucket
     alive = set()
     buffer = b""
     while True:

@@ -15,7 +15,7 @@ from distrib.inference.new_file import check_new_file, folder_beside
 from distrib.inference.prediction.dataset import build_dataset, read_target
 from distrib.inference.prediction.writers import Part, check_format, join_parts
 from distrib.inference.trained_model import TrainedModel
-from distrib.launch.torch_setup import torch_ready_to_fork
+from distrib.launch.process.fork_safety import torch_ready_to_fork
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def predict(
         from distrib.inference.prediction.processes import answer_in_processes
         from distrib.inference.prediction.shard import Inherited, Shard
         from distrib.inference.predictor import choose_device
-        from distrib.launch.datasets import build_to_inherit
+        from distrib.launch.process.fork_safety import build_to_inherit
 
         torch_dynamo.install()
         choose_device(options.device)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import pickle
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any
+from typing import Any, NoReturn
 
 from distrib.errors import DistribError, InferenceError, JobError
 from distrib.inference.prediction.shard import Inherited, Shard, answer_shard
 from distrib.inference.prediction.writers import Part
-from distrib.train.process import die_with_parent
+from distrib.launch.process.child import FORWARDED_SIGNALS, fork_child, signals_blocked, spawn_child
 from distrib.train.tracebacks import user_traceback
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WAIT_SECONDS = 0.1
 
 
@@ -59,12 +55,15 @@ class _Processes:
 
     def start(self, shard: Shard, inherited: Inherited, can_fork: bool) -> None:
         reader, writer = Pipe(duplex=False)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until the process has its own handlers
+        arguments = (shard, writer.fileno())
         try:
-            pid = _fork(shard, inherited, writer) if can_fork else _spawn(shard, writer)
-            self._pids[reader], self._shards[reader] = pid, shard
+            with signals_blocked():
+                if can_fork:
+                    pid = fork_child(_run, arguments, inherited)
+                else:
+                    pid = spawn_child(_run, arguments, [writer.fileno()])
+                self._pids[reader], self._shards[reader] = pid, shard
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             writer.close()
 
     def wait(self, report: Callable[[int], None]) -> list[Part]:
@@ -103,63 +102,25 @@ class _Processes:
 
     def end(self) -> None:
         """Kills those that are left."""
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
+        with signals_blocked():
             for pid in self._pids.values():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             for pipe in list(self._pids):
                 self._reap(pipe)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _fork(shard: Shard, inherited: Inherited, pipe: Connection) -> int:
-    parent = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    gc.collect()
-    gc.freeze()
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _run(shard, inherited, pipe, parent)
-    finally:
-        gc.unfreeze()
-    return pid
-
-
-def _spawn(shard: Shard, pipe: Connection) -> int:
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from distrib.inference.prediction.processes import spawned_main; spawned_main()"],
-        stdin=subprocess.PIPE,
-        pass_fds=[pipe.fileno()],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )
-    assert process.stdin is not None
-    with process.stdin as stdin:
-        pickle.dump((shard, pipe.fileno(), os.getpid()), stdin)
-    process.returncode = 0  # reaped by _Processes, as forked ones are
-    return process.pid
-
-
-def spawned_main() -> None:
-    """The entry of a process that is a new interpreter: its work comes on standard input."""
-    shard, descriptor, parent = pickle.load(sys.stdin.buffer)
-    _run(shard, Inherited(), Connection(descriptor, readable=False), parent)
-
-
-def _run(shard: Shard, inherited: Inherited, pipe: Connection, parent: int) -> None:
+def _run(shard: Shard, descriptor: int, inherited: Inherited | None) -> NoReturn:
     """The whole life of a predicting process, which it ends; Ctrl-C is its parent's affair."""
     status = 1
+    pipe = Connection(descriptor, readable=False)
     try:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        die_with_parent(parent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
         os.dup2(2, 1)  # what the user's code prints; stdout is for the result
-        pipe.send(_result(shard, inherited, pipe))
+        pipe.send(_result(shard, inherited or Inherited(), pipe))
         sys.stdout.flush()
         sys.stderr.flush()
         status = 0

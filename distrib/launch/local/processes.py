@@ -53,8 +53,8 @@ class RankProcesses:
         assert self._stop_pipe is not None
         if self._can_fork:
             return fork_child(rank_main, arguments, self._attempt.datasets, close=[self._stop_pipe])
-        is_first = context.place.rank == 0 and context.listener is not None
-        return spawn_child(rank_main, arguments, [context.stop_pipe, *([context.listener] if is_first else [])])
+        listener = [context.listener] if context.place.rank == 0 else []  # only rank 0 serves the store
+        return spawn_child(rank_main, arguments, [context.stop_pipe, *listener])
 
     def wait(self, seconds: float) -> None:
         """Waits until a rank has ended, at most this long."""

@@ -42,7 +42,7 @@ class LocalRankContext:
 
     place: RankInfo
     port: int
-    listener: int | None
+    listener: int
     stop_pipe: int
 
     def open_store(self, timeout: timedelta) -> dist.Store:

@@ -18,7 +18,7 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class RayControlStore:
-    """JSON values by name, kept by Ray's head node, so that every process of the cluster sees them without a shared disk.
+    """JSON values by name, kept by Ray's head: all processes of the cluster see them without a shared disk.
 
     Attributes:
         key: Prefix that separates the entries of this launch of this run from all others.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from distrib.job.plan import Device, LaunchDescription, Request
 from distrib.job.reader import Job
 from distrib.launch.devices import choose_cluster_device
-from distrib.launch.ray.existing import ExistingRay
-from distrib.launch.ray.local_cluster import LocalRay
+from distrib.launch.ray.cluster.existing import ExistingRay
+from distrib.launch.ray.cluster.local import LocalRay
 from distrib.launch.ray.scaling import scaling_settings
 
 if TYPE_CHECKING:

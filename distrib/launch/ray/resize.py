@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 
 from distrib.launch.launcher import Attempt, Placement
-from distrib.launch.ray.node_monitor import NodeMonitor
-from distrib.launch.ray.placement import place
+from distrib.launch.ray.cluster.node_monitor import NodeMonitor
+from distrib.launch.ray.cluster.placement import place
 from distrib.launch.ray.run_trainers import RunTrainers
 
 _READY_SECONDS = 20.0

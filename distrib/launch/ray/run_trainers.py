@@ -14,9 +14,9 @@ from distrib.launch.ray.trainer import TrainerHandle
 from distrib.train.context import AttemptConfig
 
 if TYPE_CHECKING:
-    from distrib.launch.ray.existing import ExistingRay
-    from distrib.launch.ray.local_cluster import LocalRay
-    from distrib.launch.ray.node_monitor import NodeMonitor
+    from distrib.launch.ray.cluster.existing import ExistingRay
+    from distrib.launch.ray.cluster.local import LocalRay
+    from distrib.launch.ray.cluster.node_monitor import NodeMonitor
 
 
 class RunTrainers:

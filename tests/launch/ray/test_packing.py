@@ -4,7 +4,7 @@ import pytest
 
 from distrib.compat.ray_packaging import shipped_sizes
 from distrib.errors import JobError
-from distrib.launch.ray.packing import EXCLUDED, check_size
+from distrib.launch.ray.cluster.packing import EXCLUDED, check_size
 
 
 @pytest.fixture
@@ -44,6 +44,6 @@ def test_too_big_a_folder_is_refused_with_its_biggest_files(folder, monkeypatch)
 def test_a_sparse_file_over_the_real_limit_is_refused(folder):
     with (folder / "huge.bin").open("wb") as file:
         file.truncate(600 * 2**20)
-    with pytest.raises(JobError, match=r"holds 600 MiB, and Ray ships at most 512 MiB") as error:
+    with pytest.raises(JobError, match=r"holds 600 MiB, and Ray sends at most 512 MiB") as error:
         check_size(str(folder))
     assert "huge.bin" in str(error.value)
