@@ -18,7 +18,8 @@ def test_fp16_gradients_train_nearly_the_same(workplace):
 
 
 @pytest.mark.parametrize(
-    ("compress", "reason"), [("bf16", "only NCCL, on GPUs, sums gradients in bf16"), ("powersgd", "PowerSGD needs NCCL")]
+    ("compress", "reason"),
+    [("bf16", "only NCCL, on GPUs, sums gradients in bf16"), ("powersgd", "PowerSGD needs")],
 )
 def test_what_needs_nccl_is_refused_on_gloo_before_anything_starts(workplace, compress, reason):
     launch = workplace.start("--set", f"ddp.compress={compress}")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrib.job.plan import Request
-from distrib.launch.ray.cluster.placement import ClusterHost, place
 from distrib.launch.launcher import Placement
+from distrib.launch.ray.cluster.placement import ClusterHost, place
 
 
 def request(low, high=None, **changes):
