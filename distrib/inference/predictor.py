@@ -12,7 +12,7 @@ from torch import nn
 from distrib.errors import InferenceError, JobError
 from distrib.inference.columns import Columns
 from distrib.inference.outputs import check_rows, name_outputs, to_numpy
-from distrib.train.data.batches import map_tensors
+from distrib.train.data.batches import map_tensors, to_device
 from distrib.train.precision import Precision
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
@@ -76,12 +76,12 @@ class Predictor:
     def to_device(self, batch: Any) -> Any:
         """A host batch on the device; copied from pinned memory without waiting."""
         if self.device.type != "cuda":
-            return map_tensors(batch, lambda tensor: tensor.to(self.device))
-        return map_tensors(batch, lambda tensor: pinned(tensor).to(self.device, non_blocking=True))
+            return to_device(batch, self.device)
+        return to_device(map_tensors(batch, pinned), self.device)
 
     def run(self, batch: Any) -> Any:
-        """What the model, or the job's `predict`, gives for a batch on the device."""
-        with torch.inference_mode(), self._precision.autocast():
+        """What the model, or the job's `predict`, gives for a batch on the device; user code may enable gradients."""
+        with torch.no_grad(), self._precision.autocast():
             return self._predict(self.model, batch)
 
     def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -89,7 +89,7 @@ class Predictor:
         if tensor.device.type != "cuda":
             return tensor.detach()
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        return host.copy_(tensor, non_blocking=True)
+        return host.copy_(tensor.detach(), non_blocking=True)
 
 
 def pinned(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from distrib.compat.messages import without_compute_warning
 from distrib.compat.torchmetrics_states import merge, metrics_of, states_of
 from distrib.job.plan import StepPlan
 from distrib.train.control import gather_rows
-from distrib.train.data.batches import map_tensors
+from distrib.train.data.batches import map_tensors, to_device
 from distrib.train.data.loader import Fetcher, iterate
 from distrib.train.data.sampler import EpochIndices
 from distrib.train.precision import Precision
@@ -86,7 +86,7 @@ class Evaluator:
     def _batches(self, device: torch.device) -> Iterator[Any]:
         pin = device.type == "cuda"
         for batch in iterate(self._fetcher, self._index_lists, self._loader_workers, pin_memory=pin):
-            yield map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+            yield to_device(batch, device)
 
     def _update_metrics(self, outcome: StepOutput) -> None:
         for metric in self._task.metrics.values():

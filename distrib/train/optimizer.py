@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -12,10 +11,11 @@ from distrib.job.plan import StepPlan, with_steps
 from distrib.train.resolved_job import ResolvedJob, is_optimizer_class
 
 _CHOICES_OF_IMPLEMENTATION = ("fused", "foreach", "differentiable", "capturable")
+_EXACT_IF_FUSED = (torch.optim.Adam, torch.optim.AdamW)
 
 
 def build_optimizer(blueprint: ResolvedJob, schedule: StepPlan, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over the unwrapped model; fused where torch has that and the user chose nothing else."""
+    """The optimizer over the unwrapped model; fused where that is exact and the user chose nothing else."""
     target = with_steps(blueprint.job.spec.optimizer, schedule)
     factory = blueprint.optimizer
     if not is_optimizer_class(factory):
@@ -33,13 +33,25 @@ def build_optimizer(blueprint: ResolvedJob, schedule: StepPlan, model: nn.Module
 
 
 def _can_be_fused(factory: Any, arguments: dict[str, Any], model: nn.Module) -> bool:
-    if factory.__module__.split(".")[0] != "torch" or "fused" not in inspect.signature(factory).parameters:
+    """Whether torch's fused kernel computes what its plain loop does, so that it may be chosen unasked.
+
+    Only Adam's kernels do in every case that a job can meet. SGD's reads uninitialized momentum after a gradient that
+    overflowed fp16 and fails where a parameter gets its first gradient late; Adagrad's refuses sparse gradients. All of
+    them walk raw memory, so a parameter must be dense.
+    """
+    if factory not in _EXACT_IF_FUSED or any(choice in arguments for choice in _CHOICES_OF_IMPLEMENTATION):
         return False
-    if any(choice in arguments for choice in _CHOICES_OF_IMPLEMENTATION):
-        return False
-    if factory is torch.optim.Adagrad and any(p.device.type != "cpu" for p in model.parameters()):
-        return False
-    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in model.parameters())
+    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") and _is_dense(p) for p in model.parameters())
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Whether a tensor fills its memory without gaps or overlaps, in whatever order of dimensions."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 class SchedulerState:

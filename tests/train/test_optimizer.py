@@ -1,5 +1,6 @@
 """The optimizer as the spec asks for it, and the learning rate as the events tell it."""
 
+import copy
 import json
 
 import pytest
@@ -33,9 +34,58 @@ def build(tmp_path):
     return build
 
 
-@pytest.mark.parametrize("name", ["AdamW", "Adam", "SGD", "Adagrad"])
-def test_an_optimizer_of_torch_is_fused_by_itself(build, name):
-    assert build({"target": f"torch.optim:{name}", "args": {"lr": 0.1}}, Mlp()).defaults["fused"] is True
+@pytest.mark.parametrize(("name", "is_fused"), [("AdamW", True), ("Adam", True), ("SGD", False), ("Adagrad", False)])
+def test_an_optimizer_is_fused_unasked_only_where_that_is_exact(build, name, is_fused):
+    assert bool(build({"target": f"torch.optim:{name}", "args": {"lr": 0.1}}, Mlp()).defaults["fused"]) == is_fused
+
+
+class _Conv(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+        self.late = torch.nn.Parameter(torch.ones(5))
+
+
+STEPS = 6
+TORCH_OPTIMIZERS = {"AdamW": {}, "Adam": {"amsgrad": True}, "SGD": {"momentum": 0.9}, "Adagrad": {}, "NAdam": {}}
+
+
+def trained(optimizer, model, is_late=False, has_overflow=False):
+    """The weights after some updates by made-up gradients, in the layouts that autograd gives them."""
+    generator = torch.Generator().manual_seed(1)
+    scaler = torch.amp.GradScaler("cpu", enabled=has_overflow, init_scale=4.0)
+    for step in range(STEPS):
+        for name, parameter in model.named_parameters():
+            gradient = torch.randn(parameter.shape, generator=generator) * scaler.get_scale()
+            if has_overflow and step == 0:
+                gradient.fill_(float("inf"))
+            is_absent = is_late and name == "late" and step < STEPS // 2
+            parameter.grad = None if is_absent else torch.empty_like(parameter).copy_(gradient)
+        scaler.scale(torch.zeros(()))
+        scaler.step(optimizer)
+        scaler.update()
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("name", TORCH_OPTIMIZERS)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("case", [{}, {"is_late": True}, {"has_overflow": True}], ids=["plain", "late", "overflow"])
+def test_what_is_built_computes_what_the_plain_loop_does(build, name, memory_format, case):
+    torch.manual_seed(0)
+    model = _Conv().to(memory_format=memory_format)
+    plain = copy.deepcopy(model)
+    args = {"lr": 0.1, **TORCH_OPTIMIZERS[name]}
+    built = build({"target": f"torch.optim:{name}", "args": args}, model)
+    reference = getattr(torch.optim, name)(plain.parameters(), foreach=False, **args)
+    for ours, expected in zip(trained(built, model, **case), trained(reference, plain, **case), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_parameter_with_gaps_in_its_memory_is_never_fused(build):
+    model = torch.nn.Module()
+    model.part = torch.nn.Parameter(torch.zeros(4, 6)[:, :3])
+    assert not build("torch.optim:AdamW", model).defaults["fused"]
+    assert build("torch.optim:AdamW", Mlp().to(memory_format=torch.channels_last)).defaults["fused"]
 
 
 @pytest.mark.parametrize("choice", [{"fused": False}, {"foreach": True}, {"foreach": False}, {"differentiable": True}])

@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 
 from distrib.job.plan import StepPlan
-from distrib.train.data.batches import map_tensors
+from distrib.train.data.batches import pin_memory as pin
+from distrib.train.data.batches import tensors_in, to_device
 from distrib.train.data.sampler import EpochIndices, GlobalBatchSampler, MicroBatch, SamplerOfRun
 from distrib.train.process import die_with_parent
 from distrib.train.randomness import derive_seed, reseed
@@ -115,7 +116,7 @@ def iterate(
     """Host batches for `index_lists`, in order: fetched here, or ahead of need by `loader_workers` processes."""
     if loader_workers == 0:
         batches: Iterator[Any] = map(fetcher.__getitems__, index_lists)
-        return (map_tensors(batch, torch.Tensor.pin_memory) for batch in batches) if pin_memory else batches
+        return (pin(batch) for batch in batches) if pin_memory else batches
     loader: DataLoader[Any] = DataLoader(
         _InLoaderWorker(fetcher),  # type: ignore[arg-type]
         batch_sampler=index_lists,
@@ -169,7 +170,8 @@ class StepLoader:
         if self._side_stream is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_stream(self._side_stream)
-            map_tensors(batch.batches, lambda tensor: tensor.record_stream(current))
+            for tensor in tensors_in(batch.batches):
+                tensor.record_stream(current)
         return batch
 
     def prefetch(self) -> None:
@@ -183,9 +185,6 @@ class StepLoader:
         batches = [next(self._host_batches) for _ in micro_batches]
         if self._side_stream is not None:
             with torch.cuda.stream(self._side_stream):
-                batches = [map_tensors(batch, self._copy) for batch in batches]
+                batches = [to_device(batch, self._device) for batch in batches]
         self._next_step += 1
         return StepBatch(epoch, step, micro_batches, batches)
-
-    def _copy(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(self._device, non_blocking=True)

@@ -1,12 +1,13 @@
 """Batches of any nest of tuples, dicts, dataclasses and named tuples."""
 
-from collections import namedtuple
+from collections import OrderedDict, UserDict, defaultdict, namedtuple
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 
-from distrib.train.data.batches import describe, map_tensors
+from distrib.train.data.batches import describe, map_tensors, tensors_in, to_device
 
 Pair = namedtuple("Pair", "first second")
 
@@ -65,3 +66,75 @@ def test_a_description_is_plain_data():
     ]
     assert describe(torch.tensor(1, dtype=torch.int64)) == {"shape": [], "dtype": "int64"}
     assert describe({1: torch.ones(4, dtype=torch.bfloat16)}) == {"1": {"shape": [None], "dtype": "bfloat16"}}
+
+
+class Encoding(UserDict):
+    """As a tokenizer's: entries are attributes too."""
+
+    def __getattr__(self, name):
+        try:
+            return self.data[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class Moving:
+    """Moves itself, as an encoding or a graph does."""
+
+    def __init__(self, values):
+        self.values = values
+        self.device = "cpu"
+
+    def to(self, device):
+        self.device = str(device)
+        self.values = self.values.to(device)
+        return self
+
+
+class Row(list):
+    """A list of a class of its own."""
+
+
+ONES = torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("batch", "get"),
+    [
+        (Encoding(x=ONES, name="a"), lambda batch: batch.x),
+        (OrderedDict(x=ONES), lambda batch: batch["x"]),
+        (defaultdict(list, x=ONES), lambda batch: batch["x"]),
+        (Row([ONES]), lambda batch: batch[0]),
+        ((Encoding(x=ONES),), lambda batch: batch[0].x),
+        (Sentence(ONES), lambda batch: batch.tokens),
+    ],
+)
+def test_containers_keep_their_class_in_a_copy_and_are_returned_where_nothing_changes(batch, get):
+    changed = map_tensors(batch, lambda tensor: tensor + 1)
+    assert type(changed) is type(batch)
+    assert (get(changed).tolist(), get(batch).tolist()) == ([2, 2], [1, 1])
+    assert to_device(batch, torch.device("cpu")) is batch
+
+
+def test_what_a_dataclass_holds_beside_its_arguments_is_kept():
+    sentence = Sentence(ONES)
+    sentence.length = 7
+    assert map_tensors(sentence, lambda tensor: tensor + 1).length == 7
+
+
+def test_an_object_that_moves_itself_does():
+    moving = to_device({"a": Moving(ONES)}, torch.device("meta"))["a"]
+    assert (moving.device, moving.values.device.type) == ("meta", "meta")
+
+
+def test_lengths_of_packed_sequences_stay_on_the_host():
+    packed = torch.nn.utils.rnn.pack_sequence([torch.ones(2, 1), torch.ones(1, 1)])
+    moved = to_device((packed, ONES), torch.device("meta"))[0]
+    assert (moved.data.device.type, moved.batch_sizes.device.type) == ("meta", "cpu")
+
+
+def test_tensors_are_found_in_any_object():
+    holder = Moving(ONES)
+    holder.itself = holder
+    found = list(tensors_in([Encoding(x=torch.zeros(1)), holder, Sentence(torch.zeros(3)), "text", Moving]))
+    assert [len(tensor) for tensor in found] == [1, 2, 3]
