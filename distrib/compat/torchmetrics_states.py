@@ -48,9 +48,9 @@ def merge(metric: Any, states: list[dict[str, Any]]) -> None:
         _merge_publicly(metric, states)
         return
     for name, reduction in known.items():
-        values = [state[name] for state in states]
-        if isinstance(values[0], list):
-            merged: Any = [item for value in values for item in value]
+        values = [state[name] for state in states if name in state]
+        if any(isinstance(value, list) for value in values):
+            merged: Any = [item for value in values for item in (value if isinstance(value, list) else [value])]
         else:
             merged = torch.stack(values)
             merged = reduction(merged) if reduction is not None else merged

@@ -9,16 +9,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from distrib.compat.messages import without_compute_warning
-from distrib.compat.torchmetrics_states import merge, metrics_of, states_of
 from distrib.job.plan import StepPlan
 from distrib.train.control import gather_rows
 from distrib.train.data.batches import map_tensors, to_device
 from distrib.train.data.loader import Fetcher, iterate
 from distrib.train.data.sampler import EpochIndices
+from distrib.train.metrics import compute_metrics
 from distrib.train.precision import Precision
 from distrib.train.randomness import derive_seed, reseed
-from distrib.train.task import StepOutput, Task
+from distrib.train.task import StepOutput, Task, TaskError
 
 
 class Evaluator:
@@ -59,9 +58,10 @@ class Evaluator:
         model.eval()
         reseed(derive_seed("eval", self._fetcher.seed, dist.get_rank(self._control)))
         try:
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference_mode, whose tensors no gradient can be computed for
                 loss = self._run(model)
-                return {"loss": loss, **{name: self._compute(metric) for name, metric in self._task.metrics.items()}}
+                num_samples = sum(map(len, self._index_lists))
+                return {"loss": loss, **compute_metrics(self._task.metrics, num_samples, self._control)}
         finally:
             for module, mode in modes.items():
                 module.training = mode
@@ -76,7 +76,7 @@ class Evaluator:
                 outcome = self._task.run(model, batch)
             weight = len(indices) if outcome.weight is None else outcome.weight
             weight = torch.as_tensor(weight, dtype=torch.float64, device=device)
-            loss = torch.where(weight > 0, outcome.loss.double() * weight, 0.0)
+            loss = torch.where(weight > 0, outcome.loss.detach().double() * weight, 0.0)
             sums += torch.stack([loss, weight])
             self._update_metrics(outcome)
         rows = gather_rows(sums.tolist(), self._control)
@@ -89,31 +89,10 @@ class Evaluator:
             yield to_device(batch, device)
 
     def _update_metrics(self, outcome: StepOutput) -> None:
+        if self._task.metrics and outcome.outputs is None:
+            raise TaskError(
+                "step: metrics need 'outputs', and mostly 'targets', in the dict that it returns; return "
+                '{"loss": …, "outputs": …, "targets": …}'
+            )
         for metric in self._task.metrics.values():
-            metric.update(outcome.outputs, outcome.targets)
-
-    def _compute(self, metric: Any) -> Any:
-        """A metric's value over all ranks, as plain numbers."""
-        for part in metrics_of(metric):
-            self._sum_states(part)
-        with without_compute_warning():
-            return _plain(metric.compute())
-
-    def _sum_states(self, metric: Any) -> None:
-        """Replaces each state of a metric by that of all ranks together, in the order of ranks."""
-        world_size, mine = dist.get_world_size(self._control), states_of(metric)
-        if world_size == 1 or not mine:
-            return
-        gathered: list[Any] = [None] * world_size
-        dist.all_gather_object(gathered, map_tensors(mine, torch.Tensor.cpu), group=self._control)
-        merge(metric, map_tensors(gathered, lambda tensor: tensor.to(metric.device)))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.item() if value.numel() == 1 else value.tolist()
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+            metric.update(*map_tensors((outcome.outputs, outcome.targets), torch.Tensor.detach))

@@ -1,0 +1,83 @@
+"""Metrics over all ranks: their states are gathered on one rank, computed there, and the values sent to all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from distrib.compat.messages import without_compute_warning
+from distrib.compat.torchmetrics_states import merge, metrics_of, states_of
+from distrib.train.control import gather_rows
+from distrib.train.data.batches import map_tensors
+from distrib.train.failure import PeerFailedError
+
+
+def compute_metrics(metrics: Mapping[str, Any], num_samples: int, group: dist.ProcessGroup) -> dict[str, Any]:
+    """Every metric's value over all ranks, as plain numbers, the same on every rank.
+
+    They are computed on the first rank that has samples. A rank without any has never updated its metrics: one that
+    learns the number of classes from its first update, say, cannot be computed there, and its states would only count
+    as values that nobody has seen.
+
+    Args:
+        metrics: Updated on this rank's samples.
+        num_samples: The number of these.
+        group: A gloo group of all ranks.
+    """
+    if not metrics:
+        return {}
+    if dist.get_world_size(group) == 1:
+        return {name: _value(metric) for name, metric in metrics.items()}
+    counts = [row[0] for row in gather_rows([float(num_samples)], group)]
+    owner = next((rank for rank, count in enumerate(counts) if count), 0)
+    is_owner = dist.get_rank(group) == owner
+    gathered: list[Any] = [None] * len(counts)
+    dist.gather_object(_states(metrics), gathered if is_owner else None, dst=owner, group=group)
+    shared: list[Any] = [None]
+    try:
+        if is_owner:
+            _merge(metrics, [states for states, count in zip(gathered, counts, strict=True) if count])
+            shared[0] = {name: _value(metric) for name, metric in metrics.items()}
+    finally:
+        dist.broadcast_object_list(shared, src=owner, group=group)  # also after an error, so that the others end
+    if shared[0] is None:
+        raise PeerFailedError(f"the metrics could not be computed on rank {owner}")
+    values: dict[str, Any] = shared[0]
+    return values
+
+
+def _parts(metrics: Mapping[str, Any]) -> dict[tuple[str, int], Any]:
+    """The single metrics that collections and wrappers consist of."""
+    return {(name, number): part for name, metric in metrics.items() for number, part in enumerate(metrics_of(metric))}
+
+
+def _states(metrics: Mapping[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
+    return {key: map_tensors(states_of(part), torch.Tensor.cpu) for key, part in _parts(metrics).items()}
+
+
+def _merge(metrics: Mapping[str, Any], by_rank: list[dict[tuple[str, int], dict[str, Any]]]) -> None:
+    """Gives the metrics the states of several ranks, in the order of ranks; those of a single one stay as they are."""
+    for key, part in _parts(metrics).items():
+        states = [states[key] for states in by_rank if key in states]
+        if len(states) > 1:
+            merge(part, map_tensors(states, lambda tensor, device=part.device: tensor.to(device)))  # type: ignore[misc]
+
+
+def _value(metric: Any) -> Any:
+    for _ in metrics_of(metric):
+        pass  # which keeps each of them from synchronizing by itself
+    with without_compute_warning():
+        return _plain(metric.compute())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.item() if value.numel() == 1 else value.tolist()
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
