@@ -1,4 +1,4 @@
-"""distrib: a distributed multi-node training launcher for PyTorch."""
+"""distrib: a distributed training launcher for PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "Run", "RunOptions", "run"]
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "Job": "distrib.job.reader",
     "Run": "distrib.runs.record",
     "RunOptions": "distrib.launch.options",
@@ -22,9 +22,14 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Imports the public names on first use, so that `import distrib` stays instant."""
-    if name in _HOMES:
+    """Imports a public name on first use, which keeps `import distrib` fast."""
+    if name in _MODULES:
         import importlib
 
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'distrib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Lists the public names, including those that are not imported yet."""
+    return sorted([*__all__, "__version__"])

@@ -1,1 +1,1 @@
-"""What to train: the job spec, its reader, its targets and its plan. Imports neither torch nor ray."""
+"""The job spec: its schema, reader, targets and plan. Imports neither torch nor ray."""

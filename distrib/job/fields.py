@@ -1,4 +1,4 @@
-"""The fields that a job spec has, by dotted path, and the nearest right name for a wrong one."""
+"""The fields of the job spec by dotted path, and suggestions for misspelled ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from distrib.job.spec import JobSpec, Section
 
 @dataclass(frozen=True)
 class Shape:
-    """What a field can hold below itself.
+    """What can be nested under a field.
 
     Attributes:
-        section: The part of the spec whose fields are its keys, if it is one.
-        named: The shape of every entry, where names are the user's own (`metrics`).
-        is_free: Whether anything goes, as under `args`.
+        section: The part of the spec that defines its keys, if any.
+        named: The shape of every entry if the user chooses the keys, as in `metrics`.
+        is_free: Whether anything is allowed, as under `args`.
     """
 
     section: type[Section] | None = None
@@ -26,7 +26,7 @@ class Shape:
     is_free: bool = False
 
     def child(self, key: str) -> Shape | None:
-        """The shape of what is at `key`; None if there is no such key."""
+        """The shape of the field `key`; None if there is no such key."""
         if self.is_free:
             return self
         if self.named is not None:
@@ -63,7 +63,7 @@ def shape_at(path: Sequence[str]) -> Shape | None:
 
 
 def all_fields(shape: Shape = ROOT, prefix: str = "") -> Iterator[str]:
-    """The dotted paths of all fields that the spec knows, but those whose names are the user's own."""
+    """The dotted paths of all fields of the spec, except those whose names the user chooses."""
     for key in shape.section.model_fields if shape.section else ():
         yield prefix + key
         child = shape.child(key)
@@ -72,14 +72,14 @@ def all_fields(shape: Shape = ROOT, prefix: str = "") -> Iterator[str]:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that `name` was most likely meant to be, if any is near."""
+    """The closest match to `name` among `names`, or None if none is close."""
     by_lowercase = {candidate.lower(): candidate for candidate in names}
     matches = difflib.get_close_matches(name.lower(), by_lowercase, n=1, cutoff=0.6)
     return by_lowercase[matches[0]] if matches else None
 
 
 def nearest_field(field: str, fields: Iterable[str]) -> str | None:
-    """The dotted path that `field` was most likely meant to be: the same last name elsewhere, or a near spelling."""
+    """The dotted path most likely meant by `field`: the same key elsewhere, or a similar spelling."""
     candidates = sorted(fields, key=lambda candidate: (candidate.count("."), candidate))
     last = field.rpartition(".")[2]
     same_name = [candidate for candidate in candidates if candidate.rpartition(".")[2] == last]

@@ -1,4 +1,4 @@
-"""Why a target cannot be imported, in words for whoever wrote the job."""
+"""Explains to the author of a job why a target cannot be imported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_NAMES = 20
 
 
 def explain_import(error: BaseException, name: str, folder: Path) -> str:
-    """Why importing module `name` failed: there is none, or it failed itself, and where.
+    """Explains why importing module `name` failed: it does not exist, or it raised an error.
 
     Args:
         error: What `importlib.import_module(name)` raised.
@@ -34,27 +34,27 @@ def explain_import(error: BaseException, name: str, folder: Path) -> str:
 
 
 def explain_attribute(target: str, module: ModuleType, owner: object, name: str) -> str:
-    """Why `owner`, which is `module` or inside of it, lacks the attribute `name` of `target`."""
+    """Explains that `owner`, which is `module` or an object in it, has no attribute `name`, part of `target`."""
     owner_name = module.__name__ if owner is module else getattr(owner, "__qualname__", type(owner).__qualname__)
     message = f"'{target}': {owner_name} has no '{name}'"
     if owner is module and _is_module(f"{module.__name__}.{name}"):
         rest = target.partition(":")[2].partition(".")[2] or "NAME"
-        return f"{message}, but a module of that name; write '{module.__name__}.{name}:{rest}'"
+        return f"{message}, but there is a module of that name; write '{module.__name__}.{name}:{rest}'"
     names = [other for other in dir(owner) if not other.startswith("_")]
     if match := nearest(name, names):
         return f"{message}; did you mean '{match}'?"
     listed = ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
-    return f"{message}; it has {listed}" if names else f"{message}, nor any other public name"
+    return f"{message}; it has {listed}" if names else f"{message}, or any other public name"
 
 
 def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
-    """The frames of an import's error that are not the import machinery's or distrib's."""
+    """The frames of an import error without those of the import machinery and distrib."""
     machinery = ("<frozen importlib", importlib.__file__, os.path.dirname(__file__))
     return [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(machinery)]
 
 
 def _missing_module(name: str, missing: str, folder: Path) -> str:
-    message = f"there is no module '{missing}'" + ("" if missing == name else f" (of '{name}')")
+    message = f"there is no module '{missing}'" + ("" if missing == name else f" (part of '{name}')")
     if name.endswith(".py"):
         return f"{message}; write '{name.removesuffix('.py')}', without .py"
     searched = _searched(folder)
@@ -62,12 +62,12 @@ def _missing_module(name: str, missing: str, folder: Path) -> str:
     paths = list(getattr(sys.modules.get(parent), "__path__", [])) if parent else searched
     if match := nearest(last, _module_names(paths)):
         return f"{message}; did you mean '{'.'.join(filter(None, [parent, match]))}'?"
-    place = f"in {parent}" if parent else f"in {' or '.join(searched)}, nor is one installed"
-    return f"{message} {place}; a file jobs/digits.py in one of these folders is the module jobs.digits"
+    where = f"in {parent}" if parent else f"in {' or '.join(searched)}, and none is installed"
+    return f"{message} {where}; the module jobs.digits is a file jobs/digits.py in one of these folders"
 
 
 def _module_names(paths: Sequence[str]) -> list[str]:
-    """The modules in these folders, folders of modules without an `__init__.py` included."""
+    """The modules and packages in these folders, including packages without an `__init__.py`."""
     entries = [entry for path in paths if os.path.isdir(path) for entry in Path(path).iterdir()]
     files = [entry.stem for entry in entries if entry.suffix == ".py"]
     folders = [entry.name for entry in entries if entry.name.isidentifier() and next(entry.glob("*.py"), None)]
@@ -85,12 +85,12 @@ def _failed_import(error: BaseException, name: str, frames: Sequence[traceback.F
         where = f" ({frame.filename}:{frame.lineno})"
     message = f"importing '{name}' fails: {type(error).__name__}: {reason}{where}"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        message += f"; install '{error.name.partition('.')[0]}' wherever ranks run, or correct the import"
+        message += f"; install '{error.name.partition('.')[0]}' on every host that runs ranks, or fix the import"
     return message
 
 
 def _searched(folder: Path) -> list[str]:
-    """The entries of `sys.path` that `add_import_paths` made: all up to the spec's folder."""
+    """The entries of `sys.path` that `add_import_paths` added: those up to the spec's folder."""
     path = os.path.abspath(folder)
     return sys.path[: sys.path.index(path) + 1] if path in sys.path else [path]
 

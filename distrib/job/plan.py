@@ -1,4 +1,4 @@
-"""The plan: what a job asks for, and what every rank will do at a given number of workers."""
+"""The plan: the resources that a job requests, and what every rank does at a given number of workers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Device = Literal["cpu", "cuda"]
 LauncherName = Literal["local", "ray"]
 
 _A_TRACE = 0.001
-"""What Ray itself asks for of a resource that only marks a host: a thousandth of the one that is there."""
+"""The amount that Ray itself requests of a resource that only marks a host."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What only the job's own code can say: the lengths of its datasets, in samples."""
+    """What is known only from the job's code: the lengths of its datasets, in samples."""
 
     train_samples: int
     eval_samples: int | None = None
@@ -25,7 +25,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Request:
-    """What a job asks a launcher for; follows from the spec and the device alone."""
+    """What a job requests from a launcher; a function of the spec and the device."""
 
     launcher: LauncherName
     min_workers: int
@@ -55,10 +55,10 @@ class Request:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What every rank does, as a pure function of the job, its facts and the number of workers.
+    """What every rank does: a pure function of the job, its facts and the number of workers.
 
     Sizes are in samples. `rank_batches` are the slices of a full global batch by rank, `last_rank_batches` those of an
-    epoch's last batch, `micro_batches` the largest slice cut for accumulation. An interval of 0 steps means never.
+    epoch's last batch, `micro_batches` the largest slice split for accumulation. An interval of 0 steps means never.
     """
 
     world_size: int
@@ -84,11 +84,11 @@ class StepPlan:
         return self.last_batch_size if step == self.steps_per_epoch - 1 else self.global_batch_size
 
     def position(self, completed_steps: int) -> tuple[int, int]:
-        """(epoch, step within it) that follows `completed_steps` optimizer steps; an epoch's end is (epoch + 1, 0)."""
+        """The next (epoch, step in the epoch) after `completed_steps` steps; at the end of an epoch, (epoch + 1, 0)."""
         return divmod(completed_steps, self.steps_per_epoch)
 
     def samples_after(self, completed_steps: int) -> int:
-        """Samples seen in `completed_steps` optimizer steps of the whole run."""
+        """Samples processed in the first `completed_steps` optimizer steps of the run."""
         epoch, step = self.position(completed_steps)
         return epoch * self.train_samples + min(step * self.global_batch_size, self.train_samples)
 
@@ -104,7 +104,7 @@ class StepPlan:
 
     @property
     def is_ever_saved(self) -> bool:
-        """Whether checkpoints are taken at all."""
+        """Whether the run saves checkpoints at all."""
         return self.save_interval_steps > 0 or self.save_interval_seconds > 0
 
     def is_saved(self, completed_steps: int) -> bool:
@@ -120,7 +120,7 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a rank needs at least, activations and batches apart."""
+    """The least memory that a rank needs, excluding activations and batches."""
 
     num_parameters: int
     weights_bytes: int
@@ -143,7 +143,7 @@ class LaunchDescription:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is known of a run before it starts: what is printed is what runs."""
+    """Everything that is known about a run before it starts; `distrib plan` prints it and `run` executes it."""
 
     request: Request
     schedule: StepPlan
@@ -161,7 +161,7 @@ def split_evenly(total: int, parts: int) -> tuple[int, ...]:
 
 
 def make_request(spec: JobSpec, launcher: LauncherName, device: Device) -> Request:
-    """What `spec` asks of `launcher`, with `device: auto` already decided."""
+    """What `spec` requests from `launcher`, with `device: auto` already resolved."""
     resources = spec.resources
     workers = resources.workers
     bounds = (workers.min, workers.max) if isinstance(workers, WorkerRange) else (workers, workers)
@@ -182,7 +182,7 @@ def make_request(spec: JobSpec, launcher: LauncherName, device: Device) -> Reque
 
 
 def make_step_plan(spec: JobSpec, facts: Facts, world_size: int) -> StepPlan:
-    """The schedule of `spec` on `world_size` ranks: the same on every rank and in `distrib plan`."""
+    """The step plan of `spec` on `world_size` ranks; the same on every rank and in `distrib plan`."""
     samples, batch = facts.train_samples, spec.data.batch_size
     full_batch = min(batch, samples)
     steps_per_epoch = -(-samples // batch)
@@ -213,7 +213,7 @@ def make_step_plan(spec: JobSpec, facts: Facts, world_size: int) -> StepPlan:
 
 
 def _notes(spec: JobSpec, facts: Facts, world_size: int) -> list[str]:
-    """What is fine but may surprise, in words."""
+    """What is valid but may be surprising."""
     notes = []
     batch, samples = spec.data.batch_size, facts.train_samples
     if batch > samples:
@@ -221,13 +221,13 @@ def _notes(spec: JobSpec, facts: Facts, world_size: int) -> list[str]:
     if min(batch, samples) < world_size:
         notes.append(
             f"the global batch of {min(batch, samples)} is smaller than the {world_size} workers: "
-            "some ranks have no sample in a step"
+            "some ranks have no samples in a step"
         )
     return notes
 
 
 def with_steps(target: Target, schedule: StepPlan) -> Target:
-    """`target` with `$steps` and `$steps_per_epoch`, as whole values under its args, replaced by numbers."""
+    """`target` with `$steps` and `$steps_per_epoch` in its args replaced by numbers."""
     numbers = {"$steps": schedule.total_steps, "$steps_per_epoch": schedule.steps_per_epoch}
 
     def fill(value: Any) -> Any:

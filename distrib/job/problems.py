@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a job spec, in words that name the field and the way out."""
+"""Turns pydantic's validation errors into messages that name the field and the fix."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _EXPECTED: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
 
 
 def problems_of(error: ValidationError) -> Iterator[Problem]:
-    """Every problem, with the dotted path of its field."""
+    """Yields every problem as the dotted path of its field and a message."""
     for details in error.errors(include_url=False):
         path = [str(part) for part in details["loc"] if part not in _NOT_IN_A_PATH]
         if details["type"] == CONTRADICTION:
@@ -60,7 +60,7 @@ def _message(details: ErrorDetails, path: Sequence[str]) -> str:
     if kind == "missing":
         return f"required{_description(path)}"
     if kind == "invalid_key":
-        return "a key must be text here; put it in quotes"
+        return "keys must be text here; put it in quotes"
     if kind == "value_error":
         return str(context["error"])
     if kind not in _EXPECTED:
@@ -85,7 +85,7 @@ def _unknown_key(path: Sequence[str]) -> str:
     elif section and issubclass(section, Target):
         advice = f"arguments go under args: {{{key}: …}}"
     elif ":" in key:
-        advice = "in YAML a space follows the colon"
+        advice = "YAML needs a space after the colon"
     elif elsewhere:
         advice = f"did you mean '{elsewhere[0]}'?"
     else:
@@ -100,7 +100,7 @@ def _description(path: Sequence[str]) -> str:
 
 
 def _show(value: object) -> str:
-    """`value` as its writer knows it."""
+    """`value` as its author wrote it."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, bool):
@@ -114,7 +114,7 @@ def _show(value: object) -> str:
 
 
 def _hint(kind: str, value: object, context: Mapping[str, Any]) -> str:
-    """The likeliest way from this value to a right one, or nothing."""
+    """The most likely fix for this value, or an empty string."""
     advice = ""
     if kind == "int_type" and isinstance(value, float) and value.is_integer():
         advice = f"write {value:.0f}"
@@ -130,7 +130,7 @@ def _hint_for_text(kind: str, value: str, context: Mapping[str, Any]) -> str:
     if kind in ("int_type", "float_type") and isinstance(read_plain(value), int | float):
         return f"without quotes {value} is a number"
     if kind == "bool_type":
-        return "YAML 1.2 knows only these two words"
+        return "YAML 1.2 has only these two"
     if kind == "literal_error":
         match = nearest(value, re.findall("'(.*?)'", context["expected"]))
     elif kind == "string_pattern_mismatch" and context["pattern"] == TARGET_PATTERN:
@@ -141,7 +141,7 @@ def _hint_for_text(kind: str, value: str, context: Mapping[str, Any]) -> str:
 
 
 def _guess_target(value: str) -> str | None:
-    """From `jobs/digits.py:Mlp` or `jobs.digits.Mlp` to `jobs.digits:Mlp`."""
+    """Turns `jobs/digits.py:Mlp` or `jobs.digits.Mlp` into `jobs.digits:Mlp`."""
     is_file = "/" in value or value.endswith(".py")
     guess = value.replace(".py:", ":").removesuffix(".py").replace("/", ".").lstrip(".")
     if ":" not in guess:
@@ -150,7 +150,7 @@ def _guess_target(value: str) -> str | None:
 
 
 def _guess_interval(value: str) -> str | None:
-    """From `10steps`, `every 10 steps` or `epoch` to an interval."""
+    """Turns `10steps`, `every 10 steps` or `epoch` into an interval."""
     number, unit = re.search("[1-9][0-9]*", value), re.search("step|epoch", value)
     count = number[0] if number else "1"
     return f"{count} {unit[0]}{'' if count == '1' else 's'}" if unit else None

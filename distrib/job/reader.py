@@ -1,4 +1,4 @@
-"""A job: the spec read from its YAML file, and where in the file each of its fields is."""
+"""A job: the spec read from its YAML file, with the source location of each field."""
 
 from __future__ import annotations
 
@@ -23,53 +23,54 @@ MAX_FILE_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Job:
-    """A job spec, its file, and the places of its fields; picklable.
+    """A job spec, its file, and the source locations of its fields; picklable.
 
     Attributes:
-        spec: The spec, checked.
+        spec: The validated spec.
         path: The absolute path of the spec's file.
-        text: YAML of the spec as used: overrides applied, `${NAME}` unexpanded. Reading it gives the same spec;
+        text: The spec as YAML with overrides applied and `${NAME}` unexpanded. Reading it gives the same spec;
             without overrides it is the file's own text.
-        places: Where each field was written, by dotted path: a line of the file, or an override.
-        shown_path: The path as the user gave it, which errors name.
+        locations: Where each field was set, by dotted path: a line of the file, or an override.
+        shown_path: The path as the user gave it, for error messages.
         file_text: The file's own text.
-        overrides: All overrides that made this job, in order.
+        overrides: The overrides applied to the file, in order.
     """
 
     spec: JobSpec
     path: Path
     text: str
-    places: Mapping[str, SourceLocation]
+    locations: Mapping[str, SourceLocation]
     shown_path: str
     file_text: str
     overrides: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Job:
-        """Reads and checks a job.
+        """Reads and validates a job.
 
         Args:
             path: The spec's YAML file.
-            overrides: Changes such as `train.epochs=3`, as of `--set`; they win over the file, and later ones over
-                earlier ones.
+            overrides: Changes such as `train.epochs=3`, as with `--set`. They take precedence over the file, and later
+                ones over earlier ones.
 
         Raises:
-            JobError: naming every problem with its line and field.
+            JobError: The job is wrong; the message lists every problem with its line and field.
         """
         return _read_job(Path(os.path.abspath(path)), str(path), _read_file(path), tuple(overrides))
 
     def override(self, overrides: Sequence[str]) -> Job:
-        """This job with further overrides on top.
+        """This job with further overrides applied.
 
         Raises:
-            JobError: naming every problem with its line and field.
+            JobError: The job is wrong; the message lists every problem with its line and field.
         """
         return _read_job(self.path, self.shown_path, self.file_text, (*self.overrides, *overrides))
 
     @property
     def lines(self) -> Mapping[str, int]:
-        """The line of each field in the file, from 1, by dotted path; none for what overrides have set."""
-        return {field: place.line for field, place in self.places.items() if field and place.line is not None}
+        """The line of each field in the file, from 1, by dotted path; fields set by overrides are left out."""
+        lines = {field: location.line for field, location in self.locations.items() if field}
+        return {field: line for field, line in lines.items() if line is not None}
 
     @property
     def name(self) -> str:
@@ -82,8 +83,8 @@ class Job:
         return self.path.parent
 
     def error(self, field: str, message: str) -> JobError:
-        """An error about `field`, at its place or that of the nearest field around it."""
-        return _place_of(field, self.places).error(message, field)
+        """An error about `field`, located at the field or at the nearest enclosing one."""
+        return _location_of(field, self.locations).error(message, field)
 
 
 def _read_file(path: str | Path) -> str:
@@ -93,11 +94,11 @@ def _read_file(path: str | Path) -> str:
     except FileNotFoundError as error:
         raise JobError(f"no such file{_similar_file(Path(path))}", file=path) from error
     except IsADirectoryError as error:
-        raise JobError("is a folder; name the job's YAML file in it", file=path) from error
+        raise JobError("is a folder; name the YAML file in it", file=path) from error
     except OSError as error:
         raise JobError(f"cannot be read: {error.strerror or error}", file=path) from error
     if len(content) > MAX_FILE_BYTES:
-        raise JobError("is larger than 1 MiB, and so no job spec; name the job's YAML file", file=path)
+        raise JobError("is larger than 1 MiB, so it cannot be a job spec; name the job's YAML file", file=path)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -120,7 +121,7 @@ def _read_job(path: Path, shown_path: str, file_text: str, overrides: tuple[str,
     if root is None or (isinstance(root, ScalarNode) and root.is_null):
         raise JobError(f"is empty; a job has the fields {', '.join(JobSpec.model_fields)}", file=shown_path)
     if not isinstance(root, MapNode):
-        raise root.place.error(f"expected a mapping with the fields {', '.join(JobSpec.model_fields)}")
+        raise root.location.error(f"expected a mapping with the fields {', '.join(JobSpec.model_fields)}")
     for override in overrides:
         apply_override(root, override)
     values = read_values(root)
@@ -128,7 +129,7 @@ def _read_job(path: Path, shown_path: str, file_text: str, overrides: tuple[str,
         spec=_check(values),
         path=path,
         text=write(root) if overrides else file_text,
-        places=values.places,
+        locations=values.locations,
         shown_path=shown_path,
         file_text=file_text,
         overrides=overrides,
@@ -137,21 +138,21 @@ def _read_job(path: Path, shown_path: str, file_text: str, overrides: tuple[str,
 
 def _check(values: Values) -> JobSpec:
     if values.problems:
-        raise _joined(values.problems, values.places)
+        raise _joined(values.problems, values.locations)
     try:
         return JobSpec.model_validate(values.data)
     except ValidationError as error:
-        raise _joined(problems_of(error), values.places) from error
+        raise _joined(problems_of(error), values.locations) from error
 
 
-def _joined(problems: Iterable[tuple[str, str]], places: Mapping[str, SourceLocation]) -> JobError:
-    """One error for all problems, in the order of their lines; what overrides caused comes last."""
-    errors = [_place_of(field, places).error(message, field or None) for field, message in problems]
+def _joined(problems: Iterable[tuple[str, str]], locations: Mapping[str, SourceLocation]) -> JobError:
+    """One error that lists all problems by line; problems caused by overrides come last."""
+    errors = [_location_of(field, locations).error(message, field or None) for field, message in problems]
     errors.sort(key=lambda error: (error.line is None, error.line or 0))
     return errors[0] if len(errors) == 1 else JobError("\n".join(map(str, errors)))
 
 
-def _place_of(field: str, places: Mapping[str, SourceLocation]) -> SourceLocation:
-    while field and field not in places:
+def _location_of(field: str, locations: Mapping[str, SourceLocation]) -> SourceLocation:
+    while field and field not in locations:
         field = field.rpartition(".")[0]
-    return places[field]
+    return locations[field]

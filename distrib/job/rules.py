@@ -1,4 +1,4 @@
-"""What the fields of a job spec demand of each other, each rule with the field that is at fault."""
+"""Rules that relate several fields of a job spec; each problem names the field at fault."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ if TYPE_CHECKING:
     from distrib.job.spec import JobSpec, Train
 
 CONTRADICTION = "contradiction"
-"""The type of the errors that `contradiction` makes."""
+"""The pydantic error type of `contradiction`."""
 
 Problem = tuple[str, str]
-"""The dotted path of the field at fault, relative to the section that the rule is about; and what is wrong."""
+"""The dotted path of the field at fault, relative to the section of the rule; and a message."""
 
 
 def contradiction(*problems: Problem) -> PydanticCustomError:
-    """The error for a validator to raise; its context keeps the problems apart for whoever places them."""
+    """The error for a validator to raise; its context lists the problems so that each can be located."""
     summary = "; ".join(f"{field}: {message}" if field else message for field, message in problems)
     return PydanticCustomError(CONTRADICTION, "{summary}", {"summary": summary, "problems": list(problems)})
 
 
 def length_contradictions(train: Train) -> Iterator[Problem]:
-    """Whether the length of the training is given once."""
+    """Problems with the length of the training, which must be given exactly once."""
     if train.epochs is None and train.steps is None:
-        yield "", "epochs or steps is required: how long to train"
+        yield "", "epochs or steps is required: the length of the training"
     if train.epochs is not None and train.steps is not None:
         yield "steps", "epochs and steps exclude each other; remove one"
 
 
 def contradictions(spec: JobSpec) -> Iterator[Problem]:
-    """The problems of a spec whose every field is right by itself."""
+    """Problems of a spec whose fields are each valid on their own."""
     yield from _objective(spec)
     yield from _evaluation(spec)
     if spec.ddp.compress == "powersgd" and spec.train.precision == "fp16":
         yield (
             "ddp.compress",
-            "powersgd carries what it leaves out to later steps, and with it fp16's overflows for ever; take "
+            "powersgd carries its compression error over to later steps, including fp16 overflows; use "
             "train.precision bf16 or fp32, or another compression",
         )
     if (problem := problem_of(spec.storage)) is not None:
@@ -50,7 +50,7 @@ def contradictions(spec: JobSpec) -> Iterator[Problem]:
 
 def _objective(spec: JobSpec) -> Iterator[Problem]:
     if spec.loss is None and spec.step is None:
-        yield "loss", "loss or step is required: what to minimise"
+        yield "loss", "loss or step is required: what to minimize"
     if spec.loss is not None and spec.step is not None:
         yield "step", "loss and step exclude each other; remove one"
 
@@ -66,7 +66,7 @@ def _evaluation(spec: JobSpec) -> Iterator[Problem]:
 
 
 def _judged(spec: JobSpec, field: str, metric: str | None, parent: str, what: str) -> Iterator[Problem]:
-    """Problems of `field`, which names the metric that `what` (at `parent`) goes by."""
+    """Problems of `field`, which names the metric that `what` (at `parent`) depends on."""
     names = [*spec.metrics, "loss"]
     if metric not in names:
         match = difflib.get_close_matches(metric or "", names, n=1)
@@ -75,4 +75,4 @@ def _judged(spec: JobSpec, field: str, metric: str | None, parent: str, what: st
     if spec.data.eval is None:
         yield parent, f"{what} needs data.eval, which the job does not have; add it, or change {parent}"
     elif spec.train.eval_every == "never":
-        yield parent, f"{what} never comes with train.eval_every: never; change one of them"
+        yield parent, f"{what} has no effect with train.eval_every: never; change one of them"

@@ -1,4 +1,4 @@
-"""The job spec: what a user writes in a job's YAML file, as frozen data."""
+"""The job spec: the schema of a job's YAML file, as frozen data."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ EVENT_FIELDS = frozenset(
     {"time", "attempt", "event", "step", "epoch", "samples", "loss", "lr", "message"}
     | {"step_seconds", "data_seconds", "samples_per_second", "eval_seconds"}
 )
-"""Names that events use for themselves and that a metric therefore cannot have."""
+"""Field names of events, which a metric therefore cannot use."""
 
 COUNT_TAG, RANGE_TAG = "<count>", "<range>"
-"""How pydantic's errors name the two forms of `resources.workers`; neither is part of a field's path."""
+"""The names of the two forms of `resources.workers` in pydantic's errors; not part of a field's path."""
 
 TARGET_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 RUN_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -57,7 +57,7 @@ class Interval:
 
     @classmethod
     def parse(cls, text: str) -> Interval:
-        """Reads `100 steps`, `1 epoch` or `never`; the spec's patterns have already refused anything else."""
+        """Reads `100 steps`, `1 epoch` or `never`; the spec's patterns reject anything else."""
         if text == "never":
             return cls(0, "step")
         count, unit = text.split()
@@ -65,21 +65,21 @@ class Interval:
         return cls(int(count), units[unit.removesuffix("s")])
 
     def in_steps(self, steps_per_epoch: int) -> int:
-        """The interval as a number of optimizer steps; 0 for never and for seconds."""
+        """The interval in optimizer steps; 0 for never and for seconds."""
         if self.unit == "second":
             return 0
         return self.count * (steps_per_epoch if self.unit == "epoch" else 1)
 
 
 def parse_bytes(text: str) -> int:
-    """Reads `8GiB` or `500 MB` as a number of bytes; the spec's pattern has already refused anything else."""
+    """Reads `8GiB` or `500 MB` as a number of bytes; the spec's pattern rejects anything else."""
     number, unit = re.findall(r"[0-9.]+|[A-Za-z]+", text)
     factor: int = (1024 if unit.endswith("iB") else 1000) ** _BYTES[unit[0]]
     return round(float(number) * factor)
 
 
 class Section(BaseModel):
-    """Base of every part of the spec: unknown keys are errors, values are never converted or changed."""
+    """Base of every section of the spec: unknown keys are errors and values are not converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
@@ -92,45 +92,45 @@ TargetText = Annotated[str, StringConstraints(pattern=TARGET_PATTERN)]
 
 
 class Target(Section):
-    """Something pluggable: an attribute of a Python module, and the arguments that it is called with."""
+    """A class or function of a Python module, and the arguments to call it with."""
 
     target: TargetText
-    """Where it is: `module:attribute`, as in `torch.nn:CrossEntropyLoss`."""
+    """`module:attribute`, as in `torch.nn:CrossEntropyLoss`."""
     args: dict[str, Any] = {}
-    """Keyword arguments. `$steps` and `$steps_per_epoch`, as a whole value, are replaced by the plan's numbers."""
+    """Keyword arguments. A value `$steps` or `$steps_per_epoch` is replaced by the number of steps in the plan."""
 
 
 AnyTarget = Annotated[Target, BeforeValidator(_full_target, json_schema_input_type=TargetText | Target)]
-"""A target in full, or as a bare string where it needs no args."""
+"""A target, or a bare string if it needs no args."""
 
 
 class Model(Target):
-    """The model, and optionally the weights that it begins with."""
+    """The model, and optionally its initial weights."""
 
     weights: str | None = None
-    """A .safetensors file that the first step begins with: a path from the working directory or the spec's folder, or
-    a URL; by default the model's own initial weights."""
+    """A .safetensors file with initial weights: a path relative to the working directory or the spec's folder, or a
+    URL. By default the model initializes itself."""
 
 
 class Data(Section):
-    """The datasets, and how they are cut into batches."""
+    """The datasets, and how they are split into batches."""
 
     train: AnyTarget
     """The map-style dataset to train on."""
     eval: AnyTarget | None = None
     """The map-style dataset to evaluate on."""
     batch_size: Annotated[int, Field(ge=1)]
-    """Global samples per optimizer step, whatever the number of workers."""
+    """Samples per optimizer step, over all workers together."""
     eval_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Samples per rank and evaluation batch; by default batch_size / workers, rounded up."""
     loader_workers: Annotated[int, Field(ge=0)] = 0
-    """Processes per rank that load data; 0 loads in the rank itself."""
+    """Data loader processes per rank; 0 loads in the rank's own process."""
     collate: AnyTarget | None = None
-    """Bound with args and used as `collate_fn`; by default PyTorch's own."""
+    """The `collate_fn`, bound with args; by default PyTorch's own."""
 
 
 def _exactly_one(first: str, second: str) -> dict[str, Any]:
-    """In JSON Schema, that one of two optional fields is there and not null, and the other is not."""
+    """The JSON Schema rule that exactly one of two optional fields is present and not null."""
 
     def present(name: str) -> dict[str, Any]:
         return {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
@@ -144,39 +144,39 @@ class LearningRateSchedule(Target):
     every: Literal["step", "epoch", "eval"] = "step"
     """`step`: after each optimizer step; `epoch`: after each epoch; `eval`: after each evaluation, with `metric`."""
     metric: str | None = None
-    """With `every: eval`, the value handed to the scheduler: a metric's name, or `loss`."""
+    """With `every: eval`, the value passed to the scheduler: a metric's name, or `loss`."""
 
     @model_validator(mode="after")
     def _metric_goes_with_eval(self) -> Self:
         if self.every == "eval" and self.metric is None:
             raise contradiction(("every", "every: eval needs metric: the name of a metric, or loss"))
         if self.every != "eval" and self.metric is not None:
-            message = f"metric goes with every: eval, not with every: {self.every}; remove one of them"
+            message = f"metric works only with every: eval, not with every: {self.every}; remove one of them"
             raise contradiction(("metric", message))
         return self
 
 
 class Train(Section):
-    """How long, how precisely and how reproducibly to train."""
+    """Length, precision and reproducibility of the training."""
 
     model_config = ConfigDict(json_schema_extra=_exactly_one("epochs", "steps"))
 
     epochs: Annotated[int, Field(ge=1)] | None = None
-    """Passes over the training data; or `steps`."""
+    """Passes over the training data; exclusive with `steps`."""
     steps: Annotated[int, Field(ge=1)] | None = None
-    """Optimizer steps; epochs follow each other until they are done. Or `epochs`."""
+    """Optimizer steps, over as many epochs as needed; exclusive with `epochs`."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    """Fixes initial weights, the order of samples and all other randomness."""
+    """Seed of the initial weights, the order of samples and all other randomness."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """`bf16` and `fp16` run the forward pass under autocast; fp16 with a gradient scaler."""
+    """`bf16` and `fp16` run the forward pass under autocast; `fp16` also scales gradients."""
     accumulate: Annotated[int, Field(ge=1)] = 1
-    """Micro-batches per optimizer step and rank: the same result in less memory."""
+    """Micro-batches per optimizer step and rank: the same result with less memory."""
     clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Largest 2-norm of all gradients together."""
+    """Clips the 2-norm of all gradients together to this value."""
     deterministic: bool = False
-    """Use deterministic algorithms only, for bit-identical runs on a GPU; slower."""
+    """Use only deterministic algorithms, for bit-identical runs on a GPU; slower."""
     eval_every: Annotated[str, StringConstraints(pattern=STEP_INTERVAL_PATTERN)] = "1 epoch"
-    """`N steps`, `N epochs` or `never`. Unless never, the end of training is evaluated too."""
+    """`N steps`, `N epochs` or `never`. Unless `never`, the end of training is evaluated too."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Steps between train events; the first and the last step are always logged."""
 
@@ -188,12 +188,12 @@ class Train(Section):
 
 
 class PowerSgdSettings(Section):
-    """How PowerSGD compresses gradients."""
+    """Settings of PowerSGD gradient compression."""
 
     rank: Annotated[int, Field(ge=1)] = 1
-    """Of the matrices that stand for a gradient: more is more exact, and more to send."""
+    """Rank of the approximated gradients: higher is more accurate but sends more data."""
     start_step: Annotated[int, Field(ge=1)] = 1000
-    """Optimizer steps before it begins; until then gradients travel as they are."""
+    """Optimizer steps with uncompressed gradients before compression starts."""
 
 
 class Ddp(Section):
@@ -202,20 +202,20 @@ class Ddp(Section):
     bucket_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25
     """Size of a gradient bucket in MiB."""
     find_unused_parameters: bool = False
-    """For models in which a step does not use every parameter."""
+    """Needed by models that do not use every parameter in every step."""
     compress: Literal["none", "fp16", "bf16", "powersgd"] = "none"
-    """How gradients travel: as they are, in half precision, or of low rank; `bf16` and `powersgd` on GPUs only."""
+    """Gradient compression: none, half precision, or low rank; `bf16` and `powersgd` need GPUs."""
     powersgd: PowerSgdSettings = PowerSgdSettings()
     """Settings of `compress: powersgd`."""
 
 
 class WorkerRange(Section):
-    """A number of workers between two bounds: as many as there is room for."""
+    """Bounds on the number of workers; the run uses as many as are available."""
 
     min: Annotated[int, Field(ge=1)]
-    """The fewest workers to train with."""
+    """The minimum number of workers."""
     max: Annotated[int, Field(ge=1)]
-    """The most workers to train with."""
+    """The maximum number of workers."""
 
     @model_validator(mode="after")
     def _min_is_not_above_max(self) -> Self:
@@ -225,67 +225,66 @@ class WorkerRange(Section):
 
 
 def _workers_form(value: object) -> str:
-    """Which of its two forms `resources.workers` has, so that only that form's errors are reported."""
+    """The form of `resources.workers`, so that only errors of that form are reported."""
     return RANGE_TAG if isinstance(value, (dict, WorkerRange)) else COUNT_TAG
 
 
 class Resources(Section):
-    """What the job runs on."""
+    """The resources that the job needs."""
 
     workers: Annotated[
         Annotated[int, Field(ge=1), Tag(COUNT_TAG)] | Annotated[WorkerRange, Tag(RANGE_TAG)],
         Discriminator(_workers_form),
     ] = 1
-    """Ranks, each with one GPU or some CPUs; or `{min: 2, max: 8}`, as many as there is room for."""
+    """The number of ranks, each with one GPU or some CPUs; or `{min: 2, max: 8}` for as many as are available."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto`: cuda where there are enough GPUs, cpu where there are none, otherwise an error."""
+    """`auto`: cuda if there are enough GPUs, cpu if there are none, otherwise an error."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
-    """CPUs, and so torch threads, of each rank under every launcher."""
+    """CPUs and torch threads of each rank, under every launcher."""
     memory_per_worker: Annotated[str, StringConstraints(pattern=BYTES_PATTERN)] | None = None
-    """Memory that a worker is scheduled with on Ray, as in `8GiB`; a local run does not limit memory."""
+    """Memory that Ray reserves for each worker, such as `8GiB`; local runs do not limit memory."""
     accelerator: Annotated[str, Field(min_length=1)] | None = None
-    """Type of GPU that each worker needs on Ray, by Ray's name for it, as in `H100`."""
+    """GPU type that each worker needs on Ray, by Ray's name, such as `H100`."""
     placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = "pack"
-    """On Ray: `pack` puts the workers on few hosts, `spread` on many; `strict_…` rather waits than does otherwise."""
+    """On Ray: `pack` places workers on few hosts, `spread` on many; `strict_…` waits instead of falling back."""
     labels: dict[str, str] = {}
-    """Labels that a host must have on Ray, by name."""
+    """Labels that a host must have on Ray."""
 
 
 class Best(Section):
     """Which weights to keep as the best."""
 
     metric: str
-    """The name of a metric, or `loss`: its value in evaluations decides."""
+    """The name of a metric, or `loss`, as computed by evaluations."""
     mode: Literal["min", "max"] = "max"
-    """Whether the greatest or the least value is the best."""
+    """Whether the largest or the smallest value is the best."""
 
 
 class Checkpoint(Section):
-    """When to save, and what to keep."""
+    """When to save checkpoints, and which to keep."""
 
     every: Annotated[str, StringConstraints(pattern=SAVE_INTERVAL_PATTERN)] = "1 epoch"
-    """`N steps`, `N epochs`, `N seconds` or `never`. Unless never, the end of training is saved too."""
+    """`N steps`, `N epochs`, `N seconds` or `never`. Unless `never`, the end of training is saved too."""
     keep: Annotated[int, Field(ge=1)] = 2
-    """The newest checkpoints that are kept."""
+    """The number of checkpoints to keep; older ones are deleted."""
     best: Best | None = None
-    """Which weights to keep as best.safetensors."""
+    """Which weights to keep in best.safetensors."""
 
 
 class Failures(Section):
-    """What to do when something goes wrong or the run is asked to stop."""
+    """How to handle failures and stops."""
 
     max_restarts: Annotated[int, Field(ge=0)] = 3
-    """How often a run whose process or connection was lost begins again from its newest checkpoint."""
-
+    """Maximum number of automatic restarts from the newest checkpoint after a lost process or connection."""
     hang_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300
-    """Seconds after which a rank that waits in vain for the others gives up."""
+    """Seconds after which a rank that waits for the others is considered hung."""
     grace: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30
-    """Seconds that a stopping run has to end by itself."""
+    """Seconds that a stopping run has to save a checkpoint and exit."""
 
 
 def _free_metric_name(name: str) -> str:
     if name in EVENT_FIELDS:
-        raise ValueError(f"events use the name '{name}' themselves; give the metric another")
+        raise ValueError(f"'{name}' is a field of events; give the metric another name")
     return name
 
 
@@ -294,30 +293,31 @@ _METRIC_NAMES: dict[str, Any] = {
     "additionalProperties": False,
     "propertyNames": {"not": {"enum": sorted(EVENT_FIELDS)}},
 }
-"""What pydantic leaves out of the JSON Schema."""
+"""Rules that pydantic does not put into the JSON Schema."""
 
 
 class JobSpec(Section):
-    """A job: what to train, on which data, with what resources."""
+    """A job: what to train, on which data, with which resources."""
 
     model_config = ConfigDict(json_schema_extra=_exactly_one("loss", "step"))
 
     name: Annotated[str, StringConstraints(pattern=RUN_NAME_PATTERN)]
-    """Names the job and starts the ids of its runs."""
+    """Name of the job and prefix of its run ids."""
     model: Annotated[Model, BeforeValidator(_full_target, json_schema_input_type=TargetText | Model)]
     """A class or factory that returns the `torch.nn.Module` to train."""
     data: Data
-    """The datasets, and how they are cut into batches."""
+    """The datasets, and how they are split into batches."""
     loss: AnyTarget | None = None
-    """`loss(model(inputs), targets)` for batches of `(inputs, targets)`; or `step`."""
+    """`loss(model(inputs), targets)` for batches of `(inputs, targets)`; exclusive with `step`."""
     step: AnyTarget | None = None
-    """`step(model, batch)` returns the loss, or a dict with `loss`, `weight`, `outputs`, `targets`; or `loss`."""
+    """`step(model, batch)` returns the loss, or a dict with `loss`, `weight`, `outputs`, `targets`; exclusive with
+    `loss`."""
     metrics: Annotated[dict[MetricName, AnyTarget], Field(json_schema_extra=_METRIC_NAMES)] = {}
-    """torchmetrics `Metric` classes by the name under which they are reported."""
+    """torchmetrics `Metric` classes by the name to report them under."""
     predict: AnyTarget | None = None
-    """`predict(model, batch)` returns what the trained model is to answer: a tensor, or named columns."""
+    """`predict(model, batch)` returns the outputs of the trained model: a tensor, or named columns."""
     optimizer: AnyTarget
-    """An `Optimizer` class (given the named parameters) or any callable (given the model)."""
+    """An `Optimizer` class, called with the named parameters, or any callable, called with the model."""
     schedule: (
         Annotated[
             LearningRateSchedule,
@@ -327,17 +327,17 @@ class JobSpec(Section):
     ) = None
     """The learning-rate schedule."""
     train: Train
-    """How long, how precisely and how reproducibly to train."""
+    """Length, precision and reproducibility of the training."""
     ddp: Ddp = Ddp()
     """Settings of DistributedDataParallel."""
     resources: Resources = Resources()
-    """What the job runs on."""
+    """The resources that the job needs."""
     checkpoint: Checkpoint = Checkpoint()
-    """When to save, and what to keep."""
+    """When to save checkpoints, and which to keep."""
     failures: Failures = Failures()
-    """What to do when something goes wrong or the run is asked to stop."""
+    """How to handle failures and stops."""
     storage: str = "runs"
-    """The folder that holds the runs, or the URL of an object store: s3://bucket/prefix or gs://bucket/prefix."""
+    """The folder for runs, or the URL of an object store: s3://bucket/prefix or gs://bucket/prefix."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -1,4 +1,4 @@
-"""Targets: from `module:attribute` to the Python object, with errors for whoever wrote the job."""
+"""Resolves targets (`module:attribute`) to Python objects, with errors for the author of the job."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def add_import_paths(job: Job, working_directory: Path) -> None:
-    """Puts the working directory, then the spec's folder, at the front of `sys.path`, each once."""
+    """Puts the working directory and then the spec's folder at the front of `sys.path`."""
     paths = list(dict.fromkeys([os.path.abspath(working_directory), os.path.abspath(job.folder)]))
     sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
 
 
 def resolve(job: Job, field: str, target: Target) -> Any:
-    """The class or function that `target` names, its module imported.
+    """Imports the class or function that `target` names.
 
     Args:
-        job: The job, for the place of errors.
+        job: The job, for the location of errors.
         field: The dotted path of the target in the spec.
         target: What to import.
 
     Raises:
-        JobError: at `field`, if there is no such module or attribute, the module fails, or the attribute cannot be
-            called.
+        JobError: There is no such module or attribute, importing the module fails, or the attribute is not
+            callable.
     """
     module_name, _, attribute = target.target.partition(":")
     try:
@@ -51,8 +51,8 @@ def resolve(job: Job, field: str, target: Target) -> Any:
             value = getattr(value, name)
         except AttributeError as error:
             raise job.error(field, explain_attribute(target.target, module, value, name)) from error
-        except Exception as error:  # a module's own __getattr__ runs the user's code
-            message = f"'{target.target}' cannot be had from its module: {type(error).__name__}: {error}"
+        except Exception as error:  # a module-level __getattr__ runs user code
+            message = f"'{target.target}' cannot be read from its module: {type(error).__name__}: {error}"
             raise job.error(field, message) from error
     if not callable(value):
         message = f"'{target.target}' is of type {type(value).__name__} and cannot be called; name a class or function"
@@ -63,17 +63,17 @@ def resolve(job: Job, field: str, target: Target) -> Any:
 def check_arguments(
     job: Job, field: str, function: Callable[..., Any], args: Mapping[str, Any], *, num_positional: int = 0
 ) -> None:
-    """Checks that `function` takes `args`; what has no signature passes.
+    """Checks that `function` accepts `args`; callables without a signature pass.
 
     Args:
-        job: The job, for the place of errors.
+        job: The job, for the location of errors.
         field: The dotted path of the target in the spec.
         function: A class or function.
         args: The keyword arguments of the spec.
-        num_positional: How many positional arguments it is given besides, such as an optimizer's parameters.
+        num_positional: The number of positional arguments that distrib passes, such as an optimizer's parameters.
 
     Raises:
-        JobError: at the argument that is refused, or at the args that lack one.
+        JobError: An argument is unknown or missing.
     """
     try:
         parameters = list(signature(function).parameters.values())
@@ -83,18 +83,18 @@ def check_arguments(
     name = getattr(function, "__qualname__", type(function).__qualname__)
     shown = f"{name}{_compact(parameters)}"
     if taken is None:
-        raise job.error(field, f"{name} must take {num_positional} positional argument(s); its signature is {shown}")
+        raise job.error(field, f"{name} must accept {num_positional} positional argument(s); its signature is {shown}")
     by_name = [parameter.name for parameter in parameters if parameter.kind in _BY_NAME]
     free = [other for other in by_name if other not in taken]
     takes_any = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
     for argument in args:
         if argument in by_name and argument in taken:
-            message = f"{name} is given '{argument}' by distrib; remove it"
+            message = f"distrib passes '{argument}' to {name}; remove it"
             raise job.error(f"{field}.args.{argument}", message)
         if argument not in free and not takes_any:
             match = nearest(argument, free)
             advice = f"did you mean '{match}'? Its" if match else "its"
-            message = f"{name} takes no argument '{argument}'; {advice} signature is {shown}"
+            message = f"{name} has no argument '{argument}'; {advice} signature is {shown}"
             raise job.error(f"{field}.args.{argument}", message)
     given = {*taken, *(argument for argument in args if argument in free)}
     for parameter in parameters:
@@ -104,14 +104,14 @@ def check_arguments(
 
 
 def _taken_by_position(parameters: Sequence[Parameter], num_positional: int) -> list[str] | None:
-    """Names of the parameters that the positional arguments fill; None if there are too few."""
+    """Names of the parameters filled by positional arguments; None if there are too few parameters."""
     names = [parameter.name for parameter in parameters if parameter.kind in _BY_POSITION]
     takes_any = any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in parameters)
     return names[:num_positional] if takes_any or len(names) >= num_positional else None
 
 
 def _compact(parameters: Sequence[Parameter]) -> str:
-    """A signature without its annotations, cut where it is long."""
+    """A signature without annotations, truncated if it is long."""
     bare = [parameter.replace(annotation=Parameter.empty) for parameter in parameters]
     text = str(Signature(bare))
     return text if len(text) <= MAX_SIGNATURE_LENGTH else f"{text[:MAX_SIGNATURE_LENGTH]}…)"

@@ -1,4 +1,4 @@
-"""Plain values out of the tree of a job's YAML, with the place of each field."""
+"""Reads plain values from a job's YAML tree, with the source location of each field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distrib.job.yaml.nodes import ListNode, MapNode, Node, ScalarNode, SourceLo
 from distrib.job.yaml.scalars import read_scalar
 
 PLAN_NUMBERS = ("$steps", "$steps_per_epoch")
-"""What the plan fills in, as whole values under args."""
+"""Numbers that the plan fills in; allowed as whole values under args."""
 
 _DOLLAR_NAME = re.compile(r"\$\w*")
 
@@ -21,30 +21,30 @@ class Values:
     """A job's YAML as plain data.
 
     Attributes:
-        data: The values, environment variables put in.
-        places: Where each field was written, by dotted path; the root's path is empty.
-        problems: Fields whose value cannot be had, with the reason.
+        data: The values with environment variables expanded.
+        locations: Where each field was set, by dotted path; the root's path is empty.
+        problems: Fields whose value cannot be read, with the reason.
     """
 
     data: Any = None
-    places: dict[str, SourceLocation] = field(default_factory=dict)
+    locations: dict[str, SourceLocation] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
 def read_values(root: Node) -> Values:
-    """Reads every value of the tree; what cannot be read is None, and among the problems."""
+    """Reads every value of the tree; a value that cannot be read is None and listed in `problems`."""
     values = Values()
-    values.data = _read(root, (), root.place, values)
+    values.data = _read(root, (), root.location, values)
     return values
 
 
-def _read(node: Node, path: tuple[str, ...], place: SourceLocation, values: Values) -> Any:
-    values.places.setdefault(".".join(path), place)
+def _read(node: Node, path: tuple[str, ...], location: SourceLocation, values: Values) -> Any:
+    values.locations.setdefault(".".join(path), location)
     if isinstance(node, MapNode):
         entries = node.entries.items()
-        return {key: _read(value, (*path, str(key)), written.place, values) for key, (written, value) in entries}
+        return {key: _read(value, (*path, str(key)), written.location, values) for key, (written, value) in entries}
     if isinstance(node, ListNode):
-        return [_read(item, (*path, str(index)), item.place, values) for index, item in enumerate(node.items)]
+        return [_read(item, (*path, str(index)), item.location, values) for index, item in enumerate(node.items)]
     try:
         _refuse_unknown_number(node, path)
         return read_scalar(node.text, is_plain=node.is_plain)
@@ -58,10 +58,10 @@ def _refuse_unknown_number(node: ScalarNode, path: tuple[str, ...]) -> None:
     if not _DOLLAR_NAME.fullmatch(node.text) or (is_under_args and node.text in PLAN_NUMBERS):
         return
     if node.text in PLAN_NUMBERS:
-        raise ValueError(f"{node.text} is known only under args")
+        raise ValueError(f"{node.text} is available only under args")
     guess = nearest(node.text, PLAN_NUMBERS) if is_under_args else None
     if guess:
-        raise ValueError(f"'{node.text}' is not known; did you mean {guess}?")
+        raise ValueError(f"'{node.text}' is unknown; did you mean {guess}?")
     name = node.text[1:] or "NAME"
-    numbers = f", and the plan's numbers {' and '.join(PLAN_NUMBERS)}" if is_under_args else ""
-    raise ValueError(f"'{node.text}' is not known; an environment variable is written ${{{name}}}{numbers}")
+    numbers = f"; the plan's numbers are {' and '.join(PLAN_NUMBERS)}" if is_under_args else ""
+    raise ValueError(f"'{node.text}' is unknown; an environment variable is written ${{{name}}}{numbers}")

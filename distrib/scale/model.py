@@ -249,8 +249,7 @@ def _assumptions(rows: Sequence[MeasuredSize], mode: Mode) -> list[str]:
     ]
     if mode == "strong" and len({row.workers for row in rows}) < 3:
         notes.append("compute at other batch sizes follows a line through two points")
-    busy = [row for row in rows if row.limit is not None and "CPU cores" in row.limit]
+    busy = [f"{row.workers:,}" for row in rows if row.is_core_bound]
     if busy:
-        sizes = ", ".join(f"{row.workers:,}" for row in busy)
-        notes.append(f"CPU cores were busy at {sizes} workers: the measured times include waiting for a core")
+        notes.append(f"the measured times include waiting for CPU cores (busy at: {', '.join(busy)} workers)")
     return notes

@@ -33,8 +33,8 @@ h2 { font-size: 1.05rem; margin: 28px 0 4px; }
     linear-gradient(90deg, #0004, #0000) left / 14px 100% no-repeat scroll,
     linear-gradient(270deg, #0004, #0000) right / 14px 100% no-repeat scroll; }
 .table:focus-visible { outline: 2px solid #4477aa; }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 3px 8px; border-bottom: 1px solid #ddd; white-space: nowrap; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 3px 4px; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th { font-weight: 600; }
 """
 _MEASURED_HEADER = (

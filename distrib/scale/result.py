@@ -16,6 +16,8 @@ from distrib.scale.measurement import MeasuredRun
 
 FORMAT = 2
 RESULT_FILE = "scale.json"
+CORE_LIMIT = "the CPU cores"
+"""How the limit of a size starts whose CPU cores are busy."""
 
 Mode = Literal["strong", "weak"]
 Interval = tuple[float, float]
@@ -82,6 +84,11 @@ class MeasuredSize:
     speedup: float | None = None
     efficiency: float | None = None
     efficiency_interval: Interval | None = None
+
+    @property
+    def is_core_bound(self) -> bool:
+        """Whether busy CPU cores limit the step."""
+        return self.limit is not None and self.limit.startswith(CORE_LIMIT)
 
     @property
     def samples_per_worker(self) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from distrib.observe.format import percent
 from distrib.scale.measurement import MeasuredRun
-from distrib.scale.result import FailedSize, MeasuredSize, Sample, SizeResult, StepSplit
+from distrib.scale.result import CORE_LIMIT, FailedSize, MeasuredSize, Sample, SizeResult, StepSplit
 from distrib.scale.statistics import bootstrap_medians, interval
 
 Part = Literal["data", "compute", "optimizer"]
@@ -126,7 +126,7 @@ def _compare(row: MeasuredSize, medians: NDArray[Any], base: MeasuredSize, base_
 
 
 def _core_limit(busy: float) -> str:
-    return f"the CPU cores ({percent(busy, digits=0)} busy)"
+    return f"{CORE_LIMIT} ({percent(busy, digits=0)} busy)"
 
 
 def _limit(row: MeasuredSize, base: MeasuredSize) -> str:
@@ -148,7 +148,7 @@ def _notes(row: MeasuredSize, run: MeasuredRun) -> list[str]:
     if spread > _NOISY:
         share = percent(spread, digits=0)
         notes.append(f"noisy: the 95 % interval spans {share} of a step; use a quieter machine or more --repeats")
-    if row.limit is not None:
+    if row.is_core_bound:
         share = percent(row.cores_busy, digits=0)
         notes.append(f"the cores of a host are {share} busy: they limit the step, whichever part the time counts under")
     if run.steps_per_epoch < len(run.steps):

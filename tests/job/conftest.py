@@ -92,7 +92,7 @@ def modules(folder: Path) -> Iterator[Callable[[str, str], None]]:
 def _loaded_from(folder: Path, names: Sequence[str]) -> list[str]:
     def is_below(name: str) -> bool:
         module = vars(sys.modules[name])
-        places = [module.get("__file__") or "", *map(str, module.get("__path__", []))]
-        return any(place.startswith(str(folder)) for place in places)
+        locations = [module.get("__file__") or "", *map(str, module.get("__path__", []))]
+        return any(place.startswith(str(folder)) for place in locations)
 
     return [name for name in names if is_below(name)]

@@ -101,7 +101,7 @@ def test_what_may_surprise_is_noted() -> None:
     (large,) = make_step_plan(make_spec(epochs=1), Facts(50), 2).notes
     assert large == "data.batch_size 64 is larger than the dataset: each step takes all 50 samples"
     (few,) = make_step_plan(make_spec(epochs=1, batch_size=2), Facts(50), 3).notes
-    assert few == "the global batch of 2 is smaller than the 3 workers: some ranks have no sample in a step"
+    assert few == "the global batch of 2 is smaller than the 3 workers: some ranks have no samples in a step"
 
 
 def test_evaluation_batches_can_be_set() -> None:

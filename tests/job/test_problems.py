@@ -13,7 +13,7 @@ CHANGES = [
     # what the valid spec has, what it has instead, and the one line of the error
     ("name: digits", "name: digits/2", "2: name: expected at most 100 letters, digits, dots, dashes and underscores,"),
     ("name: digits", "name: 17", "2: name: expected text, got 17; put it in quotes"),
-    ("name: digits\n", "", "2: name: required: Names the job"),
+    ("name: digits\n", "", "2: name: required: Name of the job"),
     ("model: {target", "model: {taget", "3: model.target: required"),
     ("{hidden: 256}}", "{hidden: 256}, hidden: 3}", "3: model.hidden: unknown key 'hidden'; arguments go under args"),
     ("args: {hidden: 256}", "args: [256]", "3: model.args: expected a mapping, got a list"),
@@ -31,13 +31,13 @@ CHANGES = [
     ("batch_size: 64", "batch_size: 64.5", "7: data.batch_size: expected a whole number, got 64.5"),
     ("batch_size: 64", "batch_size: true", "7: data.batch_size: expected a whole number, got true"),
     ("batch_size: 64", "batch_size:", "7: data.batch_size: expected a whole number, got nothing (null)"),
-    ("batch_size: 64", "batch_size: $steps", "7: data.batch_size: $steps is known only under args"),
-    ("batch_size: 64", "batchsize: 64", "4: data.batch_size: required: Global samples"),
+    ("batch_size: 64", "batch_size: $steps", "7: data.batch_size: $steps is available only under args"),
+    ("batch_size: 64", "batchsize: 64", "4: data.batch_size: required: Samples per"),
     ("name: digits", "name: digits\nbatch_size: 4", "3: batch_size: unknown key 'batch_size'; did you mean 'data."),
     ("name: digits", "name: digits\nfoo: 4", "3: foo: unknown key 'foo'; the keys here are: name, model,"),
-    ("name: digits", "name: digits\n7: 4", "3: 7: a key must be text here"),
+    ("name: digits", "name: digits\n7: 4", "3: 7: keys must be text here"),
     ("name: digits", "name: digits\nddp: {bucket_mb:5}", "unknown key 'bucket_mb:5'; did you mean 'bucket_mb'?"),
-    ("name: digits", "name: digits\nddp: {x:5}", "3: ddp.x:5: unknown key 'x:5'; in YAML a space follows the colon"),
+    ("name: digits", "name: digits\nddp: {x:5}", "3: ddp.x:5: unknown key 'x:5'; YAML needs a space after the colon"),
     ("epochs: 10", "epoch: 10", "13: train.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
     ("epochs: 10", "epochs: 1\n  eval_every: 10steps", "14: train.eval_every: ", "did you mean '10 steps'?"),
     ("epochs: 10", "epochs: 1\n  eval_every: every epoch", "14: train.eval_every: ", "did you mean '1 epoch'?"),
@@ -54,12 +54,12 @@ CHANGES = [
     ("epochs: 10", "epochs: 1\n  seed: ${1}", "14: train.seed: '${' must be followed by the name of an environment"),
     ("epochs: 10", "epochs: 1\n  steps: 10", "14: train.steps: epochs and steps exclude each other; remove one"),
     ("  epochs: 10", "  log_every: 1", "12: train: epochs or steps is required"),
-    ("train:\n  epochs: 10\n", "", "2: train: required: How long"),
+    ("train:\n  epochs: 10\n", "", "2: train: required: Length"),
     ("train:\n  epochs: 10", "train: 10", "12: train: expected a mapping, got 10"),
     ("workers: 2", "workers: two", "15: resources.workers: expected a whole number of at least 1, or {min: …, max: …}"),
     ("workers: 2", "workers: 0", "15: resources.workers: expected a whole number of at least 1, or {min: …, max: …}"),
     ("workers: 2", "workers: [1, 2]", "15: resources.workers: expected a whole number of at least 1, or {min: …,"),
-    ("workers: 2", "workers: {min: 1}", "15: resources.workers.max: required: The most workers"),
+    ("workers: 2", "workers: {min: 1}", "15: resources.workers.max: required: The maximum"),
     ("workers: 2", "workers: {min: 1, max: a}", "15: resources.workers.max: expected a whole number, got 'a'"),
     ("workers: 2", "workers: {min: 1, max: 2, mid: 1}", "15: resources.workers.mid: unknown key 'mid'; did you"),
     ("workers: 2", "workers: {min: 3, max: 2}", "15: resources.workers: min (3) is greater than max (2); swap them"),
@@ -71,12 +71,12 @@ CHANGES = [
     ("  accuracy: {target", "  accuracy: {goal", "10: metrics.accuracy.target: required"),
     ("train:", "storage: hdfs://bucket/runs\ntrain:", "12: storage: 'hdfs://' is not supported; use a folder, s3://"),
     ("train:", "storage: s3://key:secret@bucket\ntrain:", "12: storage: leave credentials and addresses out of"),
-    ("train:", "storage: $HOME\ntrain:", "12: storage: '$HOME' is not known; an environment variable is written ${HO"),
-    ("hidden: 256", "hidden: $step", "3: model.args.hidden: '$step' is not known; did you mean $steps?"),
+    ("train:", "storage: $HOME\ntrain:", "12: storage: '$HOME' is unknown; an environment variable is written ${HO"),
+    ("hidden: 256", "hidden: $step", "3: model.args.hidden: '$step' is unknown; did you mean $steps?"),
     ("hidden: 256", "hidden: [1, $steps_per_epochs]", "3: model.args.hidden.1: ", "did you mean $steps_per_epoch?"),
-    ("hidden: 256", "hidden: {args: '$'}", "3: model.args.hidden.args: '$' is not known; an environment variable is"),
+    ("hidden: 256", "hidden: {args: '$'}", "3: model.args.hidden.args: '$' is unknown; an environment variable is"),
     ("train:", "schedule: {every: eval, target: a:b}\ntrain:", "12: schedule.every: every: eval needs metric"),
-    ("train:", "schedule: {metric: loss, target: a:b}\ntrain:", "12: schedule.metric: metric goes with every: eval"),
+    ("train:", "schedule: {metric: loss, target: a:b}\ntrain:", "12: schedule.metric: metric works only with every:"),
     ("train:", "schedule: {every: stop, target: a:b}\ntrain:", "12: schedule.every: expected one of 'step', 'epoch'"),
     (
         "train:",
@@ -91,7 +91,7 @@ CHANGES = [
     (
         "train:",
         "schedule: {every: eval, metric: loss, target: a:b}\ntrain:\n  eval_every: never",
-        "12: schedule.every: every: eval never comes with train.eval_every: never; change one of them",
+        "12: schedule.every: every: eval has no effect with train.eval_every: never; change one of them",
     ),
 ]  # fmt: skip
 
@@ -133,14 +133,14 @@ def test_the_best_weights_go_by_a_metric_that_there_is(refusal: Refusal, text: s
 @pytest.mark.parametrize("name", sorted(EVENT_FIELDS))
 def test_a_metric_has_no_name_of_an_event_field(refusal: Refusal, text: str, name: str) -> None:
     (line,) = refusal(text.replace("  accuracy:", f"  {name}:"))
-    assert line == f"job.yaml:10: metrics.{name}: events use the name '{name}' themselves; give the metric another"
+    assert line == f"job.yaml:10: metrics.{name}: '{name}' is a field of events; give the metric another name"
 
 
 def test_all_problems_are_told_in_the_order_of_lines(refusal: Refusal, text: str) -> None:
     changed = text.replace("batch_size: 64", "batch_size: 0").replace("epochs: 10", "epoch: 10")
     lines = refusal(changed.replace("name: digits", "nam: digits"), "resources.workers=none")
-    places = [line.split(": ")[0] for line in lines]
-    assert places == [
+    locations = [line.split(": ")[0] for line in lines]
+    assert locations == [
         "job.yaml:2", "job.yaml:2", "job.yaml:7", "job.yaml:13", "--set resources.workers=none",
     ]  # fmt: skip
 

@@ -76,22 +76,22 @@ def test_an_error_can_be_pickled(job: Job) -> None:
         ("- name: digits\n", "job.yaml:1: expected a mapping with the fields name, model,"),
         ("\nhello\n", "job.yaml:2: expected a mapping"),
         ("name:digits\n", "job.yaml:1: expected a mapping"),
-        ("name: a\nmodel: b:c\nname: d\n", "job.yaml:3: the key 'name' is there twice, on lines 1 and 3"),
-        ("model:\n  args: {a: 1,\n  a: 2}\n", "job.yaml:3: the key 'a' is there twice, on lines 2 and 3"),
-        ("model: {1: 2, 0x1: 3}\n", "job.yaml:1: the key '0x1' is there twice"),
-        ("a: 1\nb: !!python/object/apply:os.system [ls]\n", "job.yaml:2: a job spec has no YAML tags ('!!python/"),
-        ("a: !!str 1\n", "job.yaml:1: a job spec has no YAML tags ('!!str')"),
-        ("a: ! 1\n", "job.yaml:1: a job spec has no YAML tags ('!')"),
-        ("a:\n- !mine {}\n", "job.yaml:2: a job spec has no YAML tags ('!mine')"),
-        ("a: &x [1]\nb: *x\n", "job.yaml:1: a job spec has no anchors ('&x')"),
-        ("a: &x [*x]\n", "job.yaml:1: a job spec has no anchors ('&x')"),
-        ("a: 1\nb: *x\n", "job.yaml:2: a job spec has no aliases ('*x')"),
-        ("a: {<<: {b: 1}}\n", "job.yaml:1: a job spec has no merge keys"),
+        ("name: a\nmodel: b:c\nname: d\n", "job.yaml:3: the key 'name' appears twice, on lines 1 and 3"),
+        ("model:\n  args: {a: 1,\n  a: 2}\n", "job.yaml:3: the key 'a' appears twice, on lines 2 and 3"),
+        ("model: {1: 2, 0x1: 3}\n", "job.yaml:1: the key '0x1' appears twice"),
+        ("a: 1\nb: !!python/object/apply:os.system [ls]\n", "job.yaml:2: YAML tags ('!!python/"),
+        ("a: !!str 1\n", "job.yaml:1: YAML tags ('!!str')"),
+        ("a: ! 1\n", "job.yaml:1: YAML tags ('!')"),
+        ("a:\n- !mine {}\n", "job.yaml:2: YAML tags ('!mine')"),
+        ("a: &x [1]\nb: *x\n", "job.yaml:1: anchors ('&x')"),
+        ("a: &x [*x]\n", "job.yaml:1: anchors ('&x')"),
+        ("a: 1\nb: *x\n", "job.yaml:2: aliases ('*x')"),
+        ("a: {<<: {b: 1}}\n", "job.yaml:1: merge keys"),
         ("a: 1\n---\nb: 2\n", "job.yaml:2: a second document starts here"),
-        ("a:\n\tb: 1\n", "job.yaml:2: line 2 has a tab; YAML wants spaces"),
-        ("a:\n  b: 1\n\tc: 1\n", "job.yaml:3: line 3 has a tab; YAML wants spaces"),
-        ("a:\n  b: 1\n  \tc: 1\n", "job.yaml:3: line 3 has a tab; YAML wants spaces"),
-        ("a:\tb\n", "job.yaml:1: line 1 has a tab; YAML wants spaces"),
+        ("a:\n\tb: 1\n", "job.yaml:2: line 2 has a tab; YAML needs spaces"),
+        ("a:\n  b: 1\n\tc: 1\n", "job.yaml:3: line 3 has a tab; YAML needs spaces"),
+        ("a:\n  b: 1\n  \tc: 1\n", "job.yaml:3: line 3 has a tab; YAML needs spaces"),
+        ("a:\tb\n", "job.yaml:1: line 1 has a tab; YAML needs spaces"),
         ("a: 1\nb: {c: ${HOME}}\n", 'job.yaml:2: a ${NAME} inside { } or [ ] must be in quotes: write "${NAME}"'),
         ("a: [1,\n  x/${HOME}/y]\n", "job.yaml:2: a ${NAME} inside { } or [ ] must be in quotes"),
         ("a: {${HOME}: 1}\n", "job.yaml:1: a ${NAME} inside { } or [ ] must be in quotes"),
@@ -126,7 +126,7 @@ def test_a_file_that_cannot_be_read_is_refused(folder: Path) -> None:
     (folder / "digits.yaml").write_text("")
     assert refusal("digit.yaml") == "digit.yaml: no such file; did you mean 'digits.yaml'?"
     assert refusal("nowhere/job.yaml") == "nowhere/job.yaml: no such file"
-    assert refusal(".") == ".: is a folder; name the job's YAML file in it"
+    assert refusal(".") == ".: is a folder; name the YAML file in it"
     assert "digits.yaml/job.yaml: cannot be read: Not a directory" in refusal("digits.yaml/job.yaml")
     (folder / "latin.yaml").write_bytes(b"name: a\nmodel: \xe9\n")
     assert "latin.yaml:2: is not UTF-8" in refusal("latin.yaml")

@@ -71,7 +71,7 @@ def test_a_target_is_found(find: Callable[[str], Any], modules: Modules) -> None
 
 def test_a_missing_module_is_named(refuse: Callable[[str], str], modules: Modules, folder: Path) -> None:
     modules("work/digits.py", "")
-    assert refuse("nowhere:Mlp").startswith(f"there is no module 'nowhere' in {folder}, nor is one installed; ")
+    assert refuse("nowhere:Mlp").startswith(f"there is no module 'nowhere' in {folder}, and none is installed; ")
     assert "is the module jobs.digits" in refuse("nowhere:Mlp")
     assert refuse("wrok.digits:Mlp") == "there is no module 'wrok' (of 'wrok.digits'); did you mean 'work'?"
     assert refuse("work.digit:Mlp") == "there is no module 'work.digit'; did you mean 'work.digits'?"
@@ -86,14 +86,14 @@ def test_a_missing_attribute_is_named(refuse: Callable[[str], str], modules: Mod
     assert refuse("work.digits:MLP") == "'work.digits:MLP': work.digits has no 'MLP'; did you mean 'Mlp'?"
     assert refuse("work.digits:Other") == "'work.digits:Other': work.digits has no 'Other'; it has Mlp"
     assert refuse("work.digits:Mlp.wid") == "'work.digits:Mlp.wid': Mlp has no 'wid'; did you mean 'wide'?"
-    assert refuse("empty:Mlp") == "'empty:Mlp': empty has no 'Mlp', nor any other public name"
+    assert refuse("empty:Mlp") == "'empty:Mlp': empty has no 'Mlp', or any other public name"
     assert refuse("work:digits_.Mlp").startswith("'work:digits_.Mlp': work has no 'digits_'")
 
 
 def test_a_module_in_the_place_of_an_attribute(refuse: Callable[[str], str], modules: Modules) -> None:
     modules("package/__init__.py", "")
     modules("package/models.py", "class Mlp: pass\n")
-    assert refuse("package:models.Mlp").endswith("but a module of that name; write 'package.models:Mlp'")
+    assert refuse("package:models.Mlp").endswith("but there is a module of that name; write 'package.models:Mlp'")
 
 
 def test_what_cannot_be_called_is_refused(refuse: Callable[[str], str], modules: Modules) -> None:
@@ -109,7 +109,7 @@ def test_what_cannot_be_called_is_refused(refuse: Callable[[str], str], modules:
         ("import json\n\njson.loads('{')\n", 3, "JSONDecodeError: Expecting property name"),
         ("import sys\nsys.exit('bye')\n", 2, "SystemExit: bye"),
         ("x = (\n", 1, "SyntaxError: '(' was never closed"),
-        ("import not_installed_anywhere.part\n", 1, "install 'not_installed_anywhere' wherever ranks run"),
+        ("import not_installed_anywhere.part\n", 1, "install 'not_installed_anywhere' on every host that runs ranks"),
         ("import broken.deeper\n", 1, "ModuleNotFoundError: No module named 'broken.deeper'"),
         ("from os import nothing_of_this_name\n", 1, "ImportError: cannot import name"),
     ],
@@ -132,7 +132,7 @@ def test_a_package_that_lacks_a_package_is_not_itself_missing(refuse: Callable[[
 
 def test_a_module_whose_attributes_fail(refuse: Callable[[str], str], modules: Modules) -> None:
     modules("lazy.py", "def __getattr__(name):\n    raise RuntimeError('not today')\n")
-    assert refuse("lazy:Mlp") == "'lazy:Mlp' cannot be had from its module: RuntimeError: not today"
+    assert refuse("lazy:Mlp") == "'lazy:Mlp' cannot be read from its module: RuntimeError: not today"
 
 
 def model(hidden: int, *, width: int = 3) -> None: ...
@@ -167,16 +167,16 @@ def test_right_arguments_pass(job: Job, function: Any, args: dict[str, Any], num
 @pytest.mark.parametrize(
     ("function", "args", "num_positional", "expected"),
     [
-        (model, {"hiden": 1}, 0, "model.args.hiden: model takes no argument 'hiden'; did you mean 'hidden'? Its"),
-        (model, {"foo": 1}, 0, "model.args.foo: model takes no argument 'foo'; its signature is model(hidden,"),
+        (model, {"hiden": 1}, 0, "model.args.hiden: model has no argument 'hiden'; did you mean 'hidden'? Its"),
+        (model, {"foo": 1}, 0, "model.args.foo: model has no argument 'foo'; its signature is model(hidden,"),
         (model, {}, 0, "model.args: model needs the argument 'hidden'; its signature is model(hidden, *, width=3)"),
-        (model, {"hidden": 1}, 1, "model.args.hidden: model is given 'hidden' by distrib; remove it"),
-        (model, {}, 2, "model: model must take 2 positional argument(s); its signature is model(hidden,"),
-        (Model, {"lrr": 1}, 1, "model.args.lrr: Model takes no argument 'lrr'; did you mean 'lr'? Its signature"),
+        (model, {"hidden": 1}, 1, "model.args.hidden: distrib passes 'hidden' to model; remove it"),
+        (model, {}, 2, "model: model must accept 2 positional argument(s); its signature is model(hidden,"),
+        (Model, {"lrr": 1}, 1, "model.args.lrr: Model has no argument 'lrr'; did you mean 'lr'? Its signature"),
         (Model, {"lr": 1}, 0, "model.args: Model needs the argument 'params'"),
         (free, {"second": 1}, 0, "model.args: free needs the argument 'first'"),
-        (free, {"second": 1, "other": 2}, 2, "model.args.second: free is given 'second' by distrib; remove it"),
-        (listing, {"values": 1}, 0, "model.args.values: listing takes no argument 'values'; its signature is listing("),
+        (free, {"second": 1, "other": 2}, 2, "model.args.second: distrib passes 'second' to free; remove it"),
+        (listing, {"values": 1}, 0, "model.args.values: listing has no argument 'values'; its signature is listing("),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_named(

@@ -48,7 +48,9 @@ def build_dataset(job: Job, target: Target) -> Any:
     Raises:
         JobError: It cannot be had, or is no map-style dataset.
     """
-    placed = dataclasses.replace(job, places={"": SourceLocation("--data"), "dataset.args": SourceLocation("--args")})
+    placed = dataclasses.replace(
+        job, locations={"": SourceLocation("--data"), "dataset.args": SourceLocation("--args")}
+    )
     factory = resolve(placed, "dataset", target)
     check_arguments(placed, "dataset", factory, target.args)
     try:

@@ -1,1 +1,1 @@
-"""The YAML of a job spec: parsed with the line and column of every value."""
+"""Parses the YAML of a job spec and keeps the source line of every value."""

@@ -1,4 +1,4 @@
-"""The tree of a job's YAML: nodes that know their place, for errors that point at a line."""
+"""A job's YAML tree; each node has its source location, so that errors can name the line."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from distrib.job.yaml.scalars import Scalar, read_plain
 
 @dataclass(frozen=True)
 class SourceLocation:
-    """Where something was written: a line of a file (from 1), or a `--set` on the command line (no line)."""
+    """Where a value was set: a line of a file (from 1), or a `--set` on the command line (no line)."""
 
     source: str
     line: int | None = None
 
     def error(self, message: str, field: str | None = None) -> JobError:
-        """A JobError at this place."""
+        """A JobError at this location."""
         return JobError(message, file=self.source, line=self.line, field=field)
 
 
 @dataclass(frozen=True)
 class ScalarNode:
-    """A single value as it was written; `is_plain` without quotes."""
+    """A single value as written; `is_plain` means without quotes."""
 
-    place: SourceLocation
+    location: SourceLocation
     text: str
     is_plain: bool = True
 
     @property
     def is_null(self) -> bool:
-        """Whether it is null, by any of the spellings of it."""
+        """Whether it is null in any spelling."""
         return self.is_plain and self.text in ("", "~", "null", "Null", "NULL")
 
 
@@ -42,15 +42,15 @@ class ScalarNode:
 class ListNode:
     """A sequence."""
 
-    place: SourceLocation
+    location: SourceLocation
     items: list[Node] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class MapNode:
-    """A mapping; each value with its key as written."""
+    """A mapping; each value is stored with its key as written."""
 
-    place: SourceLocation
+    location: SourceLocation
     entries: dict[Scalar, tuple[ScalarNode, Node]] = field(default_factory=dict)
 
     def get(self, key: Scalar) -> Node | None:
@@ -59,15 +59,15 @@ class MapNode:
         return None if entry is None else entry[1]
 
     def put(self, key: str, value: Node) -> None:
-        """Sets the value at `key`, in its old position if it has one."""
-        self.entries[key] = (ScalarNode(value.place, key, is_plain=read_plain(key) == key), value)
+        """Sets the value at `key`; an existing key keeps its position."""
+        self.entries[key] = (ScalarNode(value.location, key, is_plain=read_plain(key) == key), value)
 
 
 Node = ScalarNode | ListNode | MapNode
 
 
 def write(root: Node) -> str:
-    """The tree as YAML in block style, which reads as the same tree: what was plain stays plain."""
+    """The tree as block-style YAML that parses to the same tree; unquoted scalars stay unquoted."""
     events: list[yaml.Event] = [yaml.StreamStartEvent(), yaml.DocumentStartEvent(explicit=False)]
     events += [*_events(root), yaml.DocumentEndEvent(explicit=False), yaml.StreamEndEvent()]
     return str(yaml.emit(events, allow_unicode=True, width=sys.maxsize))
@@ -75,7 +75,7 @@ def write(root: Node) -> str:
 
 def _events(node: Node) -> Iterator[yaml.Event]:
     if isinstance(node, ScalarNode):
-        # Single quotes would fold line ends, of which YAML 1.1 knows more than one.
+        # Single quotes would fold line breaks, and YAML 1.1 has several kinds.
         style = '"' if not node.text.isprintable() else None if node.is_plain else "'"
         yield yaml.ScalarEvent(None, None, (node.is_plain, True), node.text, style=style)
     elif isinstance(node, ListNode):

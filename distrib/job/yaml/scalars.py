@@ -1,4 +1,4 @@
-"""What a scalar of the job's YAML means: YAML 1.2 core schema, and environment variables."""
+"""Values of YAML scalars: the YAML 1.2 core schema and environment variables."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _OPENING = re.compile(r"\$\{")
 
 
 def read_plain(text: str) -> Scalar:
-    """The value of a scalar without quotes, by the core schema of YAML 1.2 (section 10.3.2).
+    """The value of an unquoted scalar by the YAML 1.2 core schema (section 10.3.2).
 
     Raises:
-        ValueError: for a whole number of more digits than Python reads (4300).
+        ValueError: It is an integer with more digits than Python parses (4300).
     """
     if text in _CONSTANTS:
         return _CONSTANTS[text]
@@ -52,14 +52,14 @@ def _read_whole_number(text: str, base: int) -> int:
 
 
 def read_scalar(text: str, *, is_plain: bool) -> Scalar:
-    """The value of a scalar, environment variables included.
+    """The value of a scalar with environment variables expanded.
 
-    A scalar that is `${NAME}` and nothing else, without quotes, is read after the variable is put in: `${SEED}` can
-    be a whole number. Any other scalar with a `${NAME}` in it, and any in quotes, stays text. A variable's value is
-    never searched for variables again, and an empty one is empty text, not null.
+    An unquoted scalar that consists of `${NAME}` alone is parsed after expansion, so `${SEED}` can be an integer. Any
+    other scalar that contains `${NAME}`, and any quoted one, stays text. Expansion is not recursive, and an empty
+    variable is empty text, not null.
 
     Raises:
-        ValueError: for a variable that is not defined, a `${` that starts no name, or a number too long to read.
+        ValueError: A variable is not defined, a `${` is not followed by a name, or a number is too long.
     """
     if "${" not in text:
         return read_plain(text) if is_plain else text
