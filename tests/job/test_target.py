@@ -72,8 +72,8 @@ def test_a_target_is_found(find: Callable[[str], Any], modules: Modules) -> None
 def test_a_missing_module_is_named(refuse: Callable[[str], str], modules: Modules, folder: Path) -> None:
     modules("work/digits.py", "")
     assert refuse("nowhere:Mlp").startswith(f"there is no module 'nowhere' in {folder}, and none is installed; ")
-    assert "is the module jobs.digits" in refuse("nowhere:Mlp")
-    assert refuse("wrok.digits:Mlp") == "there is no module 'wrok' (of 'wrok.digits'); did you mean 'work'?"
+    assert "the module jobs.digits is" in refuse("nowhere:Mlp")
+    assert refuse("wrok.digits:Mlp") == "there is no module 'wrok' (part of 'wrok.digits'); did you mean 'work'?"
     assert refuse("work.digit:Mlp") == "there is no module 'work.digit'; did you mean 'work.digits'?"
     assert refuse("work.other:Mlp").startswith("there is no module 'work.other' in work; ")
     assert refuse("work.digits.deep:Mlp").startswith("there is no module 'work.digits.deep'")
