@@ -72,7 +72,7 @@ SPEC = {
     "no length": ("  epochs: 2", "  seed: 1", "job.yaml:9: train: epochs or steps is required", ""),
     "epochs and steps": ("epochs: 2", "epochs: 2\n  steps: 3", "job.yaml:11: train.steps: epochs and", "remove one"),
     "a metric without eval": ("  eval: bad_input:Data\n", "METRIC", "job.yaml:6: metrics: metrics are", "data.eval"),
-    "a metric named loss": ("loss:", "metrics: {loss: a:B}\nloss:", "job.yaml:7: metrics.loss: 'loss' is a field", "another"),
+    "a metric named loss": ("loss:", "metrics: {loss: a:B}\nloss:", "job.yaml:7: metrics.loss: 'loss' is", "another"),
     "an undefined variable": ("name: small", "name: ${NO_SUCH_NAME}", "job.yaml:1: name: the environment", "export"),
 }  # fmt: skip
 
