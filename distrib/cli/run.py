@@ -65,6 +65,7 @@ def run(
 
     import psutil
 
+    from distrib.doctor.preflight import check_this_machine
     from distrib.launch.options import RunOptions
     from distrib.launch.start import run as train
     from distrib.observe.progress import make_progress
@@ -81,6 +82,9 @@ def run(
     )
     exit_code = 0
     with make_progress(stream.isatty(), stream) as progress:
+        if cluster_address is None:
+            for warning in check_this_machine(loaded):
+                progress.notice(f"{warning.message}; {warning.fix}")
         try:
             train(loaded, options, observers=[progress])
         except (TrainingFailedError, StoppedError) as error:

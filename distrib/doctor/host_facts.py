@@ -16,7 +16,10 @@ PACKAGES = ("torch", "ray", "distrib", "numpy")
 """Packages whose versions must agree on all hosts."""
 RENDEZVOUS_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 """What other launchers set for the processes that they start."""
+STEP_TASKS_VARIABLE = "SLURM_STEP_NUM_TASKS"
+"""How many copies of this command srun started."""
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+_VARIABLES = (*RENDEZVOUS_VARIABLES, *INTERFACE_VARIABLES, STEP_TASKS_VARIABLE)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class HostFacts:
         name_seconds: How long the host's name took to resolve.
         name_addresses: What the name resolves to; empty if it does not resolve.
         interfaces: The interfaces with their addresses.
-        environment: Variables of `RENDEZVOUS_VARIABLES` and `INTERFACE_VARIABLES` that are set.
+        environment: The variables that mislead or steer ranks, as far as they are set.
         shared_memory_bytes: Size of /dev/shm, or None if there is none.
         num_open_files: The soft limit of open files.
         free_bytes: Free disk space by folder.
@@ -115,9 +118,7 @@ def collect_free_facts(folders: tuple[str, ...] = ()) -> HostFacts:
         num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         cpu_quota=_cpu_quota(),
         interfaces=_interfaces(),
-        environment={
-            name: os.environ[name] for name in RENDEZVOUS_VARIABLES + INTERFACE_VARIABLES if name in os.environ
-        },
+        environment={name: os.environ[name] for name in _VARIABLES if name in os.environ},
         shared_memory_bytes=_size_of("/dev/shm"),
         num_open_files=_open_files(),
         free_bytes=_free_bytes((tempfile.gettempdir(), *folders)),

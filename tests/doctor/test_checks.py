@@ -45,6 +45,7 @@ def test_healthy_hosts_are_ok(examine, check):
         (Gpus(), {"gpus": (GpuFacts("H100", 100, 50, (77,)),), "num_visible_gpus": 1}, "warning", "process 77"),
         (Gpus(), {"gpus": (GPU,), "num_visible_gpus": 1, "cuda": "12.8"}, "failed", "no NCCL"),
         (Environment(), {"environment": {"WORLD_SIZE": "8"}}, "warning", "WORLD_SIZE"),
+        (Environment(), {"environment": {"SLURM_STEP_NUM_TASKS": "8"}}, "warning", "8 copies"),
         (Environment(), {"environment": {"GLOO_SOCKET_IFNAME": "ib0"}}, "failed", "does not exist"),
         (Room(), {"free_bytes": {"/runs": 2**20}}, "failed", "only 1 MiB"),
         (Room(), {"free_bytes": {"/runs": 2**30}}, "warning", "only 1,024 MiB"),

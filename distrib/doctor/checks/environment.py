@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from distrib.doctor.check import Situation
 from distrib.doctor.finding import Finding
-from distrib.doctor.host_facts import INTERFACE_VARIABLES, RENDEZVOUS_VARIABLES
+from distrib.doctor.host_facts import INTERFACE_VARIABLES, RENDEZVOUS_VARIABLES, STEP_TASKS_VARIABLE
 
 
 class Environment:
@@ -28,6 +28,16 @@ class Environment:
                     f"set by another launcher, and ignored: {', '.join(stale)}",
                     (host,),
                     "start distrib once, not once per process of torchrun or srun; unset " + " ".join(stale),
+                )
+            copies = facts.environment.get(STEP_TASKS_VARIABLE, "1")
+            if copies not in ("", "0", "1"):
+                problems += 1
+                yield Finding(
+                    self.name,
+                    "warning",
+                    f"srun has started {copies} copies of this command, and each of them trains the whole job",
+                    (host,),
+                    "start one: srun --ntasks=1, or distrib submit --on slurm",
                 )
             for name in INTERFACE_VARIABLES:
                 chosen = facts.environment.get(name, "").lstrip("^=").split(",")[0]
