@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from distrib.job.reader import Job
     from distrib.launch.options import RunOptions
     from distrib.launch.start import run
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 __all__ = ["Job", "Run", "RunOptions", "run"]
 __version__ = "0.1.0"
 
 _MODULES = {
     "Job": "distrib.job.reader",
-    "Run": "distrib.runs.record",
+    "Run": "distrib.runs.run",
     "RunOptions": "distrib.launch.options",
     "run": "distrib.launch.start",
 }

@@ -79,22 +79,22 @@ def _select(runs_dir: str | None, selection: Selection) -> tuple[list[Row], list
         rows = selection.apply([row_of(run) for run in runs])
     except ValueError as error:
         raise JobError(str(error), field="--metric") from None
-    return rows, add_spec_differences(rows, {str(run.place): run for run in runs}), bool(runs)
+    return rows, add_spec_differences(rows, {str(run.location): run for run in runs}), bool(runs)
 
 
 def _print_rows(rows: list[Row], fields: list[str], runs_dir: str | None, *, has_runs: bool) -> None:
     from distrib.observe.format import short_path
     from distrib.observe.runs_table import table_lines
-    from distrib.runs.storage.location import as_folder, is_url
+    from distrib.runs.storage.open import open_storage
 
     if rows:
         print(*table_lines(rows, fields, shutil.get_terminal_size().columns if sys.stdout.isatty() else None), sep="\n")
         return
-    location = runs_location(runs_dir)
-    shown = location if is_url(location) else as_folder(location)
+    storage = open_storage(runs_location(runs_dir))
+    shown = short_path(storage.location)
     if has_runs:
-        print(f"No such runs in {short_path(shown)}.")
-    elif is_url(location) or as_folder(location).is_dir():
-        print(f"No runs in {short_path(shown)}.")
+        print(f"No such runs in {shown}.")
+    elif storage.is_there:
+        print(f"No runs in {shown}.")
     else:
-        print(f"No runs: there is no folder {short_path(shown)}.")
+        print(f"No runs: there is no folder {shown}.")

@@ -12,10 +12,7 @@ from distrib.cli.options import JobServerOption, RunArgument, RunsDirOption, fin
 from distrib.errors import JobError
 
 if TYPE_CHECKING:
-    from distrib.runs.record import Run
-
-_POLL_SECONDS = 0.2
-_STORE_POLL_SECONDS = 2.0
+    from distrib.runs.run import Run
 
 
 def logs(
@@ -54,8 +51,7 @@ def _write(text: str) -> None:
 def _print_ranks(run: Run, rank: int | None, *, is_following: bool) -> None:
     from distrib.observe.rank_logs import RankLogs
 
-    if run.store is not None:
-        run.store.fetch_logs()
+    run.storage.fetch_logs()
     tails = RankLogs(run, rank)
     if rank is not None and not is_following and not tails.poll_exists():
         raise JobError(f"rank {rank} of {run.id} has printed nothing; its ranks are {tails.known or 'none'}")
@@ -68,12 +64,9 @@ def _print_ranks(run: Run, rank: int | None, *, is_following: bool) -> None:
         sys.stdout.flush()
         if is_over or not is_following:
             break
-        if run.store is None:
-            time.sleep(_POLL_SECONDS)
-        else:
-            time.sleep(_STORE_POLL_SECONDS)
-            run.refresh()
-            run.store.fetch_logs()
+        time.sleep(run.storage.poll_seconds)
+        run.refresh()
+        run.storage.fetch_logs()
     if not has_output:
         who = "the ranks have" if rank is None else f"rank {rank} has"
         print(f"{run.id}: {who} printed nothing{'' if is_over else ' so far'}", file=sys.stderr)

@@ -16,7 +16,7 @@ from distrib.job.plan import LauncherName
 if TYPE_CHECKING:
     from distrib.job.reader import Job
     from distrib.launch.job_server import JobServer, SubmittedJob
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 RUNS_DIR_VARIABLE = "DISTRIB_RUNS_DIR"
 ADDRESS_VARIABLE = "RAY_ADDRESS"

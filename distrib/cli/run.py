@@ -30,7 +30,7 @@ from distrib.cli.terminal import GREEN, RED, YELLOW, abandon, colored
 from distrib.errors import DistribError, StoppedError, TrainingFailedError
 
 if TYPE_CHECKING:
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 EXIT_CODES = """\b
 Exit codes:

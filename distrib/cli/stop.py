@@ -11,7 +11,7 @@ from distrib.cli.options import JobServerOption, RunArgument, RunsDirOption, fin
 from distrib.errors import LaunchError
 
 if TYPE_CHECKING:
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 _POLL_SECONDS = 0.2
 _MARGIN_SECONDS = 30.0

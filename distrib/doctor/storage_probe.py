@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from pathlib import Path
 
-from distrib.runs.storage.local import LocalStorage, Storage
-from distrib.runs.storage.location import as_folder, is_url
+from distrib.runs.storage.open import open_storage
 
 _VISIBLE_SECONDS = 5.0
 """How late a network file system may show another host's new file."""
@@ -21,12 +19,12 @@ def probe_name() -> str:
 
 def write_probe(location: str, name: str, data: bytes) -> None:
     """Writes an object below `location`, creating its folder if needed."""
-    _storage(location).put(name, data)
+    open_storage(location).put(name, data)
 
 
 def read_probes(location: str, names: list[str]) -> dict[str, bytes]:
     """The contents of objects that other hosts have written; those that do not appear within 5 seconds are missing."""
-    storage, found = _storage(location), dict[str, bytes]()
+    storage, found = open_storage(location), dict[str, bytes]()
     deadline = time.monotonic() + _VISIBLE_SECONDS
     while True:
         for name in names:
@@ -39,12 +37,4 @@ def read_probes(location: str, names: list[str]) -> dict[str, bytes]:
 
 def remove_probe(location: str, name: str) -> None:
     """Removes an object, if it exists."""
-    _storage(location).delete(name)
-
-
-def _storage(location: str) -> Storage:
-    if is_url(location):
-        from distrib.runs.storage.object_store import ObjectStorage
-
-        return ObjectStorage(location)
-    return LocalStorage(Path(as_folder(location)).absolute())
+    open_storage(location).delete(name)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from distrib.errors import InferenceError, JobError
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths, check_arguments, resolve
-from distrib.runs.checkpoints import CheckpointFolder, DamagedError, list_checkpoints
-from distrib.runs.record import Run
+from distrib.runs.checkpoints import CheckpointFolder, DamagedError
+from distrib.runs.run import Run
+from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,7 +118,7 @@ def open_trained(run: Run, weights: str = "last") -> TrainedModel:
     spec_folder = (record.get("provenance") or {}).get("spec_folder")
     return TrainedModel(
         run_id=run.id,
-        job=Job.load(run.layout.job_file),
+        job=Job.load(run.job_file),
         weights=_choose(run, weights),
         signature=record.get("input_signature"),
         working_directory=Path.cwd(),
@@ -127,7 +128,7 @@ def open_trained(run: Run, weights: str = "last") -> TrainedModel:
 
 def _choose(run: Run, choice: str) -> Weights:
     status = run.status
-    checkpoints = tuple(list_checkpoints(run.layout.checkpoints))
+    checkpoints = tuple(run.checkpoints.list())
     if choice == "best":
         return _best(run, status)
     if choice != "last":
@@ -138,7 +139,7 @@ def _choose(run: Run, choice: str) -> Weights:
         newest = checkpoints[0]
         why = "finished, but its model.safetensors is missing" if status == "finished" else _progress(run, status)
         notice = f"{run.id} is {why}; taking the weights of its newest checkpoint, of step {newest.step}"
-        return Weights(f"checkpoint {newest.name}", checkpoints=checkpoints, notice=notice)
+        return Weights(f"checkpoint {newest.name}", checkpoints=_fetched(run, checkpoints), notice=notice)
     if run.weights.exists():
         notice = f"{run.id} is {_progress(run, status)} and has no checkpoint; taking its model.safetensors"
         return Weights("model.safetensors", file=run.weights, notice=notice)
@@ -163,7 +164,7 @@ def _best(run: Run, status: str) -> Weights:
 def _named_checkpoint(run: Run, choice: str, checkpoints: tuple[CheckpointFolder, ...]) -> Weights:
     path = Path(choice).expanduser()
     if path.name.startswith("step-") and path.is_dir():
-        checkpoints = (*checkpoints, *(other for other in list_checkpoints(path.parent)))
+        checkpoints = (*checkpoints, *FolderCheckpoints(path.parent).list())
         found = [folder for folder in checkpoints if folder.path.resolve() == path.resolve()]
     else:
         found = [folder for folder in checkpoints if choice in (folder.name, str(folder.step))]
@@ -173,7 +174,18 @@ def _named_checkpoint(run: Run, choice: str, checkpoints: tuple[CheckpointFolder
             f"'{choice}' is neither last, best nor a committed checkpoint of {run.id}, which has: {names}",
             field="--weights",
         )
-    return Weights(f"checkpoint {found[0].name}", checkpoints=(found[0],))
+    return Weights(f"checkpoint {found[0].name}", checkpoints=_fetched(run, (found[0],)))
+
+
+def _fetched(run: Run, checkpoints: tuple[CheckpointFolder, ...]) -> tuple[CheckpointFolder, ...]:
+    """The same checkpoints, newest first, with the first whose files are complete on this host."""
+    for folder in checkpoints:
+        try:
+            run.checkpoints.fetch(folder)
+        except DamagedError:
+            continue  # it is reported when it is loaded
+        break
+    return checkpoints
 
 
 def _progress(run: Run, status: str) -> str:

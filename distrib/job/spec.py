@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import Enum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -78,6 +79,17 @@ def parse_bytes(text: str) -> int:
     return round(float(number) * factor)
 
 
+class Resume(Enum):
+    """What a field means for resuming a run with a job; each field of a job is marked with one."""
+
+    MUST_MATCH = "must match"
+    """Another value makes it another job, which is refused."""
+    MAY_DIFFER = "may differ"
+    """The new value is used from then on."""
+    BY_FIELD = "by field"
+    """The fields of this section are marked themselves."""
+
+
 class Section(BaseModel):
     """Base of every section of the spec: unknown keys are errors and values are not converted."""
 
@@ -94,9 +106,9 @@ TargetText = Annotated[str, StringConstraints(pattern=TARGET_PATTERN)]
 class Target(Section):
     """A class or function of a Python module, and the arguments to call it with."""
 
-    target: TargetText
+    target: Annotated[TargetText, Resume.MUST_MATCH]
     """`module:attribute`, as in `torch.nn:CrossEntropyLoss`."""
-    args: dict[str, Any] = {}
+    args: Annotated[dict[str, Any], Resume.MUST_MATCH] = {}
     """Keyword arguments. A value `$steps` or `$steps_per_epoch` is replaced by the number of steps in the plan."""
 
 
@@ -107,7 +119,7 @@ AnyTarget = Annotated[Target, BeforeValidator(_full_target, json_schema_input_ty
 class Model(Target):
     """The model, and optionally its initial weights."""
 
-    weights: str | None = None
+    weights: Annotated[str | None, Resume.MUST_MATCH] = None
     """A .safetensors file with initial weights: a path relative to the working directory or the spec's folder, or a
     URL. By default the model initializes itself."""
 
@@ -115,17 +127,17 @@ class Model(Target):
 class Data(Section):
     """The datasets, and how they are split into batches."""
 
-    train: AnyTarget
+    train: Annotated[AnyTarget, Resume.MUST_MATCH]
     """The map-style dataset to train on."""
-    eval: AnyTarget | None = None
+    eval: Annotated[AnyTarget | None, Resume.MUST_MATCH] = None
     """The map-style dataset to evaluate on."""
-    batch_size: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1), Resume.MUST_MATCH]
     """Samples per optimizer step, over all workers together."""
-    eval_batch_size: Annotated[int, Field(ge=1)] | None = None
+    eval_batch_size: Annotated[Annotated[int, Field(ge=1)] | None, Resume.MAY_DIFFER] = None
     """Samples per rank and evaluation batch; by default batch_size / workers, rounded up."""
-    loader_workers: Annotated[int, Field(ge=0)] = 0
+    loader_workers: Annotated[int, Field(ge=0), Resume.MAY_DIFFER] = 0
     """Data loader processes per rank; 0 loads in the rank's own process."""
-    collate: AnyTarget | None = None
+    collate: Annotated[AnyTarget | None, Resume.MUST_MATCH] = None
     """The `collate_fn`, bound with args; by default PyTorch's own."""
 
 
@@ -161,23 +173,23 @@ class Train(Section):
 
     model_config = ConfigDict(json_schema_extra=_exactly_one("epochs", "steps"))
 
-    epochs: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[Annotated[int, Field(ge=1)] | None, Resume.MUST_MATCH] = None
     """Passes over the training data; exclusive with `steps`."""
-    steps: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[Annotated[int, Field(ge=1)] | None, Resume.MUST_MATCH] = None
     """Optimizer steps, over as many epochs as needed; exclusive with `epochs`."""
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1), Resume.MUST_MATCH] = 0
     """Seed of the initial weights, the order of samples and all other randomness."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], Resume.MUST_MATCH] = "fp32"
     """`bf16` and `fp16` run the forward pass under autocast; `fp16` also scales gradients."""
-    accumulate: Annotated[int, Field(ge=1)] = 1
+    accumulate: Annotated[int, Field(ge=1), Resume.MUST_MATCH] = 1
     """Micro-batches per optimizer step and rank: the same result with less memory."""
-    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    clip_norm: Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, Resume.MUST_MATCH] = None
     """Clips the 2-norm of all gradients together to this value."""
-    deterministic: bool = False
+    deterministic: Annotated[bool, Resume.MUST_MATCH] = False
     """Use only deterministic algorithms, for bit-identical runs on a GPU; slower."""
-    eval_every: Annotated[str, StringConstraints(pattern=STEP_INTERVAL_PATTERN)] = "1 epoch"
+    eval_every: Annotated[str, StringConstraints(pattern=STEP_INTERVAL_PATTERN), Resume.MAY_DIFFER] = "1 epoch"
     """`N steps`, `N epochs` or `never`. Unless `never`, the end of training is evaluated too."""
-    log_every: Annotated[int, Field(ge=1)] = 10
+    log_every: Annotated[int, Field(ge=1), Resume.MAY_DIFFER] = 10
     """Steps between train events; the first and the last step are always logged."""
 
     @model_validator(mode="after")
@@ -199,13 +211,13 @@ class PowerSgdSettings(Section):
 class Ddp(Section):
     """Settings of DistributedDataParallel."""
 
-    bucket_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25
+    bucket_mb: Annotated[float, Field(gt=0, allow_inf_nan=False), Resume.MUST_MATCH] = 25
     """Size of a gradient bucket in MiB."""
-    find_unused_parameters: bool = False
+    find_unused_parameters: Annotated[bool, Resume.MUST_MATCH] = False
     """Needed by models that do not use every parameter in every step."""
-    compress: Literal["none", "fp16", "bf16", "powersgd"] = "none"
+    compress: Annotated[Literal["none", "fp16", "bf16", "powersgd"], Resume.MUST_MATCH] = "none"
     """Gradient compression: none, half precision, or low rank; `bf16` and `powersgd` need GPUs."""
-    powersgd: PowerSgdSettings = PowerSgdSettings()
+    powersgd: Annotated[PowerSgdSettings, Resume.MUST_MATCH] = PowerSgdSettings()
     """Settings of `compress: powersgd`."""
 
 
@@ -301,42 +313,43 @@ class JobSpec(Section):
 
     model_config = ConfigDict(json_schema_extra=_exactly_one("loss", "step"))
 
-    name: Annotated[str, StringConstraints(pattern=RUN_NAME_PATTERN)]
+    name: Annotated[str, StringConstraints(pattern=RUN_NAME_PATTERN), Resume.MAY_DIFFER]
     """Name of the job and prefix of its run ids."""
-    model: Annotated[Model, BeforeValidator(_full_target, json_schema_input_type=TargetText | Model)]
+    model: Annotated[Model, BeforeValidator(_full_target, json_schema_input_type=TargetText | Model), Resume.BY_FIELD]
     """A class or factory that returns the `torch.nn.Module` to train."""
-    data: Data
+    data: Annotated[Data, Resume.BY_FIELD]
     """The datasets, and how they are split into batches."""
-    loss: AnyTarget | None = None
+    loss: Annotated[AnyTarget | None, Resume.MUST_MATCH] = None
     """`loss(model(inputs), targets)` for batches of `(inputs, targets)`; exclusive with `step`."""
-    step: AnyTarget | None = None
+    step: Annotated[AnyTarget | None, Resume.MUST_MATCH] = None
     """`step(model, batch)` returns the loss, or a dict with `loss`, `weight`, `outputs`, `targets`; exclusive with
     `loss`."""
-    metrics: Annotated[dict[MetricName, AnyTarget], Field(json_schema_extra=_METRIC_NAMES)] = {}
+    metrics: Annotated[dict[MetricName, AnyTarget], Field(json_schema_extra=_METRIC_NAMES), Resume.MAY_DIFFER] = {}
     """torchmetrics `Metric` classes by the name to report them under."""
-    predict: AnyTarget | None = None
+    predict: Annotated[AnyTarget | None, Resume.MAY_DIFFER] = None
     """`predict(model, batch)` returns the outputs of the trained model: a tensor, or named columns."""
-    optimizer: AnyTarget
+    optimizer: Annotated[AnyTarget, Resume.MUST_MATCH]
     """An `Optimizer` class, called with the named parameters, or any callable, called with the model."""
-    schedule: (
+    schedule: Annotated[
         Annotated[
             LearningRateSchedule,
             BeforeValidator(_full_target, json_schema_input_type=TargetText | LearningRateSchedule),
         ]
-        | None
-    ) = None
+        | None,
+        Resume.MUST_MATCH,
+    ] = None
     """The learning-rate schedule."""
-    train: Train
+    train: Annotated[Train, Resume.BY_FIELD]
     """Length, precision and reproducibility of the training."""
-    ddp: Ddp = Ddp()
+    ddp: Annotated[Ddp, Resume.BY_FIELD] = Ddp()
     """Settings of DistributedDataParallel."""
-    resources: Resources = Resources()
+    resources: Annotated[Resources, Resume.MAY_DIFFER] = Resources()
     """The resources that the job needs."""
-    checkpoint: Checkpoint = Checkpoint()
+    checkpoint: Annotated[Checkpoint, Resume.MAY_DIFFER] = Checkpoint()
     """When to save checkpoints, and which to keep."""
-    failures: Failures = Failures()
+    failures: Annotated[Failures, Resume.MAY_DIFFER] = Failures()
     """How to handle failures and stops."""
-    storage: str = "runs"
+    storage: Annotated[str, Resume.MAY_DIFFER] = "runs"
     """The folder for runs, or the URL of an object store: s3://bucket/prefix or gs://bucket/prefix."""
 
     @model_validator(mode="after")

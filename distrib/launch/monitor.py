@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from distrib.launch.process.signals import StopSignals
-from distrib.launch.store_sync import NoSync, StoreSync
 from distrib.observe.observer import Observer
 from distrib.runs.events import EventTail, LineTail
 from distrib.runs.lease import Lease
-from distrib.runs.newest import newest_event
-from distrib.runs.record import Run, update_record
+from distrib.runs.record import update_record
+from distrib.runs.run import Run
 from distrib.runs.storage.errors import storage_problem
 
 
@@ -38,7 +37,7 @@ class RunMonitor:
         self.started = started
         self._events.poll()  # skips what earlier attempts wrote
         self._lines.poll()
-        self._sync = NoSync(lease) if run.store is None else StoreSync(run.store, lease)
+        self._sync = run.storage.sync(lease)
 
     def follow_store(self, attempt: int) -> None:
         """Follows what a rank 0 on another host publishes, if the run is kept on an object store."""
@@ -46,7 +45,7 @@ class RunMonitor:
 
     def settle(self) -> None:
         """Waits until this process has no background work left, after which it can be forked."""
-        self._sync.settle()
+        self._sync.join()
 
     def stop_requested(self) -> bool:
         """Whether a signal has requested the run to stop."""
@@ -69,7 +68,7 @@ class RunMonitor:
 
     def poll(self) -> None:
         """Passes on what is new, and renews the hold on the run."""
-        self._sync.keep_up()
+        self._sync.poll()
         events = self._events.poll()
         for event in events:
             self._receive(event)
@@ -97,10 +96,7 @@ class RunMonitor:
     @property
     def result(self) -> dict[str, Any]:
         """The newest values of training and evaluation, from earlier launches if this one had nothing left to do."""
-        newest = {
-            kind: self._last_events.get(kind) or newest_event(self._run.layout.metrics_file, kind)
-            for kind in ("train", "eval")
-        }
+        newest = {kind: self._last_events.get(kind) or self._run.newest_event(kind) for kind in ("train", "eval")}
         return {kind: event for kind, event in newest.items() if event is not None}
 
     def _receive(self, event: dict[str, Any]) -> None:
@@ -118,4 +114,4 @@ class RunMonitor:
             update_record(self._run.folder, **changes)
         except OSError as error:
             self.notice(storage_problem(error, str(self._run.layout.record_file)) or str(error))
-        self._sync.note_change()
+        self._sync.record_changed()

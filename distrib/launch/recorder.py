@@ -7,15 +7,13 @@ import sys
 from typing import Any
 
 from distrib.job.plan import Plan
-from distrib.launch.acquire import AcquiredRun, committed, write_job
+from distrib.launch.acquire import AcquiredRun
 from distrib.launch.launcher import AttemptResult
 from distrib.observe.observer import Observer
-from distrib.runs.checkpoints import remove_uncommitted
+from distrib.runs.atomic import remove_temporary
 from distrib.runs.events import EventWriter
-from distrib.runs.layout import RunLayout
 from distrib.runs.owner import this_process
 from distrib.runs.provenance import collect_provenance
-from distrib.runs.record import create_record, publish_record
 from distrib.runs.sources import changed_sources, hash_sources
 from distrib.runs.storage.errors import NotKeptError, StorageError, storage_problem
 from distrib.train.context import AttemptConfig
@@ -34,34 +32,32 @@ class RunRecorder:
         self._acquired = acquired
         self._run = acquired.run
         self._config = config
-        self._layout = RunLayout(acquired.run.folder)
+        self._layout = acquired.run.layout
 
     def start(self, plan: Plan, started: float) -> list[str]:
         """Records that the run begins or continues; returns the modules whose source code has changed since.
 
         Args:
             plan: What is about to run.
-            started: Unix seconds from which a new run's times count.
+            started: Unix seconds from which the times of this launch count.
         """
         values, job = plan.as_dict(), self._config.job
         sources = hash_sources([self._config.working_directory, job.folder])
         if self._acquired.is_new:
-            create_record(
-                self._run.folder,
+            self._run.create_record(
                 name=job.name,
                 request=values["request"],
                 schedule=values["schedule"],
                 provenance={**collect_provenance(job.folder, sys.argv), "sources": sources},
                 started=started,
             )
-            if self._run.store is not None:
-                self._run.store.publish(self._layout.record_file)
             return []
         provenance = self._run.record.get("provenance") or {}
-        write_job(self._run, job)
-        publish_record(
-            self._run,
+        self._run.write_job(job.text)
+        self._run.update_record(
             status="running",
+            launched=started,
+            earlier_seconds=self._run.recorded_seconds,
             ended=None,
             error=None,
             attempt=self._acquired.attempt,
@@ -74,7 +70,7 @@ class RunRecorder:
 
     def change(self, **changes: Any) -> None:
         """Changes fields of run.json."""
-        publish_record(self._run, **changes)
+        self._run.update_record(**changes)
 
     def end(self, result: AttemptResult, metrics: dict[str, Any]) -> None:
         """Records how the run ended, and the newest values of training and evaluation.
@@ -85,7 +81,7 @@ class RunRecorder:
         failure = result.failure
         try:
             error = None if failure is None else failure.as_dict()
-            publish_record(self._run, status=result.status, error=error, result=metrics)
+            self._run.update_record(status=result.status, error=error, result=metrics)
         except (OSError, StorageError) as problem:
             why = storage_problem(problem, str(self._layout.record_file)) or str(problem)
             cause = "" if failure is None else f"; {failure.headline}"
@@ -94,25 +90,19 @@ class RunRecorder:
     def end_with_error(self, error: BaseException) -> None:
         """Records that the launcher itself failed, if that can be written."""
         with contextlib.suppress(OSError, StorageError):
-            publish_record(self._run, status="failed", error=Failure.of_launcher(error).as_dict())
+            self._run.update_record(status="failed", error=Failure.of_launcher(error).as_dict())
 
     def clear(self, max_workers: int) -> None:
         """Removes what earlier attempts have left incomplete."""
-        remove_uncommitted(self._layout.checkpoints)
-        for file in (self._layout.weights_file, self._layout.best_file, self._layout.record_file):
-            for temporary in self._run.folder.glob(f".{file.name}.*"):
-                temporary.unlink(missing_ok=True)
+        self._run.checkpoints.remove_uncommitted()
+        remove_temporary(self._run.folder)
         for rank in range(max_workers):
             Failure.remove(self._layout.rank_error(rank))
-        if self._run.store is not None:
-            self._run.store.checkpoints.remove_uncommitted()
 
     def publish_leftovers(self, attempt: int, observer: Observer) -> None:
         """Publishes what the ranks have not; failing to do so does not change how the attempt has ended."""
-        if self._run.store is None:
-            return
         try:
-            self._run.store.publish_leftovers(attempt)
+            self._run.storage.publish_leftovers(attempt)
         except (OSError, StorageError) as error:
             observer.notice(f"not all logs are on the store, they are still in {self._run.folder}: {error}")
 
@@ -127,11 +117,10 @@ class RunRecorder:
                 samples=schedule.samples_after(step),
                 message=f"{message}, from step {step}",
             )
-        if self._run.store is not None:
-            self._run.store.metrics_writer(attempt).push()
+        self._run.storage.publish_events(attempt)
 
     @property
     def newest_step(self) -> int:
         """The step of the newest committed checkpoint, 0 if there is none."""
-        checkpoints = committed(self._run)
+        checkpoints = self._run.checkpoints.list()
         return checkpoints[0].step if checkpoints else 0

@@ -16,7 +16,7 @@ from distrib.launch.registry import make_launcher
 from distrib.observe.activity import ActivityRecorder
 from distrib.observe.group import ObserverGroup
 from distrib.observe.observer import Observer
-from distrib.runs.record import Run
+from distrib.runs.run import Run
 
 if TYPE_CHECKING:
     from distrib.launch.acquire import AcquiredRun
@@ -57,21 +57,16 @@ def _execute(
     prepared: PreparedJob, launcher: Launcher, options: RunOptions, observer: Observer, signals: StopSignals
 ) -> Run:
     """Acquires the run, trains it and releases it."""
-    from distrib.launch.acquire import acquire_run
+    from distrib.launch.acquire import RunRequest, acquire_run
     from distrib.launch.monitor import RunMonitor
     from distrib.launch.supervisor import RunSupervisor
 
     placement = launcher.find_room(prepared.request, observer.notice, lambda: False)
     assert placement is not None, "only a stop ends the search for room without a placement"
     signals.begin_acquiring()
-    acquired = acquire_run(
-        prepared.job,
-        options.run_id,
-        prepared.plan_for(placement.world_size).schedule.total_steps,
-        is_fresh=options.fresh,
-        is_extended=options.extend,
-        check_start=prepared.check_weights,
-    )
+    num_steps = prepared.plan_for(placement.world_size).schedule.total_steps
+    request = RunRequest(prepared.job, options.run_id, num_steps, options.fresh, options.extend)
+    acquired = acquire_run(request, prepared.check_weights)
     if acquired.lease is None:
         observer.notice(
             f"{acquired.run.id} has finished already; `extend` continues it, `fresh` starts a new run beside it"
@@ -79,6 +74,8 @@ def _execute(
         observer.finished(acquired.run)
         return acquired.run
     signals.begin_run()
+    if acquired.lease.notice is not None:
+        observer.notice(acquired.lease.notice)
     try:
         monitor = RunMonitor(acquired.run, observer, options.started or time.time(), acquired.lease, signals)
         supervisor = RunSupervisor(prepared, acquired, _config(prepared, acquired, options), launcher, monitor)
@@ -92,12 +89,10 @@ def _config(prepared: PreparedJob, acquired: AcquiredRun, options: RunOptions) -
     from distrib.train.context import AttemptConfig
 
     assert acquired.lease is not None
-    run = acquired.run
     return AttemptConfig(
         job=prepared.job,
         request=prepared.request,
-        run_folder=run.folder,
-        run_url=None if run.store is None else run.store.url,
+        run_location=str(acquired.run.location),
         working_directory=Path.cwd(),
         lease=acquired.lease.token,
         record_samples=options.record_samples,

@@ -10,7 +10,7 @@ from distrib.launch.launcher import Attempt, AttemptResult, Launcher, Placement
 from distrib.launch.monitor import RunMonitor
 from distrib.launch.prepare import PreparedJob
 from distrib.launch.recorder import RunRecorder
-from distrib.runs.record import Run
+from distrib.runs.run import Run
 from distrib.runs.storage.errors import NotKeptError
 from distrib.train.context import AttemptConfig
 from distrib.train.failure import Failure

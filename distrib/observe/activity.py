@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from distrib.observe.observer import SilentObserver
-from distrib.runs.record import publish_record
 from distrib.runs.storage.errors import StorageError
 
 if TYPE_CHECKING:
     from distrib.job.plan import Plan
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 
 class ActivityRecorder(SilentObserver):
@@ -41,6 +40,6 @@ class ActivityRecorder(SilentObserver):
         self._reason = reason
         activity = None if reason is None else {"message": reason, "since": time.time()}
         try:
-            publish_record(self._run, activity=activity)
+            self._run.update_record(activity=activity)
         except (OSError, StorageError):
             self._reason = None  # the next call tries again

@@ -10,7 +10,7 @@ from distrib.observe.spec_fields import differing_fields, spec_fields
 from distrib.observe.summary import samples_per_second
 
 if TYPE_CHECKING:
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 _SECONDS = ("duration_seconds", "first_step_seconds")
 

@@ -11,7 +11,7 @@ from distrib.observe.observer import Observer
 
 if TYPE_CHECKING:
     from distrib.job.plan import Plan
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 
 class ObserverGroup:

@@ -11,7 +11,7 @@ from distrib.runs.events import parse_event
 
 if TYPE_CHECKING:
     from distrib.job.plan import StepPlan
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 Event = Mapping[str, Any]
 
@@ -74,7 +74,7 @@ class History:
 def read_history(run: Run) -> History:
     """Reads the events of a run; a last line without an end, as a writer leaves while it writes, is not damage."""
     try:
-        *lines, rest = run.layout.metrics_file.read_bytes().split(b"\n")
+        *lines, rest = run.metrics_file.read_bytes().split(b"\n")
     except OSError:
         return History([])
     parsed = [parse_event(line) for line in lines if line.strip()]

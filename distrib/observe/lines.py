@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from distrib.observe.format import flow, number, plural, rate, value_pairs, values
 from distrib.observe.history import RunLength
-from distrib.runs.record import measured_values
+from distrib.runs.run import measured_values
 
 if TYPE_CHECKING:
     from distrib.job.plan import Plan
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 
 def headline(run: Run, plan: Plan) -> str:

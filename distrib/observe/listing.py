@@ -11,7 +11,8 @@ from distrib.job.plan import Memory, Plan, Request, StepPlan
 from distrib.job.spec import JobSpec
 from distrib.observe.format import duration, num_bytes, num_items, plural, shares, short_path
 from distrib.runs.layout import RunLayout, new_run_id
-from distrib.runs.storage.location import as_folder, is_url, join
+from distrib.runs.storage.location import join
+from distrib.runs.storage.open import open_storage
 
 LABEL_WIDTH = 18
 Rows = list[tuple[str, str]]
@@ -27,7 +28,7 @@ def plan_listing(plan: Plan, spec: JobSpec, run_id: str | None = None) -> str:
     """
     name = run_id or new_run_id(spec.name, datetime.now())
     layout = RunLayout(Path(name))
-    kept = join(spec.storage, name) if is_url(spec.storage) else as_folder(spec.storage) / name
+    kept = open_storage(join(spec.storage, name)).location
     parts = {
         "Request": _request(plan),
         "Schedule": _schedule(plan.schedule, spec),

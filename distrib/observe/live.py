@@ -18,7 +18,7 @@ from distrib.observe.view import render
 
 if TYPE_CHECKING:
     from distrib.job.plan import Plan
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 REDRAW_SECONDS = 0.1
 _STYLES = {"warning": "yellow", "restart": "yellow", "resize": "yellow"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from distrib.job.plan import Plan
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 
 class Observer(Protocol):

@@ -13,7 +13,7 @@ from distrib.observe.stream import PatientStream
 
 if TYPE_CHECKING:
     from distrib.job.plan import Plan
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 
 class PlainProgress:

@@ -12,7 +12,7 @@ from distrib.observe.plain import PlainProgress
 
 if TYPE_CHECKING:
     from distrib.observe.state import RunState
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 
 class Progress(Observer, Protocol):

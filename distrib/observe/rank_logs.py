@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from distrib.runs.events import LineTail
-from distrib.runs.record import Run
+from distrib.runs.run import Run
 
 _NAME = re.compile(r"rank-(\d+)\.log")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from distrib.observe.format import short_path
 
 if TYPE_CHECKING:
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 _PROGRAMS = ("distrib", "__main__.py")
 _WITHOUT_VALUE = ("--fresh", "--json")
@@ -27,7 +27,7 @@ def resume_command(run: Run) -> str:
     arguments = [str(argument) for argument in command] if isinstance(command, list) else []
     if len(arguments) >= 3 and Path(arguments[0]).name in _PROGRAMS and arguments[1] == "run":
         return shlex.join(["distrib", "run", *_with_run_id(arguments[2:], run.id)])
-    return shlex.join(["distrib", "run", str(short_path(run.layout.job_file)), "--run-id", run.id])
+    return shlex.join(["distrib", "run", str(short_path(run.job_file)), "--run-id", run.id])
 
 
 def _with_run_id(arguments: Sequence[str], run_id: str) -> list[str]:

@@ -14,7 +14,7 @@ from distrib.observe.format import DAY, HOUR, MINUTE, age, clock, number, values
 from distrib.observe.spec_fields import differing_fields, short_names, spec_fields
 
 if TYPE_CHECKING:
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 Row = dict[str, Any]
 MAX_SPEC_COLUMNS = 6
@@ -81,7 +81,7 @@ def row_of(run: Run) -> Row:
         record, (done, planned) = run.record, run.steps
         return {
             "id": run.id,
-            "folder": str(run.place),
+            "folder": str(run.location),
             "name": record.get("name"),
             "status": run.status,
             "steps": done,
@@ -92,7 +92,7 @@ def row_of(run: Run) -> Row:
             "error": run.error,
         }
     except JobError as error:
-        return {"id": run.id, "folder": str(run.place), "status": "unreadable", "error": {"message": str(error)}}
+        return {"id": run.id, "folder": str(run.location), "status": "unreadable", "error": {"message": str(error)}}
 
 
 def add_spec_differences(rows: Sequence[Row], runs: Mapping[str, Run]) -> list[str]:

@@ -15,7 +15,7 @@ from distrib.job.yaml.parser import parse
 from distrib.job.yaml.scalars import read_plain
 
 if TYPE_CHECKING:
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 Fields = dict[str, Any]
 _PLACE_FIELDS = ("storage",)
@@ -28,7 +28,7 @@ def spec_fields(run: Run) -> Fields:
     Empty if the file is missing or damaged. A spec of another version of this package is returned as written.
     """
     try:
-        root = parse(run.layout.job_file.read_text(encoding="utf-8"), "job.yaml")
+        root = parse(run.job_file.read_text(encoding="utf-8"), "job.yaml")
         written = None if root is None else _read(root)
     except (OSError, ValueError, DistribError):
         return {}

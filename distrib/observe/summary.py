@@ -12,8 +12,7 @@ from distrib.observe.format import duration, flow, num_bytes, plural, rate, shor
 from distrib.observe.history import History, RunLength, is_number, read_history
 from distrib.observe.resume_command import resume_command
 from distrib.observe.state import RunState
-from distrib.runs.record import Run
-from distrib.runs.storage.location import join, split
+from distrib.runs.run import Run
 
 DEFAULT_RUNS_FOLDER = "runs"
 LABEL_WIDTH = 12
@@ -30,7 +29,7 @@ def summarize(run: Run, exit_code: int | None) -> dict[str, Any]:
     state = state_of(run, history)
     return {
         "id": run.id,
-        "folder": str(run.place),
+        "folder": str(run.location),
         "status": run.status,
         "exit_code": exit_code,
         "step": state.step,
@@ -65,13 +64,13 @@ def summary_lines(run: Run, width: int | None = None) -> list[str]:
         "duration": _duration(run),
         "first step": _first_step(run),
         "speed": None if error else _speed(history.events),
-        "run": short_path(run.place),
+        "run": short_path(run.location),
         "log": _log(run, error) if error else None,
         "weights": _weights(run),
         "continue": resume_command(run) if status in ("stopped", "failed") else None,
-        "use it": _use(run) if status == "finished" and run.weights.exists() else None,
+        "use it": _use(run) if status == "finished" and run.weights_location else None,
         "note": history.note,
-        "all runs": list_command(run.folder.parent if run.store is None else split(run.store.url)[0]),
+        "all runs": list_command(run.storage.runs_location),
     }
     return head + [f"  {label:<{LABEL_WIDTH}}{fact}" for label, fact in facts.items() if fact]
 
@@ -129,8 +128,8 @@ def _has_speed(event: Mapping[str, Any]) -> bool:
 
 def _use(run: Run) -> str:
     """The commands that put a trained model to work."""
-    root = short_path(run.folder.parent)
-    name = run.id if root == DEFAULT_RUNS_FOLDER else short_path(run.folder)
+    root = short_path(run.storage.runs_location)
+    name = run.id if root == DEFAULT_RUNS_FOLDER else short_path(run.location)
     return f"distrib serve {name}; or predict, export, latency instead of serve"
 
 
@@ -163,10 +162,8 @@ def _steps(state: RunState) -> str:
 
 
 def _weights(run: Run) -> str | None:
-    file = run.layout.weights_file
-    if not file.exists():
-        return None
-    return short_path(file if run.store is None else join(run.store.url, file.name))
+    location = run.weights_location
+    return None if location is None else short_path(location)
 
 
 def _duration(run: Run) -> str | None:

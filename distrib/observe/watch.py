@@ -15,10 +15,9 @@ from distrib.runs.events import EventTail
 from distrib.runs.storage.errors import StorageError
 
 if TYPE_CHECKING:
-    from distrib.runs.record import Run
+    from distrib.runs.run import Run
 
 _POLL_SECONDS = 0.25
-_STORE_POLL_SECONDS = 2.0
 _NUM_RECENT = 6
 _RESUME_SECONDS = 20.0
 """How long a run whose launcher died while it was watched may take to be resumed by whoever supervises it."""
@@ -35,7 +34,7 @@ class RunWatcher:
     def __init__(self, run: Run, stream: TextIO) -> None:
         self._run = run
         self._stream = stream
-        self._tail = EventTail(run.layout.metrics_file)
+        self._tail = EventTail(run.metrics_file)
         self._waited_for: str | None = None
         self._problem = ""
 
@@ -67,13 +66,12 @@ class RunWatcher:
 
     def _polls(self, progress: Progress) -> Iterator[None]:
         """Yields at every look at the run, the last time after it has ended."""
-        is_remote = self._run.store is not None
         next_look, died = 0.0, 0.0
         seen_running = False
         while True:
             now = time.monotonic()
             if now >= next_look:
-                next_look = now + (_STORE_POLL_SECONDS if is_remote else 0.0)
+                next_look = now + self._run.storage.poll_seconds
                 self._refresh(progress)
                 is_running = self._run.status == "running"
                 seen_running = seen_running or is_running
@@ -92,6 +90,7 @@ class RunWatcher:
         """Looks anew at a run on an object store; while that cannot be reached, what is known stays shown."""
         try:
             self._run.refresh()
+            self._run.storage.fetch_events()
             self._problem = ""
         except (StorageError, OSError) as error:
             if str(error) != self._problem:

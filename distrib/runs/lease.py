@@ -1,21 +1,18 @@
-"""One owner of a run at a time: the lease that its launcher holds and renews."""
+"""The lease that makes one launcher the owner of a run: acquired, renewed while the run lasts, and released."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from distrib.errors import LaunchError
 from distrib.runs.owner import is_dead, is_of_this_machine, this_process
-from distrib.runs.storage.local import LocalStorage
+from distrib.runs.storage.errors import StorageError
 
 LEASE = "lease.json"
 """The name of the file or object."""
@@ -25,165 +22,156 @@ _RENEWAL_SECONDS = 3.0
 _POLL_SECONDS = 0.25
 
 
-class LeasePlace(Protocol):
-    """Where the lease of one run is kept."""
+class LostRunError(LaunchError):
+    """Another launcher has acquired the run."""
+
+
+class ConflictError(Exception):
+    """Another process wrote the lease first."""
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """A content and the version that the storage gave it; a conditional write replaces exactly this version."""
+
+    content: bytes
+    version: Any = None
+
+
+class LeaseStorage(Protocol):
+    """Where the lease of one run is stored, with conditional writes."""
 
     @property
     def run_id(self) -> str:
         """The run's id."""
 
-    def read(self) -> bytes:
-        """What is written there; FileNotFoundError where there is nothing."""
+    @property
+    def notice(self) -> str | None:
+        """What the user should know about this storage, if anything."""
 
-    def write(self, data: bytes) -> None:
-        """Replaces what is written there."""
+    def read(self) -> Versioned | None:
+        """What is stored; None if nothing is."""
 
-    def remove(self) -> None:
-        """Removes it, if it is there."""
+    def write(self, content: bytes, replaced: Versioned | None) -> Versioned:
+        """Stores the content if `replaced` is what is stored now; ConflictError if not."""
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Keeps others out as far as the place can, from a look at the lease to taking it."""
-
-
-class FolderPlace:
-    """The lease of a run in a folder, where a lock keeps other processes of this machine out."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.run_id = folder.name
-
-    def read(self) -> bytes:
-        """Reads the file."""
-        return (self._folder / LEASE).read_bytes()
-
-    def write(self, data: bytes) -> None:
-        """Replaces the file."""
-        LocalStorage(self._folder).put(LEASE, data)
-
-    def remove(self) -> None:
-        """Removes the file."""
-        (self._folder / LEASE).unlink(missing_ok=True)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Locks the folder."""
-        with locked_folder(self._folder):
-            yield
+    def clear(self, replaced: Versioned) -> None:
+        """Makes the run free if `replaced` is what is stored now; ConflictError if not."""
 
 
 class Lease:
-    """A launcher's hold on a run; make one with `acquire`.
+    """The right of one launcher to train a run; create it with `acquire`.
 
     Attributes:
-        token: Tells this lease from every other of the run.
+        token: Distinguishes this lease from every other lease of the run.
     """
 
-    def __init__(self, place: LeasePlace, token: str) -> None:
-        self._place = place
+    def __init__(self, storage: LeaseStorage, token: str, stored: Versioned) -> None:
         self.token = token
+        self._storage = storage
+        self._stored = stored
         self._renewed = time.monotonic()
 
     @classmethod
-    def acquire(cls, folder: Path) -> Lease:
-        """Takes the run in `folder`; see `acquire_at`."""
-        return cls.acquire_at(FolderPlace(folder))
+    def acquire(cls, storage: LeaseStorage) -> Lease:
+        """Acquires the run, at once if it has no owner or its owner was a process of this machine that has died.
 
-    @classmethod
-    def acquire_at(cls, place: LeasePlace) -> Lease:
-        """Takes the run, at once where its owner on this machine is dead or it has none.
-
-        An owner elsewhere cannot be seen, so its lease is waited for: it expires 15 s after it was last renewed.
+        An owner on another machine cannot be observed, so its lease must expire first: 15 s after the last renewal.
 
         Raises:
             LaunchError: Another process holds the run.
+            OSError: The lease cannot be written.
+            StorageError: The object store cannot be used.
         """
+        token = secrets.token_hex(8)
         deadline = time.monotonic() + _EXPIRY_SECONDS
-        first: Any = None
+        first: Mapping[str, Any] | None = None
         while True:
-            with place.locked():
-                held = _read(place)
-                if held is None or is_dead(held["owner"]):
-                    return cls._take(place)
-                first = first or held
-                is_renewed = held != first
-                if not is_of_this_machine(held["owner"]) and not is_renewed and time.monotonic() > deadline:
-                    return cls._take(place)
-            if is_of_this_machine(held["owner"]) or is_renewed:
-                raise _held(place, held)
+            stored = storage.read()
+            held = None if stored is None else _parse(stored.content)
+            if stored is not None and held is not None and held["token"] == token:
+                return cls(storage, token, stored)  # the answer to the write was lost
+            if held is None or is_dead(held["owner"]) or (held == first and time.monotonic() > deadline):
+                with contextlib.suppress(ConflictError):
+                    return cls(storage, token, storage.write(_record(token), stored))
+                continue
+            if is_of_this_machine(held["owner"]) or (first is not None and held != first):
+                raise _held(storage.run_id, held)
+            first = held
             time.sleep(_POLL_SECONDS)
 
-    @classmethod
-    def _take(cls, place: LeasePlace) -> Lease:
-        lease = cls(place, secrets.token_hex(8))
-        lease._write()
-        return lease
+    @property
+    def notice(self) -> str | None:
+        """What the user should know about how this lease is stored, if anything."""
+        return self._storage.notice
 
     def renew(self) -> None:
-        """Says that the owner is alive; does so every few seconds however often it is called.
+        """Renews the lease; does so every few seconds, however often it is called.
 
         Raises:
-            LaunchError: The run is another's now.
+            LostRunError: Another launcher holds the run.
         """
-        if time.monotonic() - self._renewed >= _RENEWAL_SECONDS:
-            self._renewed = time.monotonic()
+        if time.monotonic() - self._renewed < _RENEWAL_SECONDS:
+            return
+        self._renewed = time.monotonic()
+        try:
+            self._stored = self._storage.write(_record(self.token), self._stored)
+        except ConflictError:
             self.check()
-            with contextlib.suppress(OSError):  # on a full disk, where nobody else can take the run either
-                self._write()
+        except (OSError, StorageError):
+            self.check()  # a full disk, or a store out of reach: there nobody else can acquire the run either
 
     @property
     def is_held(self) -> bool:
-        """Whether the run is still this owner's."""
-        return is_held_at(self._place, self.token)
+        """Whether the run still belongs to this lease; also True while an object store cannot be reached."""
+        try:
+            stored = self._storage.read()
+        except StorageError:
+            return True
+        if stored is None or not is_token_of(stored.content, self.token):
+            return False
+        self._stored = stored
+        return True
 
     def check(self) -> None:
-        """Raises LaunchError where the run is another's now."""
+        """Raises LostRunError if another launcher holds the run."""
         if not self.is_held:
-            raise LaunchError(f"run {self._place.run_id} was taken over by another launcher; this one ends")
+            raise LostRunError(f"run {self._storage.run_id} was taken over by another launcher; this one ends")
 
     def release(self) -> None:
-        """Gives the run up."""
-        with self._place.locked():
+        """Releases the run; a lease that cannot be released is that of a dead process soon, or expires."""
+        with contextlib.suppress(ConflictError, StorageError):
             if self.is_held:
-                self._place.remove()
-
-    def _write(self) -> None:
-        record = {"token": self.token, "owner": this_process(), "time": time.time()}
-        self._place.write(json.dumps(record).encode())
+                self._storage.clear(self._stored)
 
 
-def is_held(folder: Path, token: str) -> bool:
-    """Whether the lease with `token` is still that of the run in `folder`."""
-    return is_held_at(FolderPlace(folder), token)
+def is_token_of(content: bytes, token: str) -> bool:
+    """Whether the content of a lease belongs to the lease with this token."""
+    return token_of(content) == token
 
 
-def is_held_at(place: LeasePlace, token: str) -> bool:
-    """Whether the lease with `token` is still the run's."""
-    held = _read(place)
-    return held is not None and held["token"] == token
+def token_of(content: bytes) -> str | None:
+    """The token in the content of a lease; None if the run is free."""
+    held = _parse(content)
+    return None if held is None else str(held["token"])
 
 
-def _held(place: LeasePlace, held: Mapping[str, Any]) -> LaunchError:
-    owner = held["owner"]
-    return LaunchError(
-        f"run {place.run_id} is held by process {owner.get('pid')} on {owner.get('host')}; "
-        "stop that one first, or use another --run-id"
-    )
+def _record(token: str) -> bytes:
+    return json.dumps({"token": token, "owner": this_process(), "time": time.time()}).encode()
 
 
-def _read(place: LeasePlace) -> dict[str, Any] | None:
+def _parse(content: bytes) -> Mapping[str, Any] | None:
+    """What a lease says; None if it says nothing, as after a release."""
     try:
-        record = json.loads(place.read())
-    except (OSError, ValueError):
+        record = json.loads(content)
+    except ValueError:
         return None
     return record if isinstance(record, dict) and isinstance(record.get("owner"), dict) and "token" in record else None
 
 
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Keeps other processes of this machine that ask for the same away."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def _held(run_id: str, held: Mapping[str, Any]) -> LaunchError:
+    owner = held["owner"]
+    return LaunchError(
+        f"run {run_id} is held by process {owner.get('pid')} on {owner.get('host')}; "
+        "stop that one first, or use another --run-id"
+    )

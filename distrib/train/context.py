@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from distrib.job.plan import Request
 from distrib.job.reader import Job
-from distrib.runs.storage.mirror import mirror_folder
+from distrib.runs.layout import RunLayout
+from distrib.runs.storage.open import working_folder
 
 if TYPE_CHECKING:
     import torch.distributed
@@ -56,8 +57,7 @@ class AttemptConfig:
     Attributes:
         job: What to train.
         request: What the launcher was asked for.
-        run_folder: Where the run is kept, or its mirror on the host of the launcher.
-        run_url: Where the run is kept, if that is an object store; see `with_local_mirror`.
+        run_location: The folder or the URL of the run.
         working_directory: Where the command was given.
         lease: The token of the launcher's hold on the run; without it no checkpoint is committed.
         attempt: From 0, over the run's whole life.
@@ -67,19 +67,22 @@ class AttemptConfig:
 
     job: Job
     request: Request
-    run_folder: Path
+    run_location: str
     working_directory: Path
     lease: str = ""
     attempt: int = 0
     record_samples: bool = False
     measurement: Measurement | None = None
-    run_url: str | None = None
 
-    def with_local_mirror(self) -> AttemptConfig:
-        """The same with this host's own mirror as its folder, where the run is kept on an object store."""
-        if self.run_url is None:
-            return self
-        return replace(self, run_folder=mirror_folder(self.run_url, "work"))
+    @property
+    def layout(self) -> RunLayout:
+        """The run's files on this host."""
+        return RunLayout(working_folder(self.run_location))
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run's files on this host: the run's own, or a mirror of one on an object store."""
+        return self.layout.folder
 
 
 class RankContext(Protocol):

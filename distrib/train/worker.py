@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from dataclasses import dataclass
@@ -14,15 +13,15 @@ import torch
 import torch.distributed as dist
 
 from distrib.compat import torch_dynamo
-from distrib.errors import DistribError, TrainingFailedError
+from distrib.errors import TrainingFailedError
 from distrib.job.plan import StepPlan, make_step_plan
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
-from distrib.runs.checkpoints import list_checkpoints
 from distrib.runs.events import EventWriter
 from distrib.runs.layout import RunLayout
-from distrib.runs.lease import is_held
 from distrib.runs.storage.errors import NotKeptError, StorageError, storage_problem
+from distrib.runs.storage.open import open_rank
+from distrib.runs.storage.protocols import RankStorage
 from distrib.train.checkpoint.checkpointer import Checkpointer
 from distrib.train.checkpoint.saving import BestWeights, Saving
 from distrib.train.checkpoint.warm_start import load_first_weights
@@ -53,7 +52,6 @@ from distrib.train.strategy.ddp import (
 from distrib.train.task import Task
 
 if TYPE_CHECKING:
-    from distrib.train.checkpoint.upload import RunUploader
     from distrib.train.strategy.compression import PowerSgd
 
 
@@ -65,10 +63,6 @@ class RankResult:
     failure: Failure | None = None
 
 
-class LostRunError(DistribError):
-    """Another launcher holds the run now."""
-
-
 def main(assignment: AttemptConfig, host: RankContext, datasets: Datasets | None = None) -> RankResult:
     """Trains as one rank; an error is written for the launcher and returned, never raised.
 
@@ -77,40 +71,27 @@ def main(assignment: AttemptConfig, host: RankContext, datasets: Datasets | None
         host: The launcher's side.
         datasets: The job's datasets, where the launcher has built them in this process already.
     """
-    assignment = assignment.with_local_mirror()
-    layout = RunLayout(assignment.run_folder)
-    publishing = _publishing(assignment, host.place)
+    storage = open_rank(assignment.run_location, host.place.rank, assignment.attempt, assignment.lease)
     try:
         with temporary_files_removed(assignment.job.spec.data.loader_workers):
-            is_finished = _train(assignment, host, layout, datasets, publishing)
+            is_finished = _train(assignment, host, datasets, storage)
     except BaseException as error:
         failure = Failure.of(error, host.place)
-        if assignment.run_url is not None or is_held(assignment.run_folder, assignment.lease):
-            failure.write(layout.rank_error(host.place.rank))
+        if storage.may_write:
+            failure.write(storage.layout.rank_error(host.place.rank))
         sys.stdout.flush()
         sys.stderr.flush()
-        if publishing is not None:
-            publishing.end_output(has_failed=True)
+        storage.close(has_failed=True)
         return RankResult("failed", failure)
-    if publishing is not None:
-        publishing.end_output(has_failed=False)
+    storage.close(has_failed=False)
     return RankResult("finished" if is_finished else "stopped")
-
-
-def _publishing(assignment: AttemptConfig, place: RankInfo) -> RunUploader | None:
-    if assignment.run_url is None:
-        return None
-    from distrib.train.checkpoint.upload import RunUploader
-
-    return RunUploader(assignment.run_url, place.rank, assignment.attempt, assignment.lease)
 
 
 def _train(
     assignment: AttemptConfig,
     host: RankContext,
-    layout: RunLayout,
     datasets: Datasets | None,
-    publishing: RunUploader | None,
+    storage: RankStorage,
 ) -> bool:
     torch_dynamo.install()
     job, request, place = assignment.job, assignment.request, host.place
@@ -122,26 +103,26 @@ def _train(
     datasets = datasets or blueprint.build_datasets()
     schedule = make_step_plan(job.spec, datasets.facts, place.world_size)
     task = Task(blueprint, device)
-    is_new = not _has_checkpoint(layout, control_group, publishing)
+    is_new = not _has_checkpoint(storage, control_group)
     if is_new:
         load_first_weights(job, assignment.working_directory, task.model)
     optimizer = build_optimizer(blueprint, schedule, task.model)
     compression = _compression(job, place.world_size)
     rates = SchedulerState(blueprint, schedule, optimizer)  # before restoring: to make one sets the optimizer's rates
     state, problems = (None, []) if is_new else _restore(
-        layout, task, optimizer, compression, control_group, publishing
+        storage, task, optimizer, compression, control_group
     )  # fmt: skip
     if state is None and not is_new:
         load_first_weights(job, assignment.working_directory, task.model)
     first_step = 0 if state is None else int(state["completed_steps"])
     loop, loader, stepper = _build(
-        assignment, host, layout, blueprint, datasets, schedule, device, control_group, task, optimizer, rates,
+        assignment, host, storage.layout, blueprint, datasets, schedule, device, control_group, task, optimizer, rates,
         compression, first_step,
     )  # fmt: skip
-    saving = _saving(assignment, layout, schedule, task, optimizer, compression, loop, publishing)
+    saving = _saving(assignment, storage, schedule, task, optimizer, compression, loop)
     if first_step >= schedule.total_steps:
         _warn_of_damage(loop, problems, first_step)
-        return _finish(loop, assignment, place, layout, control_group, publishing)
+        return _finish(loop, place, storage, control_group)
     first = loader.next()
     stepper.warm_up(first, control_group)
     if compression is not None:
@@ -152,7 +133,7 @@ def _train(
 
         limit_waiting(request, control_group)
         meter = StepProfiler(assignment, host, schedule, task, loader, stepper, device, control_group)
-        return meter.run(first, layout.measurement_file)
+        return meter.run(first, storage.layout.measurement_file)
     loop.begin(stepper.is_weighted, saving, facts)
     if state is not None:
         loop.restore(state)
@@ -163,8 +144,8 @@ def _train(
     limit_waiting(request, control_group)
     is_finished = loop.run(first)
     if is_finished:
-        return _finish(loop, assignment, place, layout, control_group, publishing)
-    _end_records(loop, layout, control_group, publishing)
+        return _finish(loop, place, storage, control_group)
+    _end_records(loop, storage, control_group)
     return False
 
 
@@ -177,16 +158,13 @@ def _compression(job: Job, world_size: int) -> PowerSgd | None:
     return PowerSgd(job.spec.ddp.powersgd, job.spec.train.seed)
 
 
-def _end_records(
-    loop: Loop, layout: RunLayout, control_group: dist.ProcessGroup, publishing: RunUploader | None
-) -> None:
+def _end_records(loop: Loop, storage: RankStorage, control_group: dist.ProcessGroup) -> None:
     """Ends a rank together with the others, with all written and published that tells of the run."""
     try:
         loop.flush()
-        if publishing is not None:
-            publishing.end()
+        storage.publish_records()
     except (OSError, StorageError) as error:
-        raise _not_kept("the last events or samples were not kept", error, layout.metrics_file) from error
+        raise _not_kept("the last events or samples were not kept", error, storage.layout.metrics_file) from error
     dist.barrier(group=control_group)
 
 
@@ -198,26 +176,19 @@ def _warn_of_damage(loop: Loop, problems: list[str], first_step: int) -> None:
         loop.warn(f"training {place}")
 
 
-def _finish(
-    loop: Loop,
-    assignment: AttemptConfig,
-    place: RankInfo,
-    layout: RunLayout,
-    control_group: dist.ProcessGroup,
-    publishing: RunUploader | None,
-) -> bool:
+def _finish(loop: Loop, place: RankInfo, storage: RankStorage, control_group: dist.ProcessGroup) -> bool:
     """Writes the final weights; a run that cannot has failed."""
     broadcast_buffers(loop.task.model)
     if place.rank == 0:
+        weights_file = storage.layout.weights_file
         try:
-            _check_held(assignment, publishing)
-            save_weights(loop.task.model, layout.weights_file)
-            if publishing is not None:
-                publishing.file(layout.weights_file)
+            storage.check_held()
+            save_weights(loop.task.model, weights_file)
+            storage.publish(weights_file)
         except (OSError, StorageError) as error:
-            raise _not_kept("the final weights were not kept", error, layout.weights_file) from error
+            raise _not_kept("the final weights were not kept", error, weights_file) from error
     dist.barrier(group=control_group)  # so that of what could not be kept the weights are named first
-    _end_records(loop, layout, control_group, publishing)
+    _end_records(loop, storage, control_group)
     return True
 
 
@@ -225,77 +196,57 @@ def _not_kept(what: str, error: BaseException, file: Path) -> NotKeptError:
     return NotKeptError(f"{what}: {storage_problem(error, str(file)) or error}")
 
 
-def _has_checkpoint(layout: RunLayout, control_group: dist.ProcessGroup, publishing: RunUploader | None) -> bool:
+def _has_checkpoint(storage: RankStorage, control_group: dist.ProcessGroup) -> bool:
     """Whether rank 0 sees a checkpoint that claims to be committed."""
-    is_there = False
-    if dist.get_rank() == 0:
-        is_there = bool(
-            list_checkpoints(layout.checkpoints) if publishing is None else publishing.store.checkpoints.list()
-        )
+    is_there = dist.get_rank() == 0 and bool(storage.checkpoints.list())
     return bool(gather_rows([float(is_there)], control_group)[0][0])
 
 
 def _restore(
-    layout: RunLayout,
+    storage: RankStorage,
     task: Task,
     optimizer: torch.optim.Optimizer,
     compression: PowerSgd | None,
     control_group: dist.ProcessGroup,
-    publishing: RunUploader | None,
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """Takes up the newest good checkpoint, where there is one; returns its state and the damage found in newer ones."""
     from distrib.train.checkpoint.restore import Restorer
 
-    remote = None if publishing is None else publishing.store.checkpoints
-    restorer = Restorer(layout.checkpoints, control_group, remote)
+    restorer = Restorer(storage.checkpoints, control_group)
     folder = restorer.find()
     return (None if folder is None else restorer.load(folder, task.model, optimizer, compression)), restorer.problems
 
 
 def _saving(
     assignment: AttemptConfig,
-    layout: RunLayout,
+    storage: RankStorage,
     schedule: StepPlan,
     task: Task,
     optimizer: torch.optim.Optimizer,
     compression: PowerSgd | None,
     loop: Loop,
-    publishing: RunUploader | None,
 ) -> Saving:
     """What saves checkpoints and best weights, as the spec has it."""
     spec = assignment.job.spec.checkpoint
     timeout = timedelta(seconds=assignment.request.hang_timeout_seconds)
     checkpointer = None
-    check_held = functools.partial(_check_held, assignment, publishing)
     if schedule.is_ever_saved:
         group = dist.new_group(backend="gloo", timeout=timeout)
         checkpointer = Checkpointer(
-            layout.checkpoints,
+            storage,
             assignment.attempt,
             task.model,
             optimizer,
             group,
             spec.keep,
-            check_held,
             loop.flush,
-            publishing,
             compression,
         )
     best = None
     if spec.best is not None:
-        path = layout.best_file if dist.get_rank() == 0 else None
-        best = BestWeights(spec.best, path, check_held, None if publishing is None else publishing.file)
-    if publishing is None:
-        return Saving(checkpointer, best, schedule)
-    publishing.begin()
-    return Saving(checkpointer, best, schedule, publishing.take_notices)
-
-
-def _check_held(assignment: AttemptConfig, publishing: RunUploader | None) -> None:
-    """Raises LostRunError where this attempt's launcher does not hold the run any more."""
-    held = is_held(assignment.run_folder, assignment.lease) if publishing is None else publishing.is_held()
-    if not held:
-        raise LostRunError("another launcher has taken this run over; this one ends")
+        best = BestWeights(spec.best, storage, is_writer=dist.get_rank() == 0)
+    storage.start()
+    return Saving(checkpointer, best, schedule, storage.take_notices)
 
 
 def _build(

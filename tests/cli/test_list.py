@@ -13,6 +13,7 @@ import pytest
 
 from distrib.runs.events import EventWriter
 from distrib.runs.record import create_record, update_record
+from distrib.runs.run import Run
 
 
 @pytest.fixture
@@ -20,11 +21,13 @@ def runs(tmp_path):
     """A finished, a failed, a running and an unreadable run, and one whose launcher was killed."""
     folder = tmp_path / "runs"
     for number, name in enumerate(["digits-20260304-101112-ab12", "digits-20260304-111213-cd34", "running"]):
-        run = create_record(folder / name, name="digits", request={}, schedule={"total_steps": 460}, provenance={})
+        create_record(folder / name, name="digits", request={}, schedule={"total_steps": 460}, provenance={})
+        run = Run(folder / name)
         with EventWriter(run.layout.metrics_file, 0) as writer:
             writer.write("train", step=230 + number, epoch=1, samples=9, loss=0.5)
             writer.write("eval", step=230, epoch=1, samples=9, loss=0.25, accuracy=0.978)
-        update_record(run.folder, started=time.time() - 300 * (number + 1))
+        started = time.time() - 300 * (number + 1)
+        update_record(run.folder, started=started, launched=started)
     started = time.time() - 300
     update_record(folder / "digits-20260304-101112-ab12", status="finished", ended=started + 75)
     error = {"type": "ValueError", "message": "no such label\nat all", "kind": "user"}
@@ -118,12 +121,13 @@ def sweep(tmp_path):
     """Three runs of a job that differ in learning rate and batch size; the newest is the best."""
     for number, (lr, batch_size) in enumerate([(0.1, 8), (0.01, 8), (0.001, 16)]):
         folder = tmp_path / "runs" / f"run-{number}"
-        run = create_record(folder, name="digits", request={}, schedule={"total_steps": 10}, provenance={})
+        create_record(folder, name="digits", request={}, schedule={"total_steps": 10}, provenance={})
+        run = Run(folder)
         run.layout.job_file.write_text(JOB.format(lr=lr, batch_size=batch_size))
         with EventWriter(run.layout.metrics_file, 0) as writer:
             writer.write("eval", step=10, epoch=1, samples=80, loss=1 - number / 10, accuracy=0.5 + number / 10)
         started = time.time() - 7200 * (3 - number)
-        update_record(folder, status="finished", started=started, ended=started + 10 * number)
+        update_record(folder, status="finished", started=started, launched=started, ended=started + 10 * number)
     return tmp_path / "runs"
 
 

@@ -9,9 +9,8 @@ from safetensors.torch import load_file
 
 from distrib.errors import InferenceError, JobError
 from distrib.inference.trained_model import open_trained
-from distrib.runs.checkpoints import list_checkpoints
 from distrib.runs.find import find_run
-from distrib.runs.record import Run
+from distrib.runs.run import Run
 from distrib.train.checkpoint.weights import save_weights
 from tests.support.inference_runs import JOB, copy_module, make_model, make_run, trained_by
 from tests.support.launch_process import Workplace
@@ -88,14 +87,14 @@ def test_any_checkpoint_can_be_named(real, name):
 def test_a_damaged_checkpoint_is_passed_over_said_and_left(real, capsys):
     expected = state(real, "4")
     unfinish(real)
-    newest = list_checkpoints(real.layout.checkpoints)[0]
+    newest = real.checkpoints.list()[0]
     (data,) = newest.path.glob("*.distcp")
     data.write_bytes(data.read_bytes()[:-7])
     assert_same(state(real), expected)
     assert "damaged, passed over: step-00000006-a0/__0_0.distcp: its size" in capsys.readouterr().err
     assert newest.path.exists()
     shutil.rmtree(real.layout.checkpoints / "step-00000004-a0")
-    with pytest.raises(InferenceError, match=r"no checkpoint can be read:\n.*its size is not what"):
+    with pytest.raises(InferenceError, match=r"no checkpoint can be read:\n.*its size differs"):
         state(real)
 
 

@@ -16,7 +16,7 @@ import pytest
 from distrib.errors import JobError, LaunchError
 from distrib.launch.ray import job_server as submit
 from distrib.launch.ray.job_server import RayJobServer
-from distrib.runs.checkpoints import list_checkpoints
+from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
 from tests.support.lab_runs import NUM_STEPS, Project, left_on_hosts
 from tests.support.recovery_runs import REPOSITORY, assert_each_sample_once_per_epoch
 
@@ -127,7 +127,7 @@ def test_stop_takes_a_checkpoint_and_the_same_command_goes_on(lab, project, refe
     code, out, err = distrib(project, "stop", "run", *options)
     assert (code, out) == (0, "run: stopped\n"), err
     assert project.run.status == "stopped"
-    (newest, *_) = list_checkpoints(project.layout.checkpoints)
+    (newest, *_) = FolderCheckpoints(project.layout.checkpoints).list()
     assert newest.step == max(project.steps())
     project.pace(0)
     code, out, err = distrib(project, *training)

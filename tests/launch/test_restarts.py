@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from distrib.runs.record import Run
+from distrib.runs.run import Run
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.ray]
 

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from distrib.job.reader import Job
-from distrib.runs.record import Run
+from distrib.runs.run import Run
 from tests.support.launch_process import EVALUATION, JOB, Workplace
 
 pytestmark = pytest.mark.timeout(120)

@@ -6,6 +6,7 @@ from distrib.job.plan import Facts, LaunchDescription, Memory, Plan, make_reques
 from distrib.job.spec import JobSpec
 from distrib.runs.events import EventWriter
 from distrib.runs.record import create_record
+from distrib.runs.run import Run
 
 
 @pytest.fixture
@@ -34,7 +35,8 @@ def plan(spec):
 def run(tmp_path, plan):
     parts = plan.as_dict()
     folder = tmp_path / "runs" / "digits-1"
-    return create_record(folder, name="digits", request=parts["request"], schedule=parts["schedule"], provenance={})
+    create_record(folder, name="digits", request=parts["request"], schedule=parts["schedule"], provenance={})
+    return Run(folder)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from distrib.runs.storage.object_store import ObjectStorage
+from distrib.runs.storage.store.lease import FREE
 from tests.support.recovery_runs import Place, assert_same, job
 from tests.support.s3_server import BUCKET, Proxy, S3Server, environment
 from tests.support.store_runs import StorePlace
@@ -72,7 +73,17 @@ def test_a_launcher_that_is_killed_is_followed_by_one_on_another_host(make_store
     assert [event["step"] for event in place.events("restart")] == [14]
     assert place.committed() == [49, 52]
     assert {name.split("/")[0] for name in place.store.list()} == {
-        *("best.safetensors", "checkpoints", "job.yaml", "logs", "metrics", "model.safetensors", "run.json", "samples"),
+        *(
+            "best.safetensors",
+            "checkpoints",
+            "job.yaml",
+            "lease.json",
+            "logs",
+            "metrics",
+            "model.safetensors",
+            "run.json",
+        ),
+        "samples",
     }
 
 
@@ -95,7 +106,7 @@ def test_a_damaged_checkpoint_is_passed_over(make_store_place, reference):
     place.store.put(file, bytes(content))
     place.be_host("second")
     place.finish()
-    assert f"{newest}/__1_0.distcp: its content is not what the manifest says" in place.warnings()[0]
+    assert f"{newest}/__1_0.distcp: its content differs from the manifest" in place.warnings()[0]
     assert b"__1_0.distcp" in place.store.get(f"checkpoints/{newest}/DAMAGED")
     assert_same(place, reference, 2, STEPS)
 
@@ -140,7 +151,7 @@ def test_a_second_launcher_is_refused_wherever_it_is(make_store_place):
     assert f"run run is held by process {first.pid} on " in second.output
     first.send(signal.SIGTERM)
     assert first.wait(60) == 130
-    assert not place.store.exists("lease.json")
+    assert place.store.get("lease.json") == FREE
 
 
 def test_extend_and_fresh(make_store_place):

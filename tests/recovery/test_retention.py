@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from distrib.runs.checkpoints import CheckpointFolder, list_checkpoints
+from distrib.runs.checkpoints import CheckpointFolder
+from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
 from tests.support.recovery_runs import job
 
 pytestmark = pytest.mark.timeout(120)
@@ -53,7 +54,7 @@ def test_a_save_that_is_cut_off_changes_nothing(make_place):
     place = make_place("cut", job(checkpoint={"keep": 1}))
     place.plan([{"moment": "write", "rank": 1, "nth": 3, "victim": "launcher"}])
     assert place.start().wait(60) < 0
-    (folder,) = list_checkpoints(place.layout.checkpoints)
+    (folder,) = FolderCheckpoints(place.layout.checkpoints).list()
     assert folder.step == 14
     files = folder.files()
     folder.verify(files, files)

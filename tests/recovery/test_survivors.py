@@ -2,7 +2,7 @@
 
 import pytest
 
-from distrib.runs.checkpoints import list_checkpoints
+from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
 from tests.support.recovery_runs import Place, assert_same, is_alive, job, seconds_until_dead
 
 pytestmark = pytest.mark.timeout(120)
@@ -79,7 +79,7 @@ def test_weights_of_survivors_are_not_written(make_place):
 
 def check_checkpoints(place):
     """All of them are whole and none is the survivors'."""
-    for folder in list_checkpoints(place.layout.checkpoints):
+    for folder in FolderCheckpoints(place.layout.checkpoints).list():
         files = folder.files()
         folder.verify(files, files)
         assert folder.attempt == 1

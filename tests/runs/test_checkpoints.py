@@ -7,15 +7,13 @@ import re
 
 import pytest
 
+from distrib.runs.atomic import atomic_write
 from distrib.runs.checkpoints import (
     CheckpointFolder,
     DamagedError,
     describe_file,
-    list_checkpoints,
-    remove_old,
-    remove_uncommitted,
-    write_durably,
 )
+from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
 
 
 def make(checkpoints, step, attempt=0, *, num_parts=2, is_committed=True):
@@ -62,7 +60,7 @@ def test_without_a_part_there_is_no_commit(tmp_path):
     with pytest.raises(FileNotFoundError):
         folder.commit(2)
     assert not folder.is_committed()
-    assert list_checkpoints(tmp_path) == []
+    assert FolderCheckpoints(tmp_path).list() == []
 
 
 def test_a_rank_may_have_written_nothing(tmp_path):
@@ -84,8 +82,8 @@ def test_the_mark_is_written_last_of_all_but_parts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "its size is not what the manifest says"),
-        (lambda path: path.write_bytes(b"x" * path.stat().st_size), "its checksum is not what the manifest says"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "its size differs from the manifest"),
+        (lambda path: path.write_bytes(b"x" * path.stat().st_size), "its checksum differs from the manifest"),
         (lambda path: path.unlink(), "is missing"),
     ],
 )
@@ -126,35 +124,35 @@ def test_the_newest_is_first_by_step_and_then_by_attempt(tmp_path):
     make(tmp_path, 200000000, is_committed=False)
     (tmp_path / "step-00000021-a0.old").mkdir()
     (tmp_path / "damaged-step-00000028-a0").mkdir()
-    found = list_checkpoints(tmp_path)
+    found = FolderCheckpoints(tmp_path).list()
     assert [(folder.step, folder.attempt) for folder in found] == [(100000000, 0), (14, 10), (14, 9), (14, 0), (7, 0)]
     assert [folder.path.name for folder in found[:2]] == ["step-100000000-a0", "step-00000014-a10"]
 
 
 def test_there_need_be_no_folder(tmp_path):
-    assert list_checkpoints(tmp_path / "none") == []
-    remove_uncommitted(tmp_path / "none")
-    remove_old(tmp_path / "none", 1)
+    assert FolderCheckpoints(tmp_path / "none").list() == []
+    FolderCheckpoints(tmp_path / "none").remove_uncommitted()
+    FolderCheckpoints(tmp_path / "none").keep_newest(1)
 
 
 def test_old_ones_are_removed_and_others_left(tmp_path):
     for step in (7, 14, 21):
         make(tmp_path, step)
     make(tmp_path, 28, is_committed=False)
-    remove_old(tmp_path, 2)
+    FolderCheckpoints(tmp_path).keep_newest(2)
     assert names(tmp_path) == ["step-00000014-a0", "step-00000021-a0", "step-00000028-a0"]
-    remove_old(tmp_path, 0)
+    FolderCheckpoints(tmp_path).keep_newest(0)
     assert names(tmp_path) == ["step-00000021-a0", "step-00000028-a0"]
-    remove_uncommitted(tmp_path)
+    FolderCheckpoints(tmp_path).remove_uncommitted()
     assert names(tmp_path) == ["step-00000021-a0"]
 
 
 def test_a_damaged_one_is_set_aside_as_it_is(folder, tmp_path):
     before = names(folder.path)
-    folder.set_aside()
+    FolderCheckpoints(tmp_path).set_aside(folder, "why")
     assert names(tmp_path) == ["damaged-step-00000007-a0"]
     assert names(tmp_path / "damaged-step-00000007-a0") == before
-    assert list_checkpoints(tmp_path) == []
+    assert FolderCheckpoints(tmp_path).list() == []
 
 
 def test_the_mark_goes_first(folder, monkeypatch):
@@ -169,7 +167,7 @@ def test_a_durable_file_is_flushed_before_it_has_its_name(tmp_path, monkeypatch)
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr("os.fsync", lambda file: (order.append("fsync"), fsync(file)))
     monkeypatch.setattr("pathlib.Path.replace", lambda self, to: (order.append("replace"), replace(self, to)))
-    write_durably(tmp_path / "file", "text")
+    atomic_write(tmp_path / "file", "text")
     assert order == ["fsync", "replace", "fsync"]
     assert names(tmp_path) == ["file"]
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distrib.runs.backwards import lines_backwards, newest_event
 from distrib.runs.events import EventTail, EventWriter, LineTail, read_events
-from distrib.runs.newest import newest_event
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_numbers_that_json_does_not_have_are_null(path, value):
 def test_there_are_no_events_without_a_file(path):
     assert read_events(path) == []
     assert EventTail(path).poll() == []
-    assert newest_event(path, "train") is None
+    assert newest_event(lines_backwards(path), "train") is None
 
 
 @given(cut=st.integers(0, 400), blanks=st.booleans())
@@ -63,7 +63,7 @@ def test_a_torn_line_costs_itself_alone(tmp_path_factory, cut, blanks):
     assert steps(read_events(path)) == survivors
     write(path, 4, 5, attempt=1)
     assert steps(read_events(path)) == [*survivors, 4, 5]
-    newest = newest_event(path, "train")
+    newest = newest_event(lines_backwards(path), "train")
     assert newest is not None
     assert newest["step"] == 5
 
@@ -102,9 +102,9 @@ def test_the_newest_event_of_a_kind_is_found_across_blocks(path):
     write(path, 1, event="eval", loss=1.0)
     write(path, 2, event="train", message="x" * 200_000)
     write(path, 3, event="train", message='not an "eval"')
-    assert newest_event(path, "eval")["step"] == 1
-    assert newest_event(path, "train")["step"] == 3
-    assert newest_event(path, "restart") is None
+    assert newest_event(lines_backwards(path), "eval")["step"] == 1
+    assert newest_event(lines_backwards(path), "train")["step"] == 3
+    assert newest_event(lines_backwards(path), "restart") is None
 
 
 @given(st.binary(max_size=400))
@@ -113,7 +113,8 @@ def test_reading_backwards_agrees_with_reading_forwards(tmp_path_factory, noise)
     write(path, 1, 2)
     with path.open("ab") as file:
         file.write(noise)
-    assert newest_event(path, "train") == read_events(path)[-1]
+    forwards = [event for event in read_events(path) if event.get("event") == "train"]
+    assert newest_event(lines_backwards(path), "train") == forwards[-1]
 
 
 def test_lines_are_followed_as_a_terminal_would_show_them(tmp_path):

@@ -7,31 +7,27 @@ import pytest
 from distrib.errors import JobError
 from distrib.runs.events import EventWriter
 from distrib.runs.find import NoRunError, find_run, find_runs
-from distrib.runs.record import create_record, publish_record
+from distrib.runs.run import Run
 from distrib.runs.storage.errors import StorageError
-from distrib.runs.storage.mirror import mirror_folder
-from distrib.runs.storage.run_store import RunStore
+from distrib.runs.storage.store.mirror import mirror_folder
 
 pytestmark = pytest.mark.timeout(60)
 
 
-def create(folder, **fields):
-    known = {"name": "digits", "request": {}, "schedule": {"total_steps": 3}, "provenance": {}}
-    return create_record(folder, **{**known, **fields})
+def create(location, **fields):
+    run = Run(location, is_training=True)
+    run.create_record(**{"name": "digits", "request": {}, "schedule": {"total_steps": 3}, "provenance": {}, **fields})
+    return run
 
 
 @pytest.fixture
 def stored(bucket):
     """A run on a store that has trained three steps."""
-    store = RunStore.at(f"{bucket.url}/one")
-    run = create(store.folder)
-    run.store = store
-    writer = store.metrics_writer(0)
+    run = create(f"{bucket.url}/one")
     with EventWriter(run.layout.metrics_file, 0) as events:
         events.write("train", step=3, epoch=0, samples=9, loss=0.5)
-    writer.push()
-    bucket.put("one/job.yaml", b"name: digits\n")
-    publish_record(run)
+    run.storage.publish_events(0)
+    run.write_job("name: digits\n")
     return run
 
 
@@ -55,8 +51,8 @@ def test_in_folders(tmp_path, monkeypatch):
 
 def test_on_a_store(bucket, stored):
     for run in (find_run("one", bucket.url), find_run(f"{bucket.url}/one/")):
-        assert (run.id, run.place, run.status, run.steps) == ("one", f"{bucket.url}/one", "running", (3, 3))
-        assert run.layout.job_file.read_text() == "name: digits\n"
+        assert (run.id, run.location, run.status, run.steps) == ("one", f"{bucket.url}/one", "running", (3, 3))
+        assert run.job_file.read_text() == "name: digits\n"
         assert run.folder != stored.folder
     with pytest.raises(NoRunError, match=rf"there is no run 'onr' in {bucket.url}; did you mean 'one'\?"):
         find_run("onr", bucket.url)
@@ -72,7 +68,7 @@ def test_what_changes_is_seen_and_weights_come_when_asked_for(bucket, stored):
     assert run.weights.read_bytes() == b"first"
     assert run.best_weights.read_bytes() == b"best"
     bucket.put("one/model.safetensors", b"second")
-    publish_record(stored, status="finished")
+    stored.update_record(status="finished")
     run.refresh()
     assert run.status == "finished"
     assert find_run("one", bucket.url).weights.read_bytes() == b"second"
@@ -80,10 +76,7 @@ def test_what_changes_is_seen_and_weights_come_when_asked_for(bucket, stored):
 
 def test_all_runs_of_a_store_are_listed(bucket, stored):
     for number in range(2, 5):
-        store = RunStore.at(f"{bucket.url}/run-{number}")
-        run = create(store.folder, started=float(number))
-        run.store = store
-        publish_record(run)
+        create(f"{bucket.url}/run-{number}", started=float(number))
     bucket.put("no-run/x", b"")
     assert [run.id for run in find_runs(bucket.url)] == ["one", "run-4", "run-3", "run-2"]
     assert find_runs(f"{bucket.url}/nothing") == []

@@ -9,12 +9,15 @@ import pytest
 
 from distrib.errors import JobError
 from distrib.runs.events import EventWriter
-from distrib.runs.record import RECORD_FIELDS, Run, create_record, list_runs, update_record
+from distrib.runs.find import find_runs
+from distrib.runs.record import RECORD_FIELDS, create_record, update_record
+from distrib.runs.run import Run
 
 
 def create(folder, **fields):
     known = {"name": "digits", "request": {"device": "cpu"}, "schedule": {"total_steps": 3}, "provenance": {}}
-    return create_record(folder, **{**known, **fields})
+    create_record(folder, **{**known, **fields})
+    return Run(folder)
 
 
 @pytest.fixture
@@ -99,8 +102,8 @@ def test_runs_are_listed_newest_first_and_unreadable_ones_last(tmp_path):
     (tmp_path / "broken" / "run.json").write_text('{"id"')
     (tmp_path / "no run").mkdir()
     (tmp_path / "file").touch()
-    assert [run.id for run in list_runs(tmp_path)] == ["r1", "r0", "r2", "broken"]
-    assert list_runs(tmp_path / "missing") == []
+    assert [run.id for run in find_runs(tmp_path)] == ["r1", "r0", "r2", "broken"]
+    assert find_runs(tmp_path / "missing") == []
 
 
 def test_readers_never_see_a_part_of_a_record(run):

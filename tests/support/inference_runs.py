@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from distrib.inference.trained_model import open_trained
-from distrib.runs.record import Run, create_record, update_record
+from distrib.runs.record import create_record, update_record
+from distrib.runs.run import Run
 from distrib.train.checkpoint.weights import save_weights
 from tests.support import inference_jobs
 

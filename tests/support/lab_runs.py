@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distrib.runs.events import read_events
 from distrib.runs.layout import RunLayout
-from distrib.runs.record import Run
+from distrib.runs.run import Run
 from tests.support.recovery_runs import BATCH_SIZE, NUM_SAMPLES, REPOSITORY, SUPPORT
 
 NUM_STEPS = 78  # six epochs

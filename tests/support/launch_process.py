@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from distrib.runs.record import Run
+from distrib.runs.run import Run
 
 REPOSITORY = Path(__file__).parents[2]
 MARK = "DISTRIB_TEST_LAUNCH"

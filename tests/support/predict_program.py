@@ -16,7 +16,7 @@ from distrib.errors import DistribError
 from distrib.inference.prediction import predict as module
 from distrib.inference.prediction.predict import PredictOptions, describe, predict
 from distrib.inference.trained_model import open_trained
-from distrib.runs.record import Run
+from distrib.runs.run import Run
 
 torch.set_num_threads(1)
 module.torch_ready_to_fork = lambda: nullcontext(True)

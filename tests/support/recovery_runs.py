@@ -15,7 +15,7 @@ from pathlib import Path
 
 from distrib.runs.events import read_events
 from distrib.runs.layout import RunLayout
-from distrib.runs.record import Run
+from distrib.runs.run import Run
 
 SUPPORT = Path(__file__).parent
 REPOSITORY = Path(__file__).parents[2]

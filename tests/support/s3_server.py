@@ -74,10 +74,12 @@ class Proxy:
 
     Attributes:
         seen: (method, path) of every request, in order.
+        ignored_headers: Names of request headers, in lower case, that the server does not get.
     """
 
     def __init__(self, server):
         self.seen = []
+        self.ignored_headers = set()
         self._rules = []
         self._lock = threading.Lock()
         proxy = self
@@ -155,7 +157,8 @@ class Proxy:
     def _pass_on(self, port, request, body):
         connection = HTTPConnection("127.0.0.1", port, timeout=60)
         try:
-            headers = {name: value for name, value in request.headers.items() if name.lower() != "transfer-encoding"}
+            dropped = {"transfer-encoding", *self.ignored_headers}
+            headers = {name: value for name, value in request.headers.items() if name.lower() not in dropped}
             headers["Content-Length"] = str(len(body))
             connection.request(request.command, request.path, body, headers)
             response = connection.getresponse()

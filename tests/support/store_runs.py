@@ -5,7 +5,7 @@ import uuid
 from collections import defaultdict
 
 from distrib.runs.layout import RunLayout
-from distrib.runs.record import Run
+from distrib.runs.run import Run
 from distrib.runs.storage.object_store import ObjectStorage
 from tests.support.recovery_runs import RUN, Place
 from tests.support.s3_server import BUCKET, environment

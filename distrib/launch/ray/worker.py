@@ -11,15 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distrib.errors import LaunchError
 from distrib.job.plan import Request
 from distrib.launch.network import listen_on, use_interface_of
 from distrib.launch.process.environment import set_rank_variables
 from distrib.launch.process.output import output_redirected
 from distrib.launch.ray.cluster.settings import keep_worker_quiet
 from distrib.launch.ray.control_store import RayControlStore
-from distrib.runs.layout import RunLayout
-from distrib.runs.lease import is_held
+from distrib.runs.storage.errors import StorageNotSharedError
+from distrib.runs.storage.open import open_rank
 from distrib.train.context import AttemptConfig, RankInfo
 from distrib.train.failure import Failure
 
@@ -33,15 +32,10 @@ CANCELLED = -1
 """The attempt of a trainer that is not needed any more."""
 
 _POLL_SECONDS = 0.5
-_SHARED_FOLDER_SECONDS = 5.0
 
 
 class RankFailedError(RuntimeError):
     """A rank has failed and has reported why to the launcher."""
-
-
-class StorageNotSharedError(LaunchError):
-    """A host does not see the run's folder."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ def train_as_ray_worker(config: dict[str, WorkerConfig]) -> None:
     worker, context = config["worker"], get_context()
     control = worker.control
     number = _await_attempt(control, worker.trainer)
-    attempt = replace(worker.attempt, attempt=number).with_local_mirror()
+    attempt = replace(worker.attempt, attempt=number)
     address = _address()
     name = socket.gethostname() if worker.is_local else f"{socket.gethostname()} ({address})"
     info = RankInfo(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), name, _gpu())
@@ -121,7 +115,7 @@ def train_as_ray_worker(config: dict[str, WorkerConfig]) -> None:
     use_interface_of(address)
     set_rank_variables(info)
     attempt = replace(attempt, request=_without_pretense(attempt.request))
-    with output_redirected(RunLayout(attempt.run_folder).rank_log(info.rank)):  # past Ray's capture, which cuts lines
+    with output_redirected(attempt.layout.rank_log(info.rank)):  # past Ray's capture, which cuts lines
         from distrib.train.worker import main
 
         result = main(attempt, rank_context)
@@ -193,26 +187,13 @@ def _moved_here(attempt: AttemptConfig, *, is_local: bool) -> AttemptConfig:
 
 
 def _check_storage(control: RayControlStore, attempt: AttemptConfig, info: RankInfo) -> None:
-    """Checks that this host sees the launcher's lease in the run's folder, and can write to the folder."""
-    if attempt.run_url is not None:
-        return  # the folder is this host's mirror; the rank finds out itself whether it can use the store
-    folder = attempt.run_folder
-    deadline = time.monotonic() + _SHARED_FOLDER_SECONDS  # network file systems show new files late
-    while not is_held(folder, attempt.lease):
-        if time.monotonic() > deadline:
-            problem = f"does not see the run's folder {folder}"
-            break
-        time.sleep(0.1)
-    else:
-        if os.access(folder, os.W_OK):
-            return
-        problem = f"cannot write to the run's folder {folder}"
-    error = StorageNotSharedError(
-        f"{info.host_name} {problem}; use a folder that all hosts share, at the same path, or an object store: "
-        "`runs_dir` or DISTRIB_RUNS_DIR"
-    )
-    control.report_failure(attempt.attempt, info.rank, Failure.of(error, info))
-    raise RankFailedError(str(error))
+    """Checks that this host sees where the run is kept, and can write there."""
+    try:
+        open_rank(attempt.run_location, info.rank, attempt.attempt, attempt.lease).check_visible()
+    except StorageNotSharedError as problem:
+        error = StorageNotSharedError(f"{info.host_name} {problem}")
+        control.report_failure(attempt.attempt, info.rank, Failure.of(error, info))
+        raise RankFailedError(str(error)) from None
 
 
 def _without_pretense(request: Request) -> Request:

@@ -1,4 +1,4 @@
-"""What a store's errors mean to a user: refused, not there, or out of reach for now."""
+"""Errors of storage for users: refused, missing, or out of reach for now."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import re
 from typing import Literal
 
-from distrib.errors import DistribError
+from distrib.errors import DistribError, LaunchError
 
 Kind = Literal["refused", "missing", "unreachable"]
 
@@ -16,7 +16,8 @@ _SIGNS: dict[Kind, str] = {
     "refused": (
         r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|EXPIRED|ExpiredToken|InvalidToken|CLIENT_TOKEN|UNRECOGNIZED_CLIENT"
         r"|AUTHENTICATION|TIME_TOO_SKEWED|VALIDATION|PERMISSION_DENIED|UNAUTHENTICATED|[Pp]ermission denied"
-        r"|[Ff]orbidden|HTTP status 40[13]|OAuth2|[Cc]redentials"
+        r"|PermissionDeniedError|UnauthenticatedError|AccessDenied|[Ff]orbidden|HTTP status 40[13]|OAuth2"
+        r"|[Cc]redentials"
     ),
 }
 _WAYS_OUT: dict[Kind, str] = {
@@ -27,10 +28,10 @@ _WAYS_OUT: dict[Kind, str] = {
 
 
 class StorageError(DistribError):
-    """A store did not do what it was asked to, for good or for too long.
+    """An operation on an object store failed for good, or for too long.
 
     Attributes:
-        kind: `refused` (credentials or rights), `missing` (no such bucket), `unreachable` (all that may be temporary).
+        kind: `refused` (credentials or rights), `missing` (no such bucket), `unreachable` (may be temporary).
     """
 
     def __init__(self, message: str, kind: Kind) -> None:
@@ -42,17 +43,21 @@ class StorageError(DistribError):
         return type(self), (str(self), self.kind)
 
 
+class StorageNotSharedError(LaunchError):
+    """A host does not see the folder of a run."""
+
+
 class NotKeptError(DistribError):
-    """What a run was for could not be written; the message says what, where and the way out."""
+    """A result of a run could not be written; the message says what, where and the way out."""
 
 
 def explain(error: OSError, what: str, seconds: float) -> StorageError:
-    """A store's error in words.
+    """Turns a client library's error into a StorageError.
 
     Args:
-        error: As pyarrow raised it.
+        error: As the client library raised it.
         what: What could not be done.
-        seconds: For how long that has been tried.
+        seconds: How long it was tried.
     """
     text = " ".join(str(error).split())
     kind: Kind = next((kind for kind, signs in _SIGNS.items() if re.search(signs, text)), "unreachable")
@@ -61,7 +66,7 @@ def explain(error: OSError, what: str, seconds: float) -> StorageError:
 
 
 def _core(text: str) -> str:
-    """The part of a pyarrow message that tells something: `ACCESS_DENIED: Access Denied`."""
+    """The informative part of a message of pyarrow: `ACCESS_DENIED: Access Denied`."""
     core = text.partition("AWS Error ")[2] or text
     core = re.sub(r" \(Request ID: [^)]*\)| during \w+ operation", "", core)
     return (core.partition("; Details: ")[2] or core).rstrip(". ")
@@ -78,11 +83,11 @@ _LOCAL_WAYS_OUT = {
 
 
 def storage_problem(error: BaseException, place: str) -> str | None:
-    """Why something could not be kept, where `error` says that: what, where and the way out; else None.
+    """Why something could not be saved, if `error` is of a storage: what, where and the way out; else None.
 
     Args:
-        error: What was raised.
-        place: What was being written.
+        error: The exception.
+        place: The file that was being written.
     """
     seen: BaseException | None = error
     while seen is not None:

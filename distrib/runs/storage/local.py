@@ -1,4 +1,4 @@
-"""Where runs are kept: a few operations on named objects, and the folder that offers them."""
+"""A local folder as a storage of named objects."""
 
 from __future__ import annotations
 
@@ -7,42 +7,12 @@ import errno
 import os
 import secrets
 import shutil
-from pathlib import Path, PurePosixPath
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distrib.errors import JobError
-
-
-class Storage(Protocol):
-    """Named objects of bytes; names are relative paths such as `digits-1/run.json`.
-
-    The contract is what a folder and an object store can both keep: there are no folders, no renames and no locks.
-    A `prefix` names an object or everything below it: `a/b` covers `a/b` and `a/b/c`, never `a/bc`.
-    """
-
-    def put(self, name: str, data: bytes) -> None:
-        """Makes `data` the whole content of `name`, durably; a reader sees the old or the new content, never a part."""
-
-    def get(self, name: str) -> bytes:
-        """The content of `name`; FileNotFoundError where there is none."""
-
-    def exists(self, name: str) -> bool:
-        """Whether there is an object `name`."""
-
-    def list(self, prefix: str = "") -> list[str]:
-        """The names that `prefix` covers, sorted; all of them by default."""
-
-    def delete(self, prefix: str) -> None:
-        """Removes what `prefix` covers; that there is nothing is no error."""
-
-    def put_file(self, name: str, path: Path) -> None:
-        """As `put`, with the content of a local file, of any size."""
-
-    def get_file(self, name: str, path: Path) -> None:
-        """As `get`, into a local file, which appears whole; its folder is created where needed."""
-
-    def check_writable(self) -> None:
-        """Raises JobError, and leaves nothing behind, where objects cannot be written."""
+from distrib.runs.atomic import atomic_path, atomic_write, flush, is_temporary
+from distrib.runs.storage.storage import Storage, check_name
 
 
 class LocalStorage:
@@ -51,37 +21,61 @@ class LocalStorage:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
 
+    @property
+    def location(self) -> Path:
+        """The folder."""
+        return self.root
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the folder exists."""
+        return self.root.is_dir()
+
+    def below(self, name: str) -> LocalStorage:
+        """A folder in this folder."""
+        return LocalStorage(self._path(name))
+
     def put(self, name: str, data: bytes) -> None:
-        """Writes a file beside the old one and renames it over the old one, both flushed to disk."""
+        """Writes a file atomically."""
         path = self._path(name)
         _make_folder(path.parent)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            _write_new_file(temporary, data)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _flush_folder(path.parent)
+        atomic_write(path, data)
 
     def get(self, name: str) -> bytes:
         """Reads a file."""
         return self._path(name).read_bytes()
 
+    def get_json(self, name: str) -> bytes:
+        """Reads a file; files are replaced atomically, so it is always complete."""
+        return self.get(name)
+
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
         return self._path(name).is_file()
 
+    def folders(self) -> list[str]:
+        """The folders in this folder."""
+        try:
+            return sorted(path.name for path in self.root.iterdir() if path.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def list(self, prefix: str = "") -> list[str]:
-        """Walks the folder, leaving out files that `put` has not finished."""
+        """Walks the folder, leaving out files that are still being written."""
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Walks the folder."""
         start = self._path(prefix)
-        files = [start] if start.is_file() else start.rglob("*")
-        return sorted(
-            path.relative_to(self.root).as_posix() for path in files if path.is_file() and not _is_temporary(path)
-        )
+        found: dict[str, int] = {}
+        for path in [start] if start.is_file() else start.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and not is_temporary(path):
+                    found[path.relative_to(self.root).as_posix()] = path.stat().st_size
+        return found
 
     def delete(self, prefix: str) -> None:
-        """Removes a file, or a folder with all that it holds."""
+        """Deletes a file, or a folder with everything in it."""
         path = self._path(prefix)
         if path == self.root:
             raise ValueError("an empty prefix would delete everything")
@@ -95,25 +89,24 @@ class LocalStorage:
             shutil.rmtree(path)
 
     def put_file(self, name: str, path: Path) -> None:
-        """Copies a file, as `put` writes one."""
+        """Copies a file into the folder."""
         target = self._path(name)
         _make_folder(target.parent)
-        _copy_whole(path, target)
-        _flush_folder(target.parent)
+        _copy(path, target)
 
     def get_file(self, name: str, path: Path) -> None:
-        """Copies a file."""
+        """Copies a file out of the folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        _copy_whole(self._path(name), path)
+        _copy(self._path(name), path)
 
     def check_writable(self) -> None:
-        """Creates the folder and a file in it, and removes the file again."""
+        """Creates the folder and a file in it, and deletes the file again."""
         created: list[Path] = []
         try:
             created = _make_folder(self.root)
             probe = self.root / f".probe.{secrets.token_hex(4)}.tmp"
             try:
-                _write_new_file(probe, b"\0")
+                probe.write_bytes(b"\0")
             finally:
                 probe.unlink(missing_ok=True)
         except OSError as error:
@@ -124,40 +117,13 @@ class LocalStorage:
             ) from None
 
     def _path(self, name: str) -> Path:
-        """The file of an object; a name that leads out of the root is a bug of the caller."""
+        """The file of an object; a name that leads out of the folder is a bug of the caller."""
         return self.root / check_name(name)
 
 
-def check_name(name: str) -> str:
-    """`name` itself; ValueError where it would lead out of the storage that it is used in."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"not a name of an object: {name!r}")
-    return name
-
-
-def _is_temporary(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(".tmp")
-
-
-def _write_new_file(path: Path, data: bytes) -> None:
-    """Writes a file that must not exist yet, flushed to disk, readable as the user's umask says."""
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _copy_whole(source: Path, target: Path) -> None:
-    """Copies a file beside `target`, flushed to disk, and renames it to that."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb"), atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _make_folder(folder: Path) -> list[Path]:
@@ -172,7 +138,7 @@ def _make_folder(folder: Path) -> list[Path]:
         for path in missing:
             path.mkdir(exist_ok=True)
             created.append(path)
-            _flush_folder(path.parent)
+            flush(path.parent)
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     except OSError:
@@ -182,16 +148,11 @@ def _make_folder(folder: Path) -> list[Path]:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Takes back folders that were just created, outermost first, unless someone else uses them by now."""
+    """Removes folders that were just created, given outermost first, unless another process uses them by now."""
     with contextlib.suppress(OSError):
         for folder in reversed(folders):
             folder.rmdir()
 
 
-def _flush_folder(folder: Path) -> None:
-    """Makes new names in `folder` survive a crash of the machine."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+if TYPE_CHECKING:
+    _: Storage = LocalStorage("")

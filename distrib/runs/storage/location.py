@@ -1,4 +1,4 @@
-"""Where runs are kept, as a user writes it: a folder, or the URL of a bucket and a prefix."""
+"""Locations of runs as a user writes them: a folder, or the URL of a bucket and a prefix."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def as_folder(location: str) -> Path:
 
 
 def join(location: str, name: str) -> str:
-    """What is called `name` in an object store's `location`."""
+    """The location of `name` in `location`, a folder or a URL."""
     return f"{location.rstrip('/')}/{name}"
 
 
-def split(url: str) -> tuple[str, str]:
-    """(parent, last name) of an object store's URL; the inverse of `join`."""
-    parent, _, name = url.rstrip("/").rpartition("/")
-    return parent, name
+def split(location: str) -> tuple[str, str]:
+    """(parent, last name) of a location; the inverse of `join`."""
+    parent, _, name = location.rstrip("/").rpartition("/")
+    return parent or ".", name
 
 
 def problem_of(location: str) -> str | None:
     """What is wrong with `location`, and the way out; None where it can name a folder or an object store.
 
-    Nothing is reached for.
+    No request is made.
     """
     if "://" not in location:
         return None

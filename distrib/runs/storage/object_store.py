@@ -1,4 +1,4 @@
-"""Objects in a bucket of S3, of whatever speaks its protocol, or of Google Cloud Storage, by pyarrow."""
+"""Objects in a bucket of S3, of a store with the same protocol, or of Google Cloud Storage, by pyarrow."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from distrib.errors import JobError, LaunchError
+from distrib.runs.atomic import atomic_path
 from distrib.runs.storage.errors import StorageError, explain
-from distrib.runs.storage.local import check_name
 from distrib.runs.storage.location import join, split
+from distrib.runs.storage.retry import attempts
+from distrib.runs.storage.storage import Storage, check_name
 
 PATIENCE_SECONDS = 60.0
-"""How long a temporary error is tried again by default."""
+"""How long a temporary error is retried by default."""
 START_PATIENCE_SECONDS = 5.0
-"""The same before anything has started, while somebody waits for an answer."""
+"""The same while a command line waits for an answer."""
 
-_FIRST_DELAY_SECONDS = 0.1
-_LONGEST_DELAY_SECONDS = 5.0
 _LONG_SECONDS = 3.0
 _JSON_TRIES = 10
+_JSON_PAUSE_SECONDS = 0.1
 _CHUNK_BYTES = 2**22
 _FLUSH_BYTES = 2**26
-_CONNECT_TIMEOUT_SECONDS = 3.0
-_REQUEST_TIMEOUT_SECONDS = 15.0
+CONNECT_TIMEOUT_SECONDS = 3.0
+REQUEST_TIMEOUT_SECONDS = 15.0
 
 Result = TypeVar("Result")
 
@@ -38,14 +39,14 @@ class ObjectStorage:
     """Objects below a URL such as `s3://bucket/prefix`; the bucket must exist.
 
     Credentials are found as the store's own tools find them. The endpoint of an S3 that is not Amazon's is
-    AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL. Every operation tries temporary errors again, with growing pauses.
+    AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL. Every operation retries temporary errors, with growing pauses.
 
-    Can be used from several threads, and in a forked process too, which makes connections of its own.
+    Several threads can share it; a forked process opens its own connections.
 
     Args:
         url: The bucket and the prefix.
-        patience_seconds: How long a temporary error is tried again.
-        on_delay: Told, once per operation, when that takes long.
+        patience_seconds: How long a temporary error is retried.
+        on_delay: Called, once per operation, when that takes long.
     """
 
     def __init__(
@@ -59,6 +60,16 @@ class ObjectStorage:
         self._on_delay = on_delay
         self._connection: tuple[int, Any] | None = None
 
+    @property
+    def location(self) -> str:
+        """The URL."""
+        return self.url
+
+    @property
+    def is_there(self) -> bool:
+        """True."""
+        return True
+
     def below(self, name: str) -> ObjectStorage:
         """The same with `name` as the prefix of everything."""
         return ObjectStorage(join(self.url, check_name(name)), self._patience_seconds, self._on_delay)
@@ -68,7 +79,7 @@ class ObjectStorage:
         return ObjectStorage(self.url, seconds, on_delay)
 
     def put(self, name: str, data: bytes) -> None:
-        """Writes an object, which appears whole."""
+        """Writes an object, which appears complete."""
 
         def action(files: Any) -> None:
             with files.open_output_stream(self._path(name)) as stream:
@@ -77,7 +88,7 @@ class ObjectStorage:
         self._try("write", name, action)
 
     def put_file(self, name: str, path: Path) -> None:
-        """Uploads a file, a part of it at a time; its object appears whole."""
+        """Uploads a file in parts; its object appears complete."""
 
         def action(files: Any) -> None:
             size = 0  # so far
@@ -102,51 +113,47 @@ class ObjectStorage:
         return self._try("read", name, action)
 
     def get_json(self, name: str) -> bytes:
-        """As `get`, for JSON that others replace again and again: what is read is whole, if it ever was."""
+        """Reads an object again if it is not valid JSON."""
         for _ in range(_JSON_TRIES):
             data = self.get(name)
             try:
                 json.loads(data)
             except ValueError:
-                time.sleep(_FIRST_DELAY_SECONDS * random.random())
+                time.sleep(_JSON_PAUSE_SECONDS * random.random())
             else:
                 break
         return data
 
     def get_file(self, name: str, path: Path) -> None:
-        """Downloads an object; the file appears whole."""
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-        def action(files: Any) -> None:
-            with files.open_input_stream(self._path(name)) as stream, temporary.open("wb") as target:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    target.write(chunk)
-                size = target.tell()
-            self._check_size(files, name, size)
-
+        """Downloads an object; the file appears complete."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_path(path, is_durable=False) as temporary:
+
+            def action(files: Any) -> None:
+                with files.open_input_stream(self._path(name)) as stream, temporary.open("wb") as target:
+                    while chunk := stream.read(_CHUNK_BYTES):
+                        target.write(chunk)
+                    size = target.tell()
+                self._check_size(files, name, size)
+
             self._try("read", name, action)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _check_size(self, files: Any, name: str, num_bytes: int) -> None:
-        """Raises OSError, upon which is tried again, where an object was replaced while it was read.
+        """Raises OSError, which is retried, if an object was replaced while it was read.
 
-        pyarrow asks for the size first and then for as many bytes. They may be the beginning of a longer successor, or
-        those of a shorter one with rubbish behind them.
+        pyarrow queries the size first and then reads as many bytes. These may be the beginning of a longer successor,
+        or all of a shorter one followed by garbage.
         """
         size = files.get_file_info(self._path(name)).size
         if size != num_bytes:
-            raise OSError(f"{num_bytes} bytes were read of what has {size} now")
+            raise OSError(f"{num_bytes} bytes were read of an object that now has {size}")
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
         return bool(self._try("read", name, lambda files: files.get_file_info(self._path(name)).is_file))
 
     def folders(self) -> list[str]:
-        """The first parts, up to the first slash, of the names that have one."""
+        """Lists the top level."""
 
         def action(files: Any) -> list[str]:
             from pyarrow.fs import FileSelector, FileType
@@ -157,11 +164,11 @@ class ObjectStorage:
         return self._try("list", "", action)
 
     def list(self, prefix: str = "") -> list[str]:
-        """Asks the store for all names."""
+        """Lists the names."""
         return sorted(self.sizes(prefix))
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        """The bytes of each object that `prefix` covers, by name."""
+        """Lists the names with their sizes."""
         root = self._path("")
 
         def action(files: Any) -> dict[str, int]:
@@ -176,7 +183,7 @@ class ObjectStorage:
         return self._try("list", prefix, action)
 
     def delete(self, prefix: str) -> None:
-        """Deletes an object, or all below a prefix."""
+        """Deletes an object, or all objects below a prefix."""
         if not prefix:
             raise ValueError("an empty prefix would delete everything")
 
@@ -193,7 +200,7 @@ class ObjectStorage:
         self._try("delete", prefix, action)
 
     def check_writable(self) -> None:
-        """Writes and removes an object.
+        """Writes and deletes an object.
 
         Raises:
             JobError: The bucket does not exist, or the credentials are missing or refused.
@@ -214,33 +221,32 @@ class ObjectStorage:
         return f"{path}/{check_name(name)}" if name else path
 
     def _try(self, verb: str, name: str, action: Callable[[Any], Result]) -> Result:
-        """Does `action` with a connection, again and again where an error may be temporary.
+        """Calls `action` with a connection, again if an error may be temporary.
 
         Raises:
             FileNotFoundError: There is no such object.
             StorageError: It was refused, or failed for too long.
             OSError: A local file is at fault.
         """
-        started = time.monotonic()
-        delay, is_announced = _FIRST_DELAY_SECONDS, False
-        while True:
-            try:
-                return action(self._files())
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
-                    raise  # a local file's: pyarrow gives no number with those of a store
-                seconds = time.monotonic() - started
-                problem = explain(error, f"cannot {verb} {join(self.url, name) if name else self.url}", seconds)
-                if problem.kind != "unreachable" or seconds >= self._patience_seconds:
-                    self._connection = None  # credentials are read anew then
+        problem: StorageError | None = None
+        is_announced = False
+        for attempt in attempts(self._patience_seconds):
+            if problem is not None and attempt.seconds > _LONG_SECONDS and self._on_delay and not is_announced:
+                is_announced = True
+                self._on_delay(f"{problem}; trying again for up to {self._patience_seconds:.0f} s")
+            with attempt:
+                try:
+                    return action(self._files())
+                except FileNotFoundError:
+                    raise
+                except OSError as error:
+                    if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
+                        raise  # of a local file: pyarrow's errors of a store have no number
+                    self._connection = None  # so that credentials are read again
+                    what = f"cannot {verb} {join(self.url, name) if name else self.url}"
+                    problem = explain(error, what, attempt.seconds)
                     raise problem from error
-                if self._on_delay is not None and seconds > _LONG_SECONDS and not is_announced:
-                    is_announced = True
-                    self._on_delay(f"{problem}; trying again for up to {self._patience_seconds:.0f} s")
-            time.sleep(min(delay * random.uniform(0.5, 1.0), max(0.0, self._patience_seconds - seconds)))
-            delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
+        raise AssertionError("unreachable")
 
     def _files(self) -> Any:
         """The connection of this process."""
@@ -256,22 +262,37 @@ def parent_of(url: str) -> tuple[ObjectStorage, str]:
     return ObjectStorage(parent), name
 
 
+def endpoint_of_s3() -> str | None:
+    """The endpoint of an S3 that is not Amazon's, from the environment."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+
+def region_of_s3(bucket: str) -> str:
+    """The region of a bucket, from the environment or, for Amazon's S3, by asking it."""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region is None and endpoint_of_s3() is None:
+        from pyarrow import fs
+
+        region = str(fs.resolve_s3_region(bucket))
+    return region or "us-east-1"
+
+
 def _connect(url: str) -> Any:
     """The pyarrow file system of a URL, without retries of its own."""
     from pyarrow import fs
 
     scheme, _, path = url.partition("://")
     if scheme == "gs":
-        return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=_CONNECT_TIMEOUT_SECONDS))
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None:
-        region = "us-east-1" if endpoint else fs.resolve_s3_region(path.partition("/")[0])
+        return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=CONNECT_TIMEOUT_SECONDS))
     return fs.S3FileSystem(
-        endpoint_override=endpoint,
-        region=region,
+        endpoint_override=endpoint_of_s3(),
+        region=region_of_s3(path.partition("/")[0]),
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
-        connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-        request_timeout=_REQUEST_TIMEOUT_SECONDS,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        request_timeout=REQUEST_TIMEOUT_SECONDS,
         allow_delayed_open=True,  # a small object takes one request instead of three
     )
+
+
+if TYPE_CHECKING:
+    _: Storage = ObjectStorage("")

@@ -16,16 +16,17 @@ from torch import nn
 
 from distrib.compat.messages import is_failed_file
 from distrib.compat.torch_checkpoint import METADATA, open_tensor_files_with, tensor_files
-from distrib.runs.checkpoints import CheckpointFolder, remove_old, write_durably
+from distrib.runs.atomic import atomic_write
+from distrib.runs.checkpoints import CheckpointFolder
 from distrib.runs.hashed_file import HashedFile
 from distrib.runs.storage.errors import storage_problem
+from distrib.runs.storage.protocols import RankStorage
 from distrib.train.checkpoint.plain_state import dump_state
 from distrib.train.checkpoint.tensors import model_tensors, share_of, split_optimizer
 from distrib.train.control import SaveStatus
 from distrib.train.failure import PeerFailedError
 
 if TYPE_CHECKING:
-    from distrib.train.checkpoint.upload import RunUploader
     from distrib.train.strategy.compression import PowerSgd
 
 _PROBE_BYTES = 2**20
@@ -57,40 +58,34 @@ class Checkpointer:
     are done, all call `commit`, or `give_up` where one has failed.
 
     Args:
-        checkpoints: The run's folder of checkpoints.
+        storage: Where the run is kept.
         attempt: This attempt.
         model: The unwrapped model.
         optimizer: Its optimizer.
         group: A gloo group for nothing else.
         keep: How many committed checkpoints to keep.
-        check_held: Called before each commit, on rank 0; raises where this attempt does not hold the run any more.
         flush: Called in the background of each save: writes what tells of the steps before it.
-        publishing: Publishes checkpoints, where the run is kept on an object store.
         compression: Of gradients, where it has a state.
     """
 
     def __init__(
         self,
-        checkpoints: Path,
+        storage: RankStorage,
         attempt: int,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         group: dist.ProcessGroup,
         keep: int,
-        check_held: Callable[[], None],
         flush: Callable[[], None],
-        publishing: RunUploader | None = None,
         compression: PowerSgd | None = None,
     ) -> None:
-        self._checkpoints = checkpoints
+        self._storage = storage
         self._attempt = attempt
         self._model = model
         self._optimizer = optimizer
         self._group = group
         self._keep = keep
-        self._check_held = check_held
         self._flush = flush
-        self._publishing = publishing
         self._compression = compression
         self._rank = dist.get_rank(group)
         self._world_size = dist.get_world_size(group)
@@ -154,7 +149,7 @@ class Checkpointer:
             self.prepare()
         assert self._preparation is not None
         self._preparation.join()
-        folder = CheckpointFolder.at(self._checkpoints, step, self._attempt)
+        folder = CheckpointFolder.at(self._storage.layout.checkpoints, step, self._attempt)
         _, optimizer_state = split_optimizer(self._optimizer)
         state = dump_state({**plain, "optimizer": optimizer_state}) if self._rank == 0 else ""
         staged = self._stager.stage(self._share())
@@ -167,49 +162,32 @@ class Checkpointer:
             self._save.join()
 
     def commit(self) -> tuple[int, float] | None:
-        """Takes the save, with which all ranks are done, a step further, on all of them.
+        """Advances a save that every rank has finished writing; called on all ranks.
 
         Returns:
-            Its step and the seconds since it began, once it is committed. On an object store the commit itself goes on
-            in the background, on rank 0, and a second call, once all are done again, ends it.
+            Its step and the seconds since it began, once it is committed. None if the commit takes longer: it then
+            continues in the background, and once all ranks are done again a second call ends it.
 
         Raises:
-            OSError: It could not be committed, and is given up.
-            LostRunError: Another launcher has taken the run over.
+            OSError: It could not be committed, and was removed.
+            LostRunError: Another launcher holds the run.
         """
         save, self._save = self._save, None
         assert save is not None
-        if self._publishing is not None and not save.is_commit:
-            self._save = _Save(save.folder, save.started, lambda: self._publish_commit(save.folder))
-            self._save.is_commit = True
-            self._save.start()
-            return None
-        if self._rank == 0 and self._publishing is None:
-            self._check_held()
-            try:
-                save.folder.commit(self._world_size)
-            except OSError:
-                self._check_held()  # whoever holds the run now removes what others have begun
-                save.folder.remove()
-                raise
-        if self._rank == 0:
-            remove_old(self._checkpoints, self._keep)
+        if not save.is_commit:
+            rest = self._storage.commit(save.folder, self._world_size, self._keep)
+            if rest is not None:
+                self._save = _Save(save.folder, save.started, rest)
+                self._save.is_commit = True
+                self._save.start()
+                return None
         return save.folder.step, time.perf_counter() - save.started
-
-    def _publish_commit(self, folder: CheckpointFolder) -> None:
-        assert self._publishing is not None
-        if self._rank == 0:
-            self._publishing.push_events()  # so that no step is missing, whoever goes on from here
-            self._check_held()
-            self._publishing.commit(folder, self._world_size, self._keep)
 
     def give_up(self) -> tuple[int, str | None]:
         """Drops the save, with which all ranks are done and one has failed; returns its step and this rank's reason."""
         save, self._save = self._save, None
         assert save is not None
-        if self._rank == 0 and self._publishing is None:
-            self._check_held()
-        save.folder.remove()
+        self._storage.discard(save.folder)
         if save.error is None or isinstance(save.error, PeerFailedError):
             return save.folder.step, None
         return save.folder.step, storage_problem(save.error, str(save.folder.path))
@@ -249,11 +227,10 @@ class Checkpointer:
         names = tensor_files(folder.path, self._rank)
         if self._rank == 0:
             names.append(METADATA)
-            write_durably(folder.state_file, state)
+            atomic_write(folder.state_file, state)
         folder.write_part(self._rank, names, {name: file.description for name, file in files.items()})
         self._flush()
-        if self._publishing is not None:
-            self._publishing.part(folder, [*names, *([folder.state_file.name] if self._rank == 0 else [])])
+        self._storage.publish_part(folder, [*names, *([folder.state_file.name] if self._rank == 0 else [])])
 
 
 def _write_error(error: BaseException, folder: Path) -> BaseException:
@@ -261,7 +238,7 @@ def _write_error(error: BaseException, folder: Path) -> BaseException:
     if not is_failed_file(str(error)):
         return error
     try:
-        write_durably(folder / "probe", " " * _PROBE_BYTES)
+        atomic_write(folder / "probe", " " * _PROBE_BYTES)
     except OSError as cause:
         return cause
     return OSError(errno.EIO, os.strerror(errno.EIO))

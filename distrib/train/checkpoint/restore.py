@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +13,8 @@ from torch import nn
 from distrib.compat.messages import without_disabled_warning
 from distrib.compat.torch_checkpoint import METADATA
 from distrib.compat.torch_checkpoint_reader import SafeReader
-from distrib.runs.checkpoints import CheckpointFolder, DamagedError, list_checkpoints, parse_name
-from distrib.runs.storage.remote_checkpoints import RemoteCheckpoints
+from distrib.runs.checkpoints import CheckpointFolder, DamagedError
+from distrib.runs.storage.protocols import CheckpointStorage
 from distrib.train.checkpoint.plain_state import load_state
 from distrib.train.checkpoint.tensors import join_optimizer, model_tensors
 
@@ -29,15 +28,13 @@ class Restorer:
     Damaged ones are set aside, lest they be counted among those to keep.
 
     Args:
-        checkpoints: The run's folder of checkpoints.
+        checkpoints: The run's checkpoints.
         group: A gloo group of all ranks.
-        remote: The checkpoints on the object store, where the run is kept on one; then they count.
     """
 
-    def __init__(self, checkpoints: Path, group: dist.ProcessGroup, remote: RemoteCheckpoints | None = None) -> None:
+    def __init__(self, checkpoints: CheckpointStorage, group: dist.ProcessGroup) -> None:
         self._checkpoints = checkpoints
         self._group = group
-        self._remote = remote
         self.problems: list[str] = []
 
     def find(self) -> CheckpointFolder | None:
@@ -45,28 +42,19 @@ class Restorer:
 
         Rank 0 decides which are looked at; each rank reads its part of the files.
         """
-        names: list[str] = self._agree([folder.name for folder in self._list()])
-        for name in names:
-            folder = parse_name(self._checkpoints / name)
-            assert folder is not None
+        found = self._agree([(folder.step, folder.attempt) for folder in self._list()])
+        for step, attempt in found:
+            folder = self._checkpoints.at(step, attempt)
             problem = self._agree_on_problem(folder)
             if problem is None:
                 return folder
             self.problems.append(problem)
             if dist.get_rank(self._group) == 0:
-                self._set_aside(folder, problem)
+                self._checkpoints.set_aside(folder, problem)
         return None
 
     def _list(self) -> list[CheckpointFolder]:
-        if dist.get_rank(self._group) != 0:
-            return []
-        return list_checkpoints(self._checkpoints) if self._remote is None else self._remote.list()
-
-    def _set_aside(self, folder: CheckpointFolder, problem: str) -> None:
-        if self._remote is None:
-            folder.set_aside()
-        else:
-            self._remote.set_aside(folder, problem)
+        return self._checkpoints.list() if dist.get_rank(self._group) == 0 else []
 
     def load(
         self,
@@ -104,8 +92,7 @@ class Restorer:
         rank, world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
         mine: str | None = None
         try:
-            if self._remote is not None:
-                self._remote.fetch(folder, rank)
+            self._checkpoints.fetch(folder, rank)
             files = folder.files()
             folder.verify(sorted(files)[rank::world_size], files)
             if rank == 0:

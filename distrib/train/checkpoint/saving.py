@@ -16,6 +16,7 @@ from torch import nn
 from distrib.job.plan import StepPlan
 from distrib.job.spec import Best
 from distrib.runs.storage.errors import NotKeptError, storage_problem
+from distrib.runs.storage.protocols import RankStorage
 from distrib.train.checkpoint.checkpointer import Checkpointer
 from distrib.train.checkpoint.weights import copy_weights, write_weights
 from distrib.train.control import SaveStatus
@@ -71,9 +72,8 @@ class BestWeights:
 
     Args:
         spec: Which value decides.
-        path: Where they go; None on other ranks.
-        check_held: Called before the file is written; raises where this attempt does not hold the run any more.
-        publish: Called with the path once the file is written.
+        storage: Where the run is kept.
+        is_writer: Whether this rank writes the weights.
 
     Attributes:
         value: The best value so far.
@@ -83,14 +83,13 @@ class BestWeights:
     def __init__(
         self,
         spec: Best,
-        path: Path | None,
-        check_held: Callable[[], None],
-        publish: Callable[[Path], None] | None = None,
+        storage: RankStorage,
+        *,
+        is_writer: bool,
     ) -> None:
         self._spec = spec
-        self._path = path
-        self._check_held = check_held
-        self._publish = publish
+        self._storage = storage
+        self._path = storage.layout.best_file if is_writer else None
         self.value: float | None = None
         self.writing: _Writing | None = None
 
@@ -114,10 +113,8 @@ class BestWeights:
             self._write(self.writing.weights, self._path)
 
     def _write(self, weights: dict[str, torch.Tensor], path: Path) -> None:
-        steps: list[Callable[[], None]] = [self._check_held, functools.partial(write_weights, weights, path)]
-        if self._publish is not None:
-            steps.append(functools.partial(self._publish, path))
-        self.writing = _Writing(weights, path, steps)
+        write, publish = functools.partial(write_weights, weights, path), functools.partial(self._storage.publish, path)
+        self.writing = _Writing(weights, path, [self._storage.check_held, write, publish])
 
 
 class Saving:

@@ -13,6 +13,7 @@ from torch import nn
 
 from distrib.compat.messages import safetensors_error_number
 from distrib.errors import DistribError
+from distrib.runs.atomic import atomic_path
 
 _MOST_NAMES = 20
 
@@ -22,8 +23,8 @@ class WeightsError(DistribError):
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes the state of the unwrapped `model`, tied weights once; the file appears whole or not at all."""
-    _write_whole(path, lambda temporary: save_model(model, temporary))
+    """Writes the state of the unwrapped `model`, tied weights once; the file appears complete or not at all."""
+    _write(path, lambda temporary: save_model(model, temporary))
 
 
 def copy_weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -39,8 +40,8 @@ def copy_weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def write_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Writes what `copy_weights` has copied; the file appears whole or not at all."""
-    _write_whole(path, lambda temporary: save_file(weights, temporary))
+    """Writes what `copy_weights` has copied; the file appears complete or not at all."""
+    _write(path, lambda temporary: save_file(weights, temporary))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -93,17 +94,12 @@ def _listed(title: str, items: list[str], separator: str) -> str:
     return f"{title}: {shown}" if items else ""
 
 
-def _write_whole(path: Path, write: Callable[[str], None]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def _write(path: Path, write: Callable[[str], None]) -> None:
     try:
-        write(str(temporary))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with atomic_path(path) as temporary:
+            write(str(temporary))
     except SafetensorError as error:
         number = safetensors_error_number(str(error))
         if number is None:
             raise
         raise OSError(number, os.strerror(number)) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Checkpoints on an object store: published file by file, COMMITTED last, and fetched where they are missing."""
+"""Checkpoints on an object store: uploaded file by file, COMMITTED last, and downloaded where they are needed."""
 
 from __future__ import annotations
 
@@ -7,32 +7,36 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distrib.runs.checkpoints import COMMITTED, MANIFEST, CheckpointFolder, DamagedError, describe_file, parse_name
-from distrib.runs.lease import locked_folder
+from distrib.runs.locks import locked_folder
+from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
 from distrib.runs.storage.object_store import ObjectStorage
 
 DAMAGED = "DAMAGED"
-"""Takes the place of COMMITTED in a checkpoint that was found to be damaged, and says how."""
+"""The object that replaces COMMITTED in a damaged checkpoint; it holds a description of the damage."""
 
 
-class RemoteCheckpoints:
+class StoreCheckpoints:
     """The checkpoints of a run on an object store.
 
     Args:
         storage: The run's objects.
-        prefix: What the names of all checkpoints start with.
-        local: The folder of checkpoints in the run's mirror.
+        local: The folder of checkpoints in the run's mirror; its name is the prefix of the objects.
     """
 
-    def __init__(self, storage: ObjectStorage, prefix: str, local: Path) -> None:
+    def __init__(self, storage: ObjectStorage, local: Path) -> None:
         self._storage = storage
-        self._prefix = prefix
+        self._prefix = local.name
         self._local = local
 
+    def at(self, step: int, attempt: int) -> CheckpointFolder:
+        """The checkpoint of a step and attempt."""
+        return CheckpointFolder.at(self._local, step, attempt)
+
     def list(self) -> list[CheckpointFolder]:
-        """The checkpoints that claim to be committed, newest first; their folders need not be on this host."""
+        """The checkpoints with an object COMMITTED, newest first; their folders need not be on this host."""
         return sorted((folder for folder, files in self._all().items() if COMMITTED in files), reverse=True)
 
     def _all(self) -> dict[CheckpointFolder, set[str]]:
@@ -45,11 +49,11 @@ class RemoteCheckpoints:
                 found[folder].add(file_name)
         return dict(found)
 
-    def fetch(self, folder: CheckpointFolder, rank: int) -> None:
-        """Makes the checkpoint's folder on this host whole; the ranks of a host share the work.
+    def fetch(self, folder: CheckpointFolder, rank: int = 0) -> None:
+        """Downloads the files that are missing on this host; its ranks start at different files and so share the work.
 
         Raises:
-            DamagedError: The checkpoint is not whole on the store, or a file's content is not what was written.
+            DamagedError: A file is missing on the store, or its content is not what was written.
         """
         try:
             for name in (COMMITTED, MANIFEST):
@@ -73,15 +77,15 @@ class RemoteCheckpoints:
             except FileNotFoundError:
                 raise DamagedError(f"{folder.name}/{name} is missing") from None
             if not _matches(folder.path / name, expected):
-                raise DamagedError(f"{folder.name}/{name}: its content is not what the manifest says")
+                raise DamagedError(f"{folder.name}/{name}: its content differs from the manifest")
 
-    def publish_part(self, folder: CheckpointFolder, rank: int, names: Iterable[str]) -> None:
-        """Uploads a rank's files, and last its list of them."""
+    def upload_part(self, folder: CheckpointFolder, rank: int, names: Iterable[str]) -> None:
+        """Uploads the files of a rank, its list of files last."""
         for name in (*names, folder.part_file(rank).name):
             self._storage.put_file(self._name(folder, name), folder.path / name)
 
     def commit(self, folder: CheckpointFolder, num_parts: int) -> None:
-        """Commits a checkpoint whose parts are all on the store."""
+        """Commits a checkpoint of which every rank has uploaded its part."""
         parts = [folder.part_file(rank) for rank in range(num_parts)]
         for part in parts:
             if not part.exists():
@@ -90,26 +94,27 @@ class RemoteCheckpoints:
         self._storage.put_file(self._name(folder, MANIFEST), folder.path / MANIFEST)
         self._storage.put_file(self._name(folder, COMMITTED), folder.path / COMMITTED)
 
-    def tidy(self, keep: int) -> None:
-        """Deletes all but the newest `keep` committed checkpoints, while no save is in flight.
+    def keep_newest(self, count: int) -> None:
+        """Deletes all but the newest `count` committed checkpoints; only call it while no save is in flight.
 
-        What was begun and not committed goes too. Of the committed ones COMMITTED goes first, so that no half can be
-        taken for a whole. Those marked as damaged stay for whoever wants to look at them.
+        Uncommitted ones are deleted too. COMMITTED is deleted first, so that a partly deleted checkpoint never counts
+        as committed. Checkpoints that are marked as damaged stay for inspection.
         """
         found = self._all()
         committed = sorted((folder for folder, files in found.items() if COMMITTED in files), reverse=True)
         for folder, files in found.items():
-            if DAMAGED not in files and folder not in committed[: max(1, keep)]:
+            if DAMAGED not in files and folder not in committed[: max(1, count)]:
                 if COMMITTED in files:
                     self._storage.delete(self._name(folder, COMMITTED))
                 self._storage.delete(f"{self._prefix}/{folder.name}")
 
     def remove_uncommitted(self) -> None:
-        """Deletes what earlier attempts began and did not commit; to be called while no rank runs."""
-        self.tidy(keep=sys.maxsize)
+        """Deletes the checkpoints without an object COMMITTED or DAMAGED, in the mirror too."""
+        FolderCheckpoints(self._local).remove_uncommitted()
+        self.keep_newest(sys.maxsize)
 
     def set_aside(self, folder: CheckpointFolder, problem: str) -> None:
-        """Marks a damaged checkpoint, which then is none any more."""
+        """Puts an object DAMAGED and deletes COMMITTED."""
         self._storage.put(self._name(folder, DAMAGED), problem.encode())
         with contextlib.suppress(FileNotFoundError):
             self._storage.delete(self._name(folder, COMMITTED))
@@ -123,3 +128,9 @@ def _matches(path: Path, expected: Mapping[str, Any]) -> bool:
         return path.stat().st_size == expected["bytes"] and describe_file(path) == dict(expected)
     except (FileNotFoundError, KeyError, TypeError):
         return False
+
+
+if TYPE_CHECKING:
+    from distrib.runs.storage.protocols import CheckpointStorage
+
+    _: CheckpointStorage = StoreCheckpoints(ObjectStorage(""), Path())

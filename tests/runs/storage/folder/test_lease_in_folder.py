@@ -1,4 +1,4 @@
-"""One owner of a run at a time."""
+"""One owner of a run in a folder at a time."""
 
 import json
 import os
@@ -11,15 +11,16 @@ import pytest
 
 from distrib.errors import LaunchError
 from distrib.runs import lease as module
-from distrib.runs.lease import Lease, is_held
 from distrib.runs.owner import this_process
+from distrib.runs.storage.folder.lease import FolderLease
+from distrib.runs.storage.folder.run import FolderRun
 
 ELSEWHERE = {"host": "elsewhere", "pid": 4711, "boot_id": "b", "pid_namespace": "n", "start_time": 1.0}
 DIE = """\
 import os, signal, sys
 from pathlib import Path
-from distrib.runs.lease import Lease
-Lease.acquire(Path(sys.argv[1]))
+from distrib.runs.storage.open import open_run
+open_run(Path(sys.argv[1])).acquire()
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -40,36 +41,36 @@ def write(folder, **record):
 
 
 def test_it_is_held_until_it_is_released(tmp_path):
-    lease = Lease.acquire(tmp_path)
+    lease = FolderRun(tmp_path).acquire()
     assert lease.is_held
-    assert is_held(tmp_path, lease.token)
+    assert FolderLease(tmp_path).is_token(lease.token)
     with pytest.raises(LaunchError, match=rf"is held by process {os.getpid()} on .*stop that one first, or use"):
-        Lease.acquire(tmp_path)
+        FolderRun(tmp_path).acquire()
     lease.release()
     assert not lease.is_held
     assert list(tmp_path.iterdir()) == []
-    assert Lease.acquire(tmp_path).token != lease.token
+    assert FolderRun(tmp_path).acquire().token != lease.token
 
 
 def test_that_of_a_dead_process_is_taken_at_once(tmp_path, expiry):
     subprocess.run([sys.executable, "-c", DIE, tmp_path], check=False)
     assert (tmp_path / "lease.json").exists()
     started = time.monotonic()
-    assert Lease.acquire(tmp_path).is_held
+    assert FolderRun(tmp_path).acquire().is_held
     assert time.monotonic() - started < expiry
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"token": "x"}', '{"owner": {}}', '{"token": "x", "owner": 3}'])
 def test_one_that_cannot_be_read_is_none(tmp_path, text):
     (tmp_path / "lease.json").write_text(text)
-    assert Lease.acquire(tmp_path).is_held
+    assert FolderRun(tmp_path).acquire().is_held
 
 
 @pytest.mark.parametrize("owner", [ELSEWHERE, {**this_process(), "pid_namespace": "another container"}])
 def test_that_of_a_silent_owner_elsewhere_is_waited_for(tmp_path, expiry, owner):
     write(tmp_path, owner=owner)
     started = time.monotonic()
-    assert Lease.acquire(tmp_path).is_held
+    assert FolderRun(tmp_path).acquire().is_held
     assert expiry <= time.monotonic() - started < expiry + 1
 
 
@@ -78,9 +79,9 @@ def test_that_of_a_living_owner_elsewhere_is_refused(tmp_path, expiry):
     timer = threading.Timer(expiry / 2, write, [tmp_path], {"time": 1})
     timer.start()
     with pytest.raises(LaunchError, match="held by process 4711 on elsewhere"):
-        Lease.acquire(tmp_path)
+        FolderRun(tmp_path).acquire()
     timer.join()
-    assert is_held(tmp_path, "theirs")
+    assert FolderLease(tmp_path).is_token("theirs")
 
 
 def test_one_that_is_given_up_meanwhile_is_taken(tmp_path, expiry):
@@ -88,7 +89,7 @@ def test_one_that_is_given_up_meanwhile_is_taken(tmp_path, expiry):
     timer = threading.Timer(expiry / 5, (tmp_path / "lease.json").unlink)
     timer.start()
     started = time.monotonic()
-    assert Lease.acquire(tmp_path).is_held
+    assert FolderRun(tmp_path).acquire().is_held
     assert time.monotonic() - started < expiry
     timer.join()
 
@@ -99,7 +100,7 @@ def test_of_many_that_ask_at_once_one_gets_it(tmp_path):
     def ask():
         barrier.wait()
         try:
-            won.append(Lease.acquire(tmp_path))
+            won.append(FolderRun(tmp_path).acquire())
         except LaunchError:
             refused.append(1)
 
@@ -113,7 +114,7 @@ def test_of_many_that_ask_at_once_one_gets_it(tmp_path):
 
 
 def test_a_renewal_changes_what_others_see_every_few_seconds(tmp_path, monkeypatch):
-    lease = Lease.acquire(tmp_path)
+    lease = FolderRun(tmp_path).acquire()
     before = (tmp_path / "lease.json").read_bytes()
     lease.renew()
     assert (tmp_path / "lease.json").read_bytes() == before
@@ -125,7 +126,7 @@ def test_a_renewal_changes_what_others_see_every_few_seconds(tmp_path, monkeypat
 
 @pytest.mark.parametrize("is_there", [True, False])
 def test_one_that_is_lost_stays_lost(tmp_path, monkeypatch, is_there):
-    lease = Lease.acquire(tmp_path)
+    lease = FolderRun(tmp_path).acquire()
     monkeypatch.setattr(module, "_RENEWAL_SECONDS", 0.0)
     if is_there:
         write(tmp_path)
@@ -136,4 +137,4 @@ def test_one_that_is_lost_stays_lost(tmp_path, monkeypatch, is_there):
             act()
     lease.release()
     assert (tmp_path / "lease.json").exists() == is_there
-    assert is_held(tmp_path, "theirs") == is_there
+    assert FolderLease(tmp_path).is_token("theirs") == is_there

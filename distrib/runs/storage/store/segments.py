@@ -1,27 +1,36 @@
-"""Files of lines that grow, kept on an object store, where nothing can be appended to, as numbered segments."""
+"""Growing files of lines as numbered segments, since nothing can be appended to an object."""
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
+from distrib.runs.atomic import atomic_write
 from distrib.runs.storage.object_store import ObjectStorage
 
+METRICS = "metrics"
+"""The prefix of the segments of metrics.jsonl."""
+SAMPLES = "samples"
+"""The prefix of the segments of all sample records."""
 SEGMENT_BYTES = 2**18
-"""A segment is written anew whenever its file has grown, until it has this size; then the next one begins."""
+"""A segment is uploaded again whenever its file has grown, until it has this size; then the next one begins."""
+
+
+def samples_prefix(rank: int) -> str:
+    """The prefix of the segments of a rank's sample records."""
+    return f"{SAMPLES}/rank-{rank}"
 
 
 class SegmentWriter:
-    """Publishes a local file of lines, whole lines only, as objects `PREFIX/NUMBER-aATTEMPT.jsonl`.
+    """Uploads a local file of lines, complete lines only, as objects `PREFIX/NUMBER-aATTEMPT.jsonl`.
 
-    The attempt in the names keeps a writer that outlived its attempt from touching a later one's segments.
+    The attempt in the names prevents a process that outlived its attempt from overwriting segments of a later one.
 
     Args:
         storage: The run's objects.
         prefix: Where the segments go, such as `metrics`.
-        file: The file, which need not exist yet; what it holds now counts as published as far as `restore` or an
-            earlier writer on this host has said so, or else as a whole.
+        file: The file, which need not exist yet. Its present content counts as uploaded as far as `restore`, a follower
+            or an earlier writer on this host has marked it so.
         attempt: The attempt.
     """
 
@@ -36,10 +45,10 @@ class SegmentWriter:
         self._lock = threading.Lock()
 
     def push(self) -> None:
-        """Publishes what the file has gained.
+        """Uploads the lines that the file has gained.
 
         Raises:
-            StorageError: It cannot be published now; the next call tries again.
+            StorageError: They cannot be uploaded now; the next call tries again.
         """
         with self._lock:
             while (data := self._unpublished()) is not None:
@@ -52,39 +61,38 @@ class SegmentWriter:
                     self._start, self._number = self._end, self._number + 1
 
     def _unpublished(self) -> bytes | None:
-        """The content of the current segment, where it has grown since it was put."""
+        """The content of the current segment, if it has grown since it was uploaded."""
         try:
             with self._file.open("rb") as file:
                 file.seek(self._start)
                 current = file.read(self._end - self._start)
-                new = _some_whole_lines(file.read())
+                new = _complete_lines(file.read())
         except FileNotFoundError:
             return None
         return current + new if new else None
 
 
-def _some_whole_lines(data: bytes) -> bytes:
-    """About a segment of `data`, up to the end of a line; nothing where no line has ended."""
+def _complete_lines(data: bytes) -> bytes:
+    """About a segment of `data`, up to the end of a line; empty if no line is complete."""
     end = data.rfind(b"\n", 0, SEGMENT_BYTES) + 1 or data.find(b"\n") + 1
     return data[:end]
 
 
 def restore(storage: ObjectStorage, prefix: str, file: Path) -> None:
-    """Makes `file` what all segments hold together; where there is none, there is no file."""
+    """Replaces `file` by the content of all segments; removes it if there are none."""
     names = storage.list(prefix)
     if not names:
         file.unlink(missing_ok=True)
+        _mark_file(file).unlink(missing_ok=True)
         return
     content = b"".join(map(storage.get, names))
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(file)
+    atomic_write(file, content, is_durable=False)
     _write_mark(file, len(content))
 
 
 class SegmentFollower:
-    """Appends to a local file what a writer on another host publishes from now on.
+    """Appends to a local file what a writer on another host uploads from now on.
 
     Args:
         storage: The run's objects.
@@ -99,7 +107,7 @@ class SegmentFollower:
         self._seen = storage.sizes(prefix)
 
     def poll(self) -> None:
-        """Fetches what is new.
+        """Downloads what is new.
 
         Raises:
             StorageError: The store cannot be read now.
@@ -125,15 +133,12 @@ def _mark_file(file: Path) -> Path:
 
 
 def _read_mark(file: Path) -> int:
-    """How much of `file` is published; all of it, where nobody has said so."""
-    size = file.stat().st_size if file.exists() else 0
+    """How many bytes of `file` are uploaded."""
     try:
-        return min(size, int(_mark_file(file).read_text()))
+        return min(file.stat().st_size, int(_mark_file(file).read_text()))
     except (OSError, ValueError):
-        return size
+        return 0
 
 
 def _write_mark(file: Path, end: int) -> None:
-    temporary = file.with_name(f".{file.name}.published.{os.getpid()}")
-    temporary.write_text(str(end))
-    temporary.replace(_mark_file(file))
+    atomic_write(_mark_file(file), str(end), is_durable=False)
