@@ -1,0 +1,194 @@
+"""One attempt on Ray, with Ray Train replaced by entries in a dictionary: which end leads to which result."""
+
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from distrib.compat import ray_kv
+from distrib.job.plan import Request
+from distrib.launch.launcher import Attempt, Placement
+from distrib.launch.ray import attempt as attempt_module
+from distrib.launch.ray.attempt import RayAttempt
+from distrib.launch.ray.control_store import RayControlStore
+from distrib.launch.ray.worker import RankFailedError
+from distrib.train.failure import Failure
+
+pytestmark = pytest.mark.timeout(30)
+
+REPORTED = f"{RankFailedError.__name__}: the launcher knows why"
+
+
+@pytest.fixture
+def control(monkeypatch):
+    """A control store in a dictionary."""
+    entries = {}
+    monkeypatch.setattr(ray_kv, "put", entries.__setitem__)
+    monkeypatch.setattr(ray_kv, "get", entries.get)
+    monkeypatch.setattr(ray_kv, "count", lambda prefix: sum(key.startswith(prefix) for key in entries))
+    return RayControlStore("key")
+
+
+class Monitor:
+    def __init__(self):
+        self.notices, self.stops, self.on_poll = [], 0, lambda: None
+
+    def poll(self):
+        self.on_poll()
+
+    def stop_requested(self):
+        return self.stops > 0
+
+    def kill_requested(self):
+        return self.stops > 1
+
+    def last(self, kind):
+        return {"attempt": 0}
+
+    def notice(self, message):
+        self.notices.append(message)
+
+    follow_store = drain = skip_output = lambda self, *_: None
+
+
+class Nodes:
+    """Hosts of which the test says what happens to them."""
+
+    hosts = ()
+
+    def __init__(self):
+        self.lost_host = self.leaving_host = None
+
+    def check(self):
+        pass
+
+    def lost(self, nodes):
+        return self.lost_host
+
+    def leaving(self, nodes):
+        return self.leaving_host
+
+    def better(self, placement, held):
+        return None
+
+
+class Trainer:
+    """A trainer that is over, or has failed, when the test says so."""
+
+    placement = Placement(2, ("a", "b"))
+
+    def __init__(self):
+        self.is_over, self.error, self.ended, self.found = False, None, False, None
+
+    def causes(self):
+        return self.found
+
+    def end(self):
+        self.ended = True
+
+
+@pytest.fixture
+def parts(control, tmp_path, monkeypatch):
+    monkeypatch.setattr(attempt_module, "_NODE_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(attempt_module, "_TRAINER_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(attempt_module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(attempt_module, "_SETTLE_SECONDS", 0.1)
+    monitor, nodes, trainer = Monitor(), Nodes(), Trainer()
+    trainers = SimpleNamespace(
+        control=control,
+        held={"a": 1, "b": 1},
+        request=Request("ray", 1, 2, "cpu", "gloo", 2, 300.0, 30.0),
+        is_next_ready=False,
+        begin=lambda config, placement: trainer,
+        node_monitor=lambda: nodes,
+        nodes_of=lambda attempt, world_size: {},
+    )
+    request = SimpleNamespace(grace_seconds=0.3)
+    config = SimpleNamespace(attempt=0, run_folder=tmp_path, request=request)
+    attempt = Attempt(config, Placement(2, ("a", "b")), monitor)
+    return SimpleNamespace(
+        run=RayAttempt(attempt, trainers).run, monitor=monitor, nodes=nodes, trainer=trainer, control=control
+    )
+
+
+def failure(rank, kind, message="wrong"):
+    return Failure(rank, f"host{rank}", "Error", message, None, kind, time.time())
+
+
+@pytest.mark.parametrize("status", ["finished", "stopped"])
+def test_ranks_that_come_to_their_end(parts, status):
+    parts.control.write("result/0", status)
+    parts.trainer.is_over = True
+    assert parts.run().status == status
+
+
+def test_an_error_that_a_rank_has_reported(parts):
+    parts.control.report_failure(0, 1, failure(1, "user"))
+    parts.trainer.found = {0: REPORTED, 1: REPORTED}
+    result = parts.run()
+    assert (result.status, result.failure.rank, result.failure.kind) == ("failed", 1, "user")
+
+
+def test_a_lost_process_outranks_the_errors_of_those_that_waited_for_it(parts):
+    parts.control.write("rank/0/1", {"name": "host1 (10.0.0.2)", "node_id": "b"})
+    parts.control.report_failure(0, 0, failure(0, "infrastructure", "connection closed"))
+    parts.trainer.found = {0: REPORTED, 1: "RayActorError: Worker exit detail: killed"}
+    found = parts.run().failure
+    assert (found.rank, found.host, found.type, found.kind) == (1, "host1 (10.0.0.2)", "RankLost", "infrastructure")
+
+
+def test_ray_itself_fails(parts):
+    parts.trainer.is_over, parts.trainer.error = True, RuntimeError("no controller")
+    found = parts.run().failure
+    assert (found.rank, found.type, found.message) == (None, "RayError", "no controller")
+
+
+def test_a_lost_host_ends_the_attempt_without_waiting_for_ray(parts):
+    parts.nodes.lost_host = "host2 (10.0.0.3)"
+    result = parts.run()
+    assert (result.status, result.failure.type, result.failure.host) == ("failed", "HostLost", "host2 (10.0.0.3)")
+    assert parts.trainer.ended
+    assert parts.control.command_for(0) == "end"
+
+
+def test_a_host_that_goes_after_all_ranks_have_finished_is_no_loss(parts):
+    parts.nodes.lost_host = "host2"
+    parts.control.write("result/0", "finished")
+    assert parts.run().status == "finished"
+
+
+def test_a_stop_is_sent_to_the_ranks_and_ends_them_after_the_grace(parts):
+    parts.monitor.stops = 1
+    started = time.monotonic()
+    assert parts.run().status == "stopped"
+    assert time.monotonic() - started >= 0.3
+    assert parts.control.command_for(0) == "end"
+
+
+def test_a_second_signal_ends_the_ranks_at_once(parts):
+    parts.monitor.stops = 2
+    assert parts.run().status == "stopped"
+    assert parts.monitor.notices == ["stopping immediately"]
+
+
+def test_a_drained_host_leads_to_a_resize(parts):
+    parts.nodes.leaving_host = "host1"
+
+    def poll():
+        if parts.control.command_for(0) == "stop":
+            parts.control.write("result/0", "stopped")
+            parts.trainer.is_over = True
+
+    parts.monitor.on_poll = poll
+    result = parts.run()
+    assert (result.status, result.reason) == ("resized", "host1 is being drained")
+
+
+def test_entries_are_json_and_count_by_prefix(control):
+    control.write("ready/0/a", value=True)
+    control.write("ready/0/b", value=True)
+    control.write("ready/1/a", value=True)
+    assert control.count("ready/0/") == 2
+    assert control.read("missing") is None
+    assert json.loads(ray_kv.get("key/ready/0/a")) is True
