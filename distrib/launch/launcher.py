@@ -77,8 +77,8 @@ class Launcher(Protocol):
     """Starts the ranks of one run; a context manager that holds what it needs for that, such as a connection.
 
     The methods are called in this order: `prepare`, during which `choose_device` is called, then `find_room` and `run`
-    once per attempt. `describe` can be called at any time. A rank is `distrib.train.worker.main`, its output goes to its
-    log in the run's folder. Every launcher passes `tests/launch/test_contract.py`.
+    once per attempt. `describe` can be called at any time. A rank runs `distrib.train.worker.main`; its output goes to
+    its log in the run's folder. Every launcher passes `tests/launch/test_contract.py`.
     """
 
     def __enter__(self) -> Self:
