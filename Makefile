@@ -1,8 +1,11 @@
 # One Makefile for people and CI alike. `make demo` and `make test` need nothing but python3 (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
+# Processes that run tests side by side.
+TESTERS ?= 2
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+SIDE_BY_SIDE := -n $(TESTERS) --dist loadgroup --no-loadscope-reorder
 export RAY_USAGE_STATS_ENABLED = 0
 
 .PHONY: demo test test-all lint format lab-tools bench soak clean
@@ -11,10 +14,10 @@ demo: $(VENV)/.jobs
 	$(BIN)/distrib run jobs/digits.yaml
 
 test: lint lab-tools
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests
 
 test-all: lint lab-tools
-	$(BIN)/python -m pytest tests -m "long or not long"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests -m "long or not long"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check distrib jobs cluster tests

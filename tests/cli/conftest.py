@@ -10,8 +10,7 @@ import pytest
 @pytest.fixture
 def distrib(tmp_path):
     """Runs `distrib` with arguments; gives its result, with stdout and stderr as text."""
-    environment = {name: value for name, value in os.environ.items() if name != "DISTRIB_RUNS_DIR"}
-    environment |= {"COLUMNS": "80", "TERM": "xterm"}
+    environment = _environment()
 
     def run(*arguments, env=None, **options):
         command = [sys.executable, "-m", "distrib", *map(str, arguments)]
@@ -19,6 +18,21 @@ def distrib(tmp_path):
         return subprocess.run(command, env={**environment, **(env or {})}, **{**known, **options})
 
     return run
+
+
+@pytest.fixture
+def forked_distrib(command_server, tmp_path):
+    """The same for what imports torch, in a process that has imported it already."""
+
+    def run(*arguments):
+        return command_server.run(arguments, tmp_path, environment=_environment())
+
+    return run
+
+
+def _environment():
+    environment = {name: value for name, value in os.environ.items() if name != "DISTRIB_RUNS_DIR"}
+    return environment | {"COLUMNS": "80", "TERM": "xterm"}
 
 
 @pytest.fixture

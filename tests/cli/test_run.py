@@ -52,8 +52,8 @@ def test_a_finished_run(distrib, tiny):
     ]
 
 
-def test_json_is_all_there_is_on_stdout(distrib, tiny):
-    result = distrib("run", "job.yaml", "--run-id", "two", "--json")
+def test_json_is_all_there_is_on_stdout(forked_distrib, tiny):
+    result = forked_distrib("run", "job.yaml", "--run-id", "two", "--json")
     answer = json.loads(result.stdout)
     assert (answer["id"], answer["status"], answer["exit_code"], result.returncode) == ("two", "finished", 0, 0)
     assert answer["folder"] == str(tiny / "runs" / "two")
@@ -65,8 +65,8 @@ def test_json_is_all_there_is_on_stdout(distrib, tiny):
     assert "epoch 2/2  step 6/6" in result.stderr
 
 
-def test_a_failed_run(distrib, tiny):
-    result = distrib("run", "job.yaml", "--run-id", "three", "--set", "loss=tiny:Fails", "--json")
+def test_a_failed_run(forked_distrib, distrib, tiny):
+    result = forked_distrib("run", "job.yaml", "--run-id", "three", "--set", "loss=tiny:Fails", "--json")
     answer = json.loads(result.stdout)
     assert (answer["status"], answer["exit_code"], result.returncode) == ("failed", 1, 1)
     assert (answer["error"]["rank"], answer["error"]["type"]) == (0, "ValueError")
@@ -86,11 +86,11 @@ def test_a_reader_that_goes_away_does_not_change_the_result(distrib, tiny):
     assert (tiny / "runs" / "four" / "model.safetensors").exists()
 
 
-def test_the_plan(distrib, tiny):
-    listing = distrib("plan", "job.yaml", "--workers", "2").stdout
+def test_the_plan(forked_distrib, tiny):
+    listing = forked_distrib("plan", "job.yaml", "--workers", "2").stdout
     assert "  batch              4 samples, 2 per rank\n" in listing
     assert "Kept in runs/tiny-20" in listing
-    plan = json.loads(distrib("plan", "job.yaml", "--workers", "2", "--json").stdout)
+    plan = json.loads(forked_distrib("plan", "job.yaml", "--workers", "2", "--json").stdout)
     assert plan["request"]["min_workers"] == 2
     assert plan["schedule"]["rank_batches"] == [2, 2]
     assert not (tiny / "runs").exists()

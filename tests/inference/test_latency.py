@@ -22,8 +22,9 @@ def test_percentiles():
 
 
 @pytest.fixture
-def threads():
+def threads(monkeypatch):
     before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", str(before))
     yield
     torch.set_num_threads(before)
 

@@ -277,6 +277,7 @@ def test_other_addresses_need_a_token(place):
     refused = (401, 401, 401, 200)
     assert statuses == {"none": refused, "wrong": refused, "longer": refused, "another scheme": refused,
                         "right": (200, 200, 200, 200)}  # fmt: skip
+    service.launch.end()
 
 
 def test_a_port_that_is_taken_and_an_address_that_is_not_there(place):

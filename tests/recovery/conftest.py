@@ -9,19 +9,11 @@ SUPPORT = str(Path(__file__).parents[1] / "support")
 if SUPPORT not in sys.path:
     sys.path.append(SUPPORT)
 
-from tests.support.recovery_runs import Place, Server, job  # noqa: E402
-
-
-@pytest.fixture(scope="session")
-def server():
-    """Starts launches quickly."""
-    server = Server()
-    yield server
-    server.close()
+from tests.support.recovery_runs import Place, job  # noqa: E402
 
 
 @pytest.fixture
-def make_place(server, tmp_path):
+def make_place(command_server, tmp_path):
     """Makes folders to launch in: `make_place(name, spec)`, or `like` another."""
     places = []
 
@@ -29,7 +21,7 @@ def make_place(server, tmp_path):
         if like is not None:
             places.append(like.copy(tmp_path / name))
         else:
-            places.append(Place(None if is_program else server, tmp_path / name, spec))
+            places.append(Place(None if is_program else command_server, tmp_path / name, spec))
         return places[-1]
 
     yield make
@@ -38,14 +30,14 @@ def make_place(server, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def references(server, tmp_path_factory):
+def references(command_server, tmp_path_factory):
     """Uninterrupted runs by number of ranks, each started when it is first asked for."""
     folder = tmp_path_factory.mktemp("references")
     places = {}
 
     def get(world_size):
         if world_size not in places:
-            places[world_size] = Place(server, folder / str(world_size), job(resources={"workers": world_size}))
+            places[world_size] = Place(command_server, folder / str(world_size), job(resources={"workers": world_size}))
             places[world_size].start()
         return places[world_size]
 

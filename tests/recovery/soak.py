@@ -11,10 +11,10 @@ import time
 import traceback
 from pathlib import Path
 
+from tests.support.command_server import CommandServer
 from tests.support.recovery_runs import (
     SUPPORT,
     Place,
-    Server,
     assert_same,
     choose_moments,
     job,
@@ -45,7 +45,7 @@ SPECS = {
 
 def soak(num_kills, first_seed, folder):
     """Runs until there were `num_kills` kills; returns the seeds of the runs that went wrong."""
-    server, references, failed = Server(), {}, []
+    server, references, failed = CommandServer(), {}, []
     try:
         for seed in range(first_seed, first_seed + -(-num_kills // KILLS_PER_RUN)):
             if not _try(server, references, seed, folder):

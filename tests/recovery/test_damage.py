@@ -16,17 +16,17 @@ SPEC = job(train={"steps": STEPS}, checkpoint={"keep": 10})
 
 
 @pytest.fixture(scope="module")
-def reference(server, tmp_path_factory):
-    place = Place(server, tmp_path_factory.mktemp("damage") / "reference", SPEC)
+def reference(command_server, tmp_path_factory):
+    place = Place(command_server, tmp_path_factory.mktemp("damage") / "reference", SPEC)
     place.start()
     yield place
     place.close()
 
 
 @pytest.fixture(scope="module")
-def stopped(server, tmp_path_factory):
+def stopped(command_server, tmp_path_factory):
     """A run with checkpoints of at least the steps 7, 14, …, 49."""
-    place = Place(server, tmp_path_factory.mktemp("damage") / "stopped", SPEC)
+    place = Place(command_server, tmp_path_factory.mktemp("damage") / "stopped", SPEC)
     place.stop_at(49)
     assert len(place.committed()) >= 7
     yield place

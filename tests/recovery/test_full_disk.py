@@ -57,8 +57,8 @@ def immutable(folder):
 
 
 @pytest.fixture(scope="module")
-def reference(server, tmp_path_factory):
-    place = Place(server, tmp_path_factory.mktemp("disk") / "reference", SPEC)
+def reference(command_server, tmp_path_factory):
+    place = Place(command_server, tmp_path_factory.mktemp("disk") / "reference", SPEC)
     place.start()
     yield place
     place.close()

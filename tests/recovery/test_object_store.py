@@ -25,22 +25,22 @@ def s3():
 
 
 @pytest.fixture(scope="module")
-def reference(server, tmp_path_factory):
+def reference(command_server, tmp_path_factory):
     """An uninterrupted run in a folder."""
-    place = Place(server, tmp_path_factory.mktemp("store") / "reference", SPEC)
+    place = Place(command_server, tmp_path_factory.mktemp("store") / "reference", SPEC)
     place.start()
     yield place
     place.close()
 
 
 @pytest.fixture
-def make_store_place(server, s3, tmp_path, monkeypatch):
+def make_store_place(command_server, s3, tmp_path, monkeypatch):
     for name, value in environment(s3.endpoint).items():
         monkeypatch.setenv(name, value)
     places = []
 
     def make(spec=SPEC, endpoint=s3.endpoint):
-        places.append(StorePlace(server, tmp_path / f"place-{len(places)}", spec, endpoint))
+        places.append(StorePlace(command_server, tmp_path / f"place-{len(places)}", spec, endpoint))
         return places[-1]
 
     yield make

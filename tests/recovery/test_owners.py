@@ -21,17 +21,17 @@ ELSEWHERE = {"token": "theirs", "owner": {"host": "elsewhere", "pid": 4711, "boo
 
 
 @pytest.fixture(scope="module")
-def reference(server, tmp_path_factory):
-    place = Place(server, tmp_path_factory.mktemp("owners") / "reference", SPEC)
+def reference(command_server, tmp_path_factory):
+    place = Place(command_server, tmp_path_factory.mktemp("owners") / "reference", SPEC)
     place.start()
     yield place
     place.close()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def abandoned(server, tmp_path_factory):
+def abandoned(command_server, tmp_path_factory):
     """A run whose lease is another host's, which nobody renews, started while other tests run; and when it was."""
-    place = Place(server, tmp_path_factory.mktemp("owners") / "abandoned", SPEC)
+    place = Place(command_server, tmp_path_factory.mktemp("owners") / "abandoned", SPEC)
     place.stop_at(7)
     write_lease(place, 0)
     started = time.time()

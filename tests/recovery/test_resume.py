@@ -14,16 +14,16 @@ SPEC = job(train={"steps": STEPS}, schedule=None)
 
 
 @pytest.fixture(scope="module")
-def finished(server, tmp_path_factory):
-    place = Place(server, tmp_path_factory.mktemp("resume") / "finished", SPEC)
+def finished(command_server, tmp_path_factory):
+    place = Place(command_server, tmp_path_factory.mktemp("resume") / "finished", SPEC)
     place.finish()
     yield place
     place.close()
 
 
 @pytest.fixture(scope="module")
-def stopped(server, tmp_path_factory):
-    place = Place(server, tmp_path_factory.mktemp("resume") / "stopped", SPEC)
+def stopped(command_server, tmp_path_factory):
+    place = Place(command_server, tmp_path_factory.mktemp("resume") / "stopped", SPEC)
     place.stop_at(7)
     yield place
     place.close()

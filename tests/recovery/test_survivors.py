@@ -20,8 +20,8 @@ MOMENTS = {
 
 
 @pytest.fixture(scope="module")
-def reference(server, tmp_path_factory):
-    place = Place(server, tmp_path_factory.mktemp("survivors") / "reference", SPEC)
+def reference(command_server, tmp_path_factory):
+    place = Place(command_server, tmp_path_factory.mktemp("survivors") / "reference", SPEC)
     place.start()
     yield place
     place.close()

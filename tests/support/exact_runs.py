@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +12,14 @@ from safetensors.torch import load_file
 
 from distrib.runs.events import read_events
 from distrib.runs.layout import RunLayout
+from tests.support.command_server import start_interpreter
+from tests.support.leaks import SHARED_PREFIX
 
 JOBS = Path(__file__).with_name("exact_jobs.py")
 TIMES = frozenset({"time", "step_seconds", "data_seconds", "samples_per_second", "eval_seconds"})
 TIMEOUT_SECONDS = 100
+IN_NEW_INTERPRETERS = frozenset({"loss-2", "compiled"})
+"""The runs that show what a rank imports; the others are forked from a process that has imported much already."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,22 @@ class Finished:
 
 
 class Runs:
-    """Runs by name, each started once; as many at a time as there are CPUs to share.
+    """Runs by name, each started once.
 
     Args:
         folder: Where everything goes.
         specs: For each name, the function that gives the job spec from its folder.
+        server: Starts the commands.
+        num_at_once: How many.
     """
 
-    def __init__(self, folder, specs):
+    def __init__(self, folder, specs, server, num_at_once):
         self._folder = folder
         self._specs = specs
-        self._pool = ThreadPoolExecutor(max_workers=2)
+        self._server = server
+        self._pool = ThreadPoolExecutor(max_workers=num_at_once, thread_name_prefix=f"{SHARED_PREFIX}runs")
         self._futures: dict[str, Future] = {}
-        self._processes: list[subprocess.Popen] = []
+        self._commands = []
 
     def start(self, name):
         """Starts a run, if it is not started yet, as soon as those before it are over."""
@@ -94,8 +98,8 @@ class Runs:
     def close(self):
         """Ends whatever is still running."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in self._processes:
-            _end(process)
+        for command in self._commands:
+            command.kill()
         self._pool.shutdown()
 
     def _run(self, name):
@@ -105,21 +109,15 @@ class Runs:
         (folder / "job.yaml").write_text(
             json.dumps({"name": name, "checkpoint": {"every": "never"}, **self._specs[name](folder)})
         )
-        command = [sys.executable, "-m", "distrib", "run", "job.yaml", "--json", "--record-samples"]
-        command += ["--device", "cpu", "--runs-dir", "runs", "--run-id", "run"]
+        arguments = ["run", "job.yaml", "--json", "--record-samples", "--device", "cpu", "--runs-dir", "runs"]
+        arguments += ["--run-id", "run"]
         environment = {key: value for key, value in os.environ.items() if key != "DISTRIB_RUNS_DIR"}
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=-1, stderr=-1, text=True, start_new_session=True
-        )
-        self._processes.append(process)
+        start = start_interpreter if name in IN_NEW_INTERPRETERS else self._server.start
+        command = start(arguments, folder, folder / "stdout", folder / "stderr", environment)
+        self._commands.append(command)
         try:
-            output, errors = process.communicate(timeout=TIMEOUT_SECONDS)
+            exit_code = command.wait(TIMEOUT_SECONDS)
         finally:
-            _end(process)
-        return Finished(process.returncode, errors, json.loads(output) if output else {}, folder)
-
-
-def _end(process):
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            command.kill()
+        output, errors = ((folder / stream).read_text() for stream in ("stdout", "stderr"))
+        return Finished(exit_code, errors, json.loads(output) if output else {}, folder)

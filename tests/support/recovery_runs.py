@@ -2,13 +2,11 @@
 
 import json
 import os
-import queue
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -58,47 +56,6 @@ def job(**changes):
         for part in [key for key, value in merged[name].items() if value is None] if isinstance(change, dict) else []:
             del merged[name][part]
     return {name: value for name, value in merged.items() if value is not None}
-
-
-class Server:
-    """Starts the command quickly; see recovery_server.py."""
-
-    def __init__(self):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.recovery_server"],
-            cwd=REPOSITORY,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={key: value for key, value in os.environ.items() if not key.startswith("DISTRIB_")},
-        )
-        self._pids = queue.Queue()
-        self.statuses = {}
-        self.ended = threading.Condition()
-        self._lock = threading.Lock()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def start(self, **order):
-        """Starts the command; returns the process's number."""
-        with self._lock:
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
-            self._process.stdin.flush()
-            return self._pids.get(timeout=60)
-
-    def close(self):
-        """Ends it, and whatever it has started."""
-        self._process.stdin.close()
-        self._process.wait(30)
-        self._process.stdout.close()
-
-    def _read(self):
-        for line in self._process.stdout:
-            answer = json.loads(line)
-            if "status" not in answer:
-                self._pids.put(answer["pid"])
-                continue
-            with self.ended:
-                self.statuses[answer["pid"]] = answer["status"]
-                self.ended.notify_all()
 
 
 class Place:
@@ -198,28 +155,25 @@ class Launch:
     """One process of the command."""
 
     def __init__(self, server, folder, arguments, number, environment=None):
-        environment = environment or {}
-        self._server = server
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(environment or {})}
         self._output = folder / f"output-{number}"
         self._output.touch()
-        self._process = None
-        output = str(self._output)
         if server is None:
             with self._output.open("ab") as file:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "distrib", *arguments],
                     cwd=folder,
-                    env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+                    env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=file,
                     start_new_session=True,
                 )
-            self.pid = self._process.pid
         else:
-            self.pid = server.start(
-                arguments=arguments, folder=str(folder), output=output, errors=output, environment=environment
+            self._process = server.start(
+                arguments, folder, self._output, self._output, environment, any_compression=True
             )
+        self.pid = self._process.pid
 
     @property
     def output(self):
@@ -227,16 +181,14 @@ class Launch:
 
     def poll(self):
         """The exit code, or None while it runs."""
-        return self._process.poll() if self._process is not None else self._server.statuses.get(self.pid)
+        return self._process.poll()
 
     def wait(self, timeout):
         """Waits for the end; returns the exit code."""
-        if self._process is not None:
+        try:
             return self._process.wait(timeout)
-        with self._server.ended:
-            has_ended = self._server.ended.wait_for(lambda: self.pid in self._server.statuses, timeout)
-        assert has_ended, f"still running after {timeout} s: {self.output}"
-        return self._server.statuses[self.pid]
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout} s: {self.output}") from None
 
     def wait_until(self, condition, timeout=60.0):
         """Waits until `condition()` is true, as long as the process lives; returns its value."""

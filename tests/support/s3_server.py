@@ -12,6 +12,8 @@ import urllib.request
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.support.leaks import SHARED_PREFIX, share_process
+
 BUCKET = "runs"
 
 
@@ -27,6 +29,7 @@ class S3Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        share_process(self._process.pid)
         self.endpoint = f"http://127.0.0.1:{self.port}"
         try:
             self._wait()
@@ -126,7 +129,9 @@ class Proxy:
         self._httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._httpd.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._httpd.server_port}"
-        self._thread = threading.Thread(target=self._httpd.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._httpd.serve_forever, args=(0.05,), name=f"{SHARED_PREFIX}proxy", daemon=True
+        )
         self._thread.start()
 
     def answer(self, status, code, *, method="", path="", times=None):

@@ -3,6 +3,7 @@
 A test says which it needs with `@pytest.mark.runs(name, …)`, and they start, in that order, when the session does.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,9 +22,10 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope="session")
-def runs(request, tmp_path_factory):
+def runs(request, tmp_path_factory, command_server):
     """The runs by name."""
-    runs = Runs(tmp_path_factory.mktemp("runs"), SPECS)
+    num_processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    runs = Runs(tmp_path_factory.mktemp("runs"), SPECS, command_server, num_at_once=1 if num_processes > 1 else 2)
     for item in request.session.items:
         for mark in item.iter_markers("runs"):
             for name in mark.args:

@@ -1,7 +1,7 @@
-"""Runs the command `distrib` again and again without importing torch each time.
+"""A process that has imported torch and runs the command `distrib` in forks of itself; see command_server.py.
 
-Reads one JSON object a line: what to run, where, and where its output goes; forks for each. Answers `{"pid": …}` and,
-at its end, `{"pid": …, "status": …}` with what `waitpid` says. Ends, and kills what is left, at the end of its input.
+Reads one JSON object a line: what to run, where, and where its output goes. Writes `{"pid": …}` for each and, when it
+has ended, `{"pid": …, "status": …}` with its exit code. At the end of its input it kills what is left and ends.
 """
 
 import json
@@ -34,37 +34,35 @@ from distrib.cli.main import main  # noqa: E402
 
 @contextmanager
 def ready_to_fork():
-    """This process has been kept at one thread since it imported torch, which the product cannot know."""
+    """Reports a process that can be forked: this one has had a single thread since it imported torch."""
     yield True
 
 
 def serve():
     """Serves until the input ends."""
     distrib.launch.local.launcher.torch_ready_to_fork = ready_to_fork
-    distrib.launch.prepare.check_compression = lambda *_: None  # gloo keeps the order of PowerSGD's sums for one bucket
-    alive = set()
-    buffer = b""
+    children, buffer = {}, b""
     while True:
-        readable, _, _ = select.select([0], [], [], 0.01)
-        if readable:
+        readable, _, _ = select.select([0, *children], [], [])
+        if 0 in readable:
             data = os.read(0, 65536)
             if not data:
                 break
             *lines, buffer = (buffer + data).split(b"\n")
             for line in lines:
                 pid = start(**json.loads(line))
-                alive.add(pid)
+                children[os.pidfd_open(pid)] = pid
                 answer(pid=pid)
-        for pid in list(alive):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                alive.remove(pid)
-                answer(pid=pid, status=os.waitstatus_to_exitcode(status))
-    for pid in alive:
+        for descriptor in set(readable) & set(children):
+            pid = children.pop(descriptor)
+            os.close(descriptor)
+            _, status = os.waitpid(pid, 0)
+            answer(pid=pid, status=os.waitstatus_to_exitcode(status))
+    for pid in children.values():
         os.kill(pid, signal.SIGKILL)
 
 
-def start(arguments, folder, output, errors, environment):
+def start(arguments, folder, output, errors, environment, any_compression):
     """Forks a process that is the command with these arguments."""
     pid = os.fork()
     if pid:
@@ -73,11 +71,15 @@ def start(arguments, folder, output, errors, environment):
     try:
         os.setsid()
         os.chdir(folder)
+        os.environ.clear()
         os.environ.update(environment)
         for number, path in ((1, output), (2, errors)):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.path[0] = folder
         sys.argv = ["distrib", *arguments]
+        if any_compression:
+            distrib.launch.prepare.check_compression = lambda *_: None
         main()
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1

@@ -1,0 +1,45 @@
+"""What all tests share: a quick way to run the command, a check that a test leaves nothing behind, groups of tests.
+
+With two processes (`pytest -n 2 --dist loadgroup`, as `make test` does), the tests of a file stay together, those with
+the marker `runs` too, and all that start Ray or a lab run one after the other.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_server import CommandServer
+from tests.support.leaks import assert_nothing_leaks
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def command_server():
+    """Starts commands quickly."""
+    server = CommandServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def _leaks(request):
+    """Fails a test that leaves environment variables, threads, processes or a process group behind."""
+    with assert_nothing_leaks():
+        yield
+
+
+def group_of(item):
+    """The tests that run in the same process as this one."""
+    if item.get_closest_marker("ray") or item.path.is_relative_to(TESTS / "lab"):
+        return "cluster"
+    return "runs" if item.get_closest_marker("runs") else str(item.path.relative_to(TESTS))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Groups the tests of several processes; the long groups come first, so that all processes end about together."""
+    if hasattr(config, "workerinput"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(group_of(item)))
+        items.sort(key=lambda item: {"cluster": 0, "runs": 1}.get(group_of(item), 2))
