@@ -15,8 +15,11 @@ SECONDS = 2.0
 SHARED_PREFIX = "shared-"
 """How the names of threads begin that fixtures start in one test and keep for others."""
 
-SET_BY_TORCH = frozenset({"TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"})
-"""Environment variables that importing parts of torch sets."""
+SET_BY_IMPORTS = frozenset({"TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "RAY_CLIENT_MODE"})
+"""Environment variables that importing parts of torch and Ray sets."""
+
+KEPT_BY_PYTHON = ("multiprocessing.resource_tracker", "QueueFeederThread")
+"""Parts of the names of processes and threads of multiprocessing that last as long as the interpreter."""
 
 _shared_processes = set()
 
@@ -32,7 +35,7 @@ def assert_nothing_leaks():
     environment, threads, processes = dict(os.environ), set(threading.enumerate()), set(_children())
     yield
     found = [*_restore(environment), *_wait_for(lambda: _new_threads(threads))]
-    found += _wait_for(lambda: [_describe(child) for child in set(_children()) - processes])
+    found += _wait_for(lambda: _new_processes(processes))
     if "torch.distributed" in sys.modules and sys.modules["torch.distributed"].is_initialized():
         sys.modules["torch.distributed"].destroy_process_group()
         found.append("a process group")
@@ -46,7 +49,7 @@ def _restore(environment):
         name
         for name in environment.keys() | os.environ.keys()
         if environment.get(name) != os.environ.get(name) and not name.startswith("PYTEST_")
-    } - SET_BY_TORCH
+    } - SET_BY_IMPORTS
     for name in names:
         if name in environment:
             os.environ[name] = environment[name]
@@ -60,8 +63,15 @@ def _new_threads(before):
     return [f"the thread {thread.name}" for thread in new if not _is_shared(thread)]
 
 
+def _new_processes(before):
+    new = map(_describe, set(_children()) - before)
+    return [text for text in new if not any(name in text for name in KEPT_BY_PYTHON)]
+
+
 def _is_shared(thread):
-    """Whether a shared fixture has started it; HTTP servers do so for each connection that is kept open."""
+    """Whether it is multiprocessing's, or a shared fixture has started it; HTTP servers do so for each connection that is kept open."""
+    if thread.name in KEPT_BY_PYTHON:
+        return True
     return thread.name.startswith(SHARED_PREFIX) or "(process_request_thread)" in thread.name
 
 
