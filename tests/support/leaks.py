@@ -69,7 +69,7 @@ def _new_processes(before):
 
 
 def _is_shared(thread):
-    """Whether it is multiprocessing's, or a shared fixture has started it; HTTP servers do so for each connection that is kept open."""
+    """Whether it is multiprocessing's or of a shared fixture; HTTP servers start one for each connection."""
     if thread.name in KEPT_BY_PYTHON:
         return True
     return thread.name.startswith(SHARED_PREFIX) or "(process_request_thread)" in thread.name
