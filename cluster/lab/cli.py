@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from typing import Annotated, Any, Literal
@@ -91,6 +92,8 @@ def up(
         report=_say,
     )
     if ray:
+        if lab.token_file is not None:
+            print(f"export RAY_AUTH_TOKEN_PATH={shlex.quote(lab.token_file)}", file=sys.stderr)
         print(lab.address)
 
 

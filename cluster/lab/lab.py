@@ -105,6 +105,9 @@ class Lab:
             )
         lab._file.create(state)
         try:
+            if has_ray:
+                with lab._file.change() as state:
+                    state.token_file = ray_node.make_token(lab.folder / "ray_token")
             lab._network.add_switch(subnet)
             start_hosts(lab._file, lab._network, state.hosts, report)
             with lab._file.change() as state:
@@ -140,6 +143,11 @@ class Lab:
     def ray_address(self) -> str:
         """What `ray.init` is given on a host, as `ADDRESS:PORT`."""
         return ray_node.join(self._with_ray().head_address, ray_node.GCS_PORT)
+
+    @property
+    def token_file(self) -> str | None:
+        """The file with the token that Ray asks of its clients; None if it admits everyone."""
+        return self._file.require().token_file
 
     @property
     def hosts(self) -> list[str]:

@@ -27,9 +27,9 @@ def drain(file: StateFile, host: Host, environment: Mapping[str, str], deadline_
         LabError: The host is down, or Ray does not agree.
     """
     state = file.require()
-    url = ray_node.dashboard_url(state.head_address)
-    node_id = ray_node.find_node_id(url, host.address)
+    node_id = ray_node.find_node_id(state, host.address)
     if node_id is None or host.first is None:
+        url = ray_node.dashboard_url(state.head_address)
         raise LabError(f"Ray knows of no living node on {host.name}; see {url}")
     deadline = time.monotonic() + deadline_seconds
     ray_address = ray_node.join(state.head_address, ray_node.GCS_PORT)

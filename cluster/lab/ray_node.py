@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,14 +53,43 @@ def node_environment(host: Host, state: LabState) -> dict[str, str]:
         environment |= head_settings()
     if host.num_gpus > 0:
         environment[_PRETEND_VARIABLE] = "1"
-    return environment | {"RAY_USAGE_STATS_ENABLED": "0"}
+    return with_token(environment, state) | {"RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def command_environment(environment: Mapping[str, str], state: LabState) -> dict[str, str]:
     """An environment in which programs find the lab's Ray, where it has one."""
     changed = without_proxy(environment, state.network)
     changed.pop("RAY_ADDRESS", None)
-    return changed | ({"RAY_ADDRESS": join(state.head_address, GCS_PORT)} if state.has_ray else {})
+    if not state.has_ray:
+        return changed
+    return with_token(changed, state) | {"RAY_ADDRESS": join(state.head_address, GCS_PORT)}
+
+
+def with_token(environment: Mapping[str, str], state: LabState) -> dict[str, str]:
+    """An environment in which Ray, and its clients, use the lab's token; only the file's path is in it."""
+    changed = {name: value for name, value in environment.items() if not name.startswith("RAY_AUTH_")}
+    if state.token_file is None:
+        return changed | {"RAY_AUTH_MODE": "disabled"}
+    return changed | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": state.token_file}
+
+
+def make_token(file: Path) -> str | None:
+    """Writes the token of a new lab, the caller's own if the environment has one, and returns where.
+
+    None if the environment's RAY_AUTH_MODE is `disabled`.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled":
+        return None
+    given, named = os.environ.get("RAY_AUTH_TOKEN"), os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if given is None and named:
+        try:
+            given = Path(named).read_text()
+        except OSError as error:
+            raise LabError(f"RAY_AUTH_TOKEN_PATH: {named} cannot be read: {error.strerror}") from None
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write((given or secrets.token_hex(32)).strip())
+    return str(file)
 
 
 def without_proxy(environment: Mapping[str, str], subnet: Subnet) -> dict[str, str]:
@@ -88,24 +117,32 @@ def dashboard_url(head_address: str) -> str:
     return f"http://{join(head_address, DASHBOARD_PORT)}"
 
 
-def dashboard_answers(url: str) -> bool:
-    """Whether Ray Jobs can be spoken to."""
+def query(state: LabState, path: str, timeout_seconds: float) -> bytes:
+    """What the head's dashboard answers at `path`; OSError if it does not."""
+    headers = {}
+    if state.token_file is not None:
+        headers["Authorization"] = f"Bearer {Path(state.token_file).read_text()}"
+    request = urllib.request.Request(dashboard_url(state.head_address) + path, headers=headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=timeout_seconds) as answer:
+        return bytes(answer.read())
+
+
+def dashboard_answers(state: LabState) -> bool:
+    """Whether Ray Jobs can be reached."""
     try:
-        with opener.open(f"{url}/api/version", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+        query(state, "/api/version", 2)
+    except OSError:
         return False
+    return True
 
 
-def find_node_id(url: str, address: str) -> str | None:
+def find_node_id(state: LabState, address: str) -> str | None:
     """The id of the living Ray node with this address, as the head's dashboard knows it."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url}/api/v0/nodes?detail=0&limit=10000", timeout=10) as answer:
-            nodes = json.load(answer)["data"]["result"]["result"]
-    except (urllib.error.URLError, OSError) as error:
-        raise LabError(f"the head does not answer at {url}: {error}") from None
+        nodes = json.loads(query(state, "/api/v0/nodes?detail=0&limit=10000", 10))["data"]["result"]["result"]
+    except OSError as error:
+        raise LabError(f"the head does not answer at {dashboard_url(state.head_address)}: {error}") from None
     for node in nodes:
         if node["node_ip"] == address and node["state"] == "ALIVE":
             return str(node["node_id"])

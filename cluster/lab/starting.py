@@ -110,7 +110,7 @@ def _is_ready(file: StateFile, host: Host, exit_code: int | None) -> bool:
     if exit_code != 0:
         log = (file.host_folder(host.name) / "start.log").read_text(errors="replace").strip()
         raise LabError(f"Ray on {host.name} did not start:\n{log[-2000:]}")
-    return host.number != 1 or ray_node.dashboard_answers(ray_node.dashboard_url(host.address))
+    return host.number != 1 or ray_node.dashboard_answers(file.require())
 
 
 def _record(file: StateFile, host: Host, status: str) -> None:

@@ -62,6 +62,7 @@ class LabState:
         rate: What each link is limited to, as `tc` writes it; None: nothing.
         names: loopback | address; what a host's own name resolves to.
         has_ray: Whether Ray runs on the hosts.
+        token_file: The file with the token that Ray asks of its clients; None: it admits everyone.
         status: starting | up | going.
         builders: Processes that are at work on the lab, `up` or `join`.
     """
@@ -71,6 +72,7 @@ class LabState:
     rate: str | None
     names: str
     has_ray: bool = True
+    token_file: str | None = None
     status: str = "starting"
     hosts: list[Host] = field(default_factory=list)
     builders: list[Process] = field(default_factory=list)

@@ -18,6 +18,7 @@ def describe(file: StateFile, network: Network) -> dict[str, Any]:
         "status": state.status,
         "address": ray_node.dashboard_url(state.head_address) if state.has_ray else None,
         "ray_address": ray_node.join(state.head_address, ray_node.GCS_PORT) if state.has_ray else None,
+        "token_file": state.token_file,
         "folder": str(file.folder),
         "subnet": state.subnet,
         "rate": state.rate,

@@ -139,12 +139,16 @@ def _follow(server: JobServer, job_id: str, run_id: str, hint: str, *, as_json: 
 
 def _variables(texts: list[str]) -> dict[str, str]:
     """`NAME=VALUE` by name; a bare NAME takes the value that it has here."""
+    from distrib.launch.ray.token import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
+
     found: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not _VARIABLE.fullmatch(f"{name}="):
-            raise JobError(f"{text!r} is not NAME=VALUE", field="--env")
+            raise JobError(f"{name!r} is not NAME, or NAME=VALUE", field="--env")
         if not equals and name not in os.environ:
             raise JobError(f"{name} is not set here; write {name}=VALUE", field="--env")
+        if name in (TOKEN_VARIABLE, TOKEN_FILE_VARIABLE):
+            raise JobError(f"{name} is read from the environment here and on the cluster; leave it out", field="--env")
         found[name] = value if equals else os.environ[name]
     return found

@@ -3,6 +3,7 @@
 import json
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +21,15 @@ print("driver on", socket.gethostname(), "workers on", *sorted(ray.get([w.where.
 """
 
 
+def headers(lab):
+    """What lets a client into the lab's Ray."""
+    return {"Authorization": f"Bearer {Path(lab.token_file).read_text()}"}
+
+
 def nodes(lab):
     """What Ray's head knows of the hosts by address: the newest node's state and why it is in it."""
-    with urllib.request.urlopen(f"{lab.address}/api/v0/nodes?detail=1&limit=100", timeout=5) as answer:
+    request = urllib.request.Request(f"{lab.address}/api/v0/nodes?detail=1&limit=100", headers=headers(lab))
+    with urllib.request.urlopen(request, timeout=5) as answer:
         listed = json.load(answer)["data"]["result"]["result"]
     newest = {}
     for node in sorted(listed, key=lambda node: node["start_time_ms"]):
@@ -41,7 +48,7 @@ def wait_for_state(lab, host, state, seconds):
 def test_a_job_from_the_machine_runs_on_all_hosts(lab):
     from ray.job_submission import JobSubmissionClient
 
-    client = JobSubmissionClient(lab.address)
+    client = JobSubmissionClient(lab.address, headers=headers(lab))
     job = client.submit_job(entrypoint=f"python -c '{JOB}'")
     deadline = time.monotonic() + 60
     while not (status := client.get_job_status(job)).is_terminal():

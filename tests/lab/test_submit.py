@@ -28,7 +28,10 @@ CLUSTER_VARIABLES = ("RAY_", "DISTRIB_")
 @pytest.fixture(scope="module")
 def lab(labs):
     """Two hosts, the head one of them."""
-    return labs.up("s", 2, cpus=4)
+    made = labs.up("s", 2, cpus=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN_PATH", made.token_file)
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,8 @@ class Command:
 
     def __init__(self, project, *arguments, program=(sys.executable, "-m", "distrib")):
         environment = {key: value for key, value in os.environ.items() if not key.startswith(CLUSTER_VARIABLES)}
-        environment |= {"PYTHONPATH": str(REPOSITORY), "RAY_USAGE_STATS_ENABLED": "0"}
+        environment |= {"PYTHONPATH": str(REPOSITORY), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+        environment |= {"RAY_AUTH_TOKEN_PATH": os.environ["RAY_AUTH_TOKEN_PATH"]}
         self._process = subprocess.Popen(
             [*program, *map(str, arguments)],
             cwd=project.code,

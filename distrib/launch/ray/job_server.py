@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 
 from distrib.compat.messages import is_unknown_ray_job
 from distrib.errors import JobError, LaunchError
+from distrib.job.secret_names import mask, secret_values
 from distrib.launch.job_server import Submission, SubmittedJob
 from distrib.launch.network import answers
 from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
 from distrib.launch.ray.job_environment import submitted_variables
+from distrib.launch.ray.token import find_token, refusal
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -40,7 +42,7 @@ class RayJobServer:
 
     Raises:
         JobError: It is not such an address.
-        LaunchError: Nothing answers there.
+        LaunchError: Nothing answers there, or it does not accept this client's token.
     """
 
     def __init__(self, address: str) -> None:
@@ -59,9 +61,12 @@ class RayJobServer:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         if not answers(parts.hostname, port, _CONNECT_SECONDS):
             raise LaunchError(f"no job server answers at {address}; is the cluster up, and its dashboard reachable?")
+        token = find_token()
         try:
-            self._client = JobSubmissionClient(address)
+            self._client = JobSubmissionClient(address, headers=dict(token.headers) if token else None)
         except Exception as error:
+            if (reason := refusal(address, token)) is not None:
+                raise LaunchError(reason) from error
             raise LaunchError(f"what answers at {address} is not the job server of a Ray cluster: {error}") from error
 
     def describe(self, submission: Submission) -> dict[str, Any]:
@@ -93,7 +98,8 @@ class RayJobServer:
         try:
             return self._client.submit_job(submission_id=self._unused_id(submission.run_id), **arguments)
         except Exception as error:
-            raise LaunchError(f"the cluster at {self.address} refuses the job: {error}") from error
+            reason = mask(str(error), secret_values(submission.variables))
+            raise LaunchError(f"the cluster at {self.address} refuses the job: {reason}") from error
 
     def _unused_id(self, run_id: str) -> str:
         """The run's id, or, if Ray has a job of that name already, the first unused of ID--2, ID--3, …"""
