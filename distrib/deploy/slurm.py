@@ -108,13 +108,18 @@ train() {{
 }}
 export -f train
 
+if [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then
+    # The nodes are this job's alone; Slurm may have left the Ray of its last attempt on them.
+    srun --ntasks-per-node=1 ray stop --force >/dev/null 2>&1
+fi
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 \\
     ray symmetric-run --address "$HEAD_ADDRESS" --min-nodes "$SLURM_JOB_NUM_NODES" {resources} \\
     --dashboard-host=127.0.0.1 --disable-usage-stats -- bash -c train &
 step=$!
+number=$([ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ] && echo 1 || echo 0)
 
 stop() {{
-    [ -s "$DISTRIB_STATE/pid" ] && kill -TERM "$(cat "$DISTRIB_STATE/pid")" || scancel "$SLURM_JOB_ID.0"
+    [ -s "$DISTRIB_STATE/pid" ] && kill -TERM "$(cat "$DISTRIB_STATE/pid")" || scancel "$SLURM_JOB_ID.$number"
 }}
 queue_again=
 trap 'queue_again=yes; stop' USR1   # from Slurm, ahead of the time limit
@@ -123,7 +128,7 @@ end=0
 while kill -0 $step 2>/dev/null; do
     sleep 1 & wait $!
     # Once the head is done, the other nodes would wait a minute for it to come back.
-    if [ -s "$DISTRIB_STATE/exit" ] && [ $((end += 1)) = 10 ]; then scancel --signal=KILL "$SLURM_JOB_ID.0"; fi
+    if [ -s "$DISTRIB_STATE/exit" ] && [ $((end += 1)) = 10 ]; then scancel --signal=KILL "$SLURM_JOB_ID.$number"; fi
 done
 
 code=$(cat "$DISTRIB_STATE/exit" 2>/dev/null || echo 3)
