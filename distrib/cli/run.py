@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -30,6 +32,7 @@ from distrib.cli.terminal import GREEN, RED, YELLOW, abandon, colored
 from distrib.errors import DistribError, StoppedError, TrainingFailedError
 
 if TYPE_CHECKING:
+    from distrib.observe.observer import Observer
     from distrib.runs.run import Run
 
 EXIT_CODES = """\b
@@ -55,6 +58,10 @@ def run(
     fresh: FreshOption = False,
     extend: ExtendOption = False,
     record_samples: RecordSamplesOption = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", metavar="PORT", help="Serve metrics for Prometheus at 127.0.0.1:PORT."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a job."""
@@ -81,12 +88,12 @@ def run(
         started=psutil.Process().create_time(),
     )
     exit_code = 0
-    with make_progress(stream.isatty(), stream) as progress:
+    with make_progress(stream.isatty(), stream) as progress, _metrics(metrics_port, stream) as metrics:
         if cluster_address is None:
             for warning in check_this_machine(loaded):
                 progress.notice(f"{warning.message}; {warning.fix}")
         try:
-            train(loaded, options, observers=[progress])
+            train(loaded, options, observers=[progress, *metrics])
         except (TrainingFailedError, StoppedError) as error:
             if progress.finished_run is None:
                 raise
@@ -97,6 +104,22 @@ def run(
     if as_json:
         _print_json(summarize(progress.finished_run, exit_code))
     raise typer.Exit(exit_code)
+
+
+@contextmanager
+def _metrics(port: int | None, stream: TextIO) -> Iterator[list[Observer]]:
+    """What serves the run's metrics, if a port is given."""
+    if port is None:
+        yield []
+        return
+    from distrib.observe.metrics.prometheus import PrometheusServer
+
+    server = PrometheusServer(port)
+    print(f"metrics at {server.url}", file=stream, flush=True)
+    try:
+        yield [server]
+    finally:
+        server.close()
 
 
 def _print_json(result: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distrib.runs.record import Run
+from distrib.runs.run import Run
 from tests.support.lab_runs import NUM_STEPS, Project
 from tests.support.processes import Watcher, files_with
 from tests.support.recovery_runs import REPOSITORY, assert_each_sample_once_per_epoch

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distrib.errors import JobError
+from distrib.runs.access import make_run_folder
 from distrib.runs.backwards import lines_backwards
 from distrib.runs.layout import RunLayout
 from distrib.runs.lease import Lease
@@ -74,7 +75,7 @@ class FolderRun:
     def acquire(self) -> Lease:
         """Creates the folder and acquires the run in it."""
         try:
-            self.layout.folder.mkdir(parents=True, exist_ok=True)
+            make_run_folder(self.layout.folder)
         except FileExistsError:
             raise JobError(
                 f"{self.layout.folder} is a file, so it cannot hold a run; remove it or use another --run-id"

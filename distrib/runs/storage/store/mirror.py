@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from distrib.errors import JobError
+from distrib.runs.access import make_run_folder
 from distrib.runs.atomic import atomic_write
 from distrib.runs.layout import RunLayout
 from distrib.runs.storage.location import split
@@ -84,7 +85,7 @@ def mirror_folder(url: str, purpose: Literal["work", "view"]) -> Path:
     parent, run_id = split(url)
     folder = cache / purpose / hashlib.sha256(parent.encode()).hexdigest()[:16] / run_id
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_run_folder(folder)
     except OSError as error:
         raise _unusable(folder, error.strerror or str(error)) from None
     return folder

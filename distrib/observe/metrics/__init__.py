@@ -1,0 +1,1 @@
+"""A run's progress as metrics for systems that watch clusters."""
