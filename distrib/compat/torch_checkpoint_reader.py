@@ -85,12 +85,12 @@ class _MetadataUnpickler(pickle.Unpickler):
         is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if is_dtype or (module, name) in self._ALLOWED:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"its metadata names {module}.{name}, which metadata has no use for")
+        raise pickle.UnpicklingError(f"its metadata names {module}.{name}, which does not belong in metadata")
 
 
 def _memory_format(kind: Any, name: str) -> Any:
     """A member of the metadata's enum; stands for `getattr`, which must not reach anything else."""
     encoding: Any = getattr(dcp_metadata, "_MEM_FORMAT_ENCODING", None)
     if encoding is None or kind is not encoding or name not in encoding.__members__:
-        raise pickle.UnpicklingError(f"its metadata uses {name} of {kind}, which metadata has no use for")
+        raise pickle.UnpicklingError(f"its metadata uses {name} of {kind}, which does not belong in metadata")
     return encoding[name]

@@ -53,6 +53,11 @@ class PowerSgdMemory:
         """The right factors of all matrices of a bucket, by bucket."""
         return self._state.q_memory_dict
 
-    def set_iteration(self, number: int) -> None:
-        """Sets the number of iterations that the hook has seen."""
+    @property
+    def iteration(self) -> int:
+        """The number of iterations that the hook has seen."""
+        return int(self._state.iter)
+
+    @iteration.setter
+    def iteration(self, number: int) -> None:
         self._state.iter = number

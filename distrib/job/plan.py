@@ -103,6 +103,12 @@ class StepPlan:
         return completed_steps % self.eval_interval_steps == 0 or completed_steps == self.total_steps
 
     @property
+    def smallest_micro_batch(self) -> int:
+        """Samples of the smallest micro-batch that any rank runs, empty ones apart."""
+        sizes = [size for size in (*self.rank_batches, *self.last_rank_batches) if size]
+        return min(part for size in sizes for part in split_evenly(size, self.accumulate) if part)
+
+    @property
     def is_ever_saved(self) -> bool:
         """Whether the run saves checkpoints at all."""
         return self.save_interval_steps > 0 or self.save_interval_seconds > 0
@@ -155,9 +161,14 @@ class Plan:
         return asdict(self)
 
 
+def part_of(total: int, part: int, parts: int) -> range:
+    """The positions that belong to part `part` of `parts`: ⌊part·total/parts⌋ … ⌊(part+1)·total/parts⌋ of `total`."""
+    return range(part * total // parts, (part + 1) * total // parts)
+
+
 def split_evenly(total: int, parts: int) -> tuple[int, ...]:
-    """Sizes of `parts` consecutive slices of `total` items: part i is ⌊i·total/parts⌋ … ⌊(i+1)·total/parts⌋."""
-    return tuple((i + 1) * total // parts - i * total // parts for i in range(parts))
+    """The sizes of the `parts` consecutive slices into which `part_of` cuts `total` items."""
+    return tuple(len(part_of(total, part, parts)) for part in range(parts))
 
 
 def make_request(spec: JobSpec, launcher: LauncherName, device: Device) -> Request:

@@ -1,4 +1,4 @@
-"""What a launcher provides to each rank: the small protocol between `launch` and `train`."""
+"""What a launcher gives to each rank: the small protocol between `launch` and `train`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Where a rank stands among the others.
+    """A rank's numbers among the others and its host.
 
     Attributes:
         rank: From 0.
         world_size: The number of ranks.
         local_rank: From 0 on each host.
-        host_name: The name of the rank's host, for people.
-        gpu: The index, among the GPUs that this process sees, of its own.
+        host_name: The name of the rank's host, for display.
+        gpu: The index of the rank's GPU among those that its process sees.
     """
 
     rank: int
@@ -37,12 +37,12 @@ class RankInfo:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the ranks are to measure, where they are to measure their steps and not to train.
+    """What the ranks measure if they profile their steps instead of training.
 
     Attributes:
-        steps: How many steps to measure.
-        warmup_steps: How many to run before.
-        sweep_seconds: About how long to measure all-reduces.
+        steps: The number of measured steps.
+        warmup_steps: The number of steps before them.
+        sweep_seconds: How long to measure all-reduces, about.
     """
 
     steps: int
@@ -52,14 +52,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class AttemptConfig:
-    """What all ranks of an attempt have in common; travels to them by pickle or by fork.
+    """What all ranks of an attempt have in common; reaches them by pickle or by fork.
 
     Attributes:
         job: What to train.
-        request: What the launcher was asked for.
+        request: What was requested from the launcher.
         run_location: The folder or the URL of the run.
         working_directory: Where the command was given.
-        lease: The token of the launcher's hold on the run; without it no checkpoint is committed.
+        lease: The token of the launcher's lease on the run; without it no checkpoint is committed.
         attempt: From 0, over the run's whole life.
         record_samples: Whether each rank records the ids of its samples.
         measurement: What to measure instead of training, if anything.
@@ -86,14 +86,14 @@ class AttemptConfig:
 
 
 class RankContext(Protocol):
-    """How a rank reaches the launcher that made it."""
+    """How a rank reaches the launcher that started it."""
 
     @property
-    def place(self) -> RankInfo:
-        """Where this rank stands."""
+    def rank_info(self) -> RankInfo:
+        """This rank's numbers."""
 
     def open_store(self, timeout: timedelta) -> torch.distributed.Store:
-        """The key–value store at which the ranks of this attempt meet."""
+        """The key–value store through which the ranks of this attempt connect."""
 
     def stop_requested(self) -> bool:
-        """Whether the run was asked to stop; cheap, asked a few times a second."""
+        """Whether the run is to stop; cheap, called a few times a second."""

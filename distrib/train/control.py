@@ -1,4 +1,4 @@
-"""How ranks agree on what happens at a step's end, without synchronising at every step."""
+"""How ranks agree on what happens at the end of a step, without synchronizing at every step."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-import torch
 import torch.distributed as dist
 
+from distrib.train.process_groups import gather_rows
+
 _EXCHANGE_SECONDS = 0.5
-_HEADER = 5  # proposed interval, wish to stop, first step with a non-finite loss, status of the save, wish to save
+_HEADER = 5  # proposed interval, stop requested, first step with a non-finite loss, status of the save, save due
 
 
 class SaveStatus(IntEnum):
-    """How far one rank's part of a save is."""
+    """The progress of one rank's part of a save."""
 
     PENDING = 0
     DONE = 1
@@ -22,7 +23,7 @@ class SaveStatus(IntEnum):
 
 
 def is_failed(statuses: Sequence[float]) -> bool:
-    """Whether all ranks have done with a save, and one of them failed."""
+    """Whether all ranks have finished with a save, and one of them failed."""
     return SaveStatus.PENDING not in statuses and SaveStatus.FAILED in statuses
 
 
@@ -31,12 +32,12 @@ class Agreement:
     """What all ranks know after an exchange.
 
     Attributes:
-        stop: Whether any rank was asked to stop.
-        save: Whether rank 0's clock calls for a checkpoint at this step.
+        stop: Whether any rank was requested to stop.
+        save: Whether a checkpoint is due at this step by rank 0's clock.
         is_saved: Whether every rank's part of the save in flight is on disk.
-        is_save_failed: Whether every rank has done with the save in flight, and one of them could not keep its part.
+        is_save_failed: Whether every rank has finished with the save in flight, and one of them failed.
         non_finite: (rank, global step from 1) of the first loss that is not finite, or None.
-        sums: For each value handed in, its sum over the ranks, added in the order of ranks: the same bits on each.
+        sums: Of each value the sum over the ranks, added in rank order: the same bits on every rank.
     """
 
     stop: bool
@@ -50,8 +51,8 @@ class Agreement:
 class Control:
     """Exchanges flags and sums between the ranks at steps that all of them know beforehand.
 
-    Each exchange decides the step of the next, about half a second away by rank 0's clock, so that nothing is
-    synchronised in between.
+    Each exchange sets the step of the next one, about half a second later by rank 0's clock; nothing is synchronized
+    in between.
     """
 
     def __init__(self, group: dist.ProcessGroup, stop_requested: Callable[[], bool], longest_interval: int) -> None:
@@ -76,20 +77,20 @@ class Control:
         values: list[float],
         *,
         save_status: SaveStatus = SaveStatus.PENDING,
-        wants_save: bool = False,
+        save_is_due: bool = False,
     ) -> Agreement:
-        """Shares this rank's state with all others; every rank calls it at the same step with as many values.
+        """Shares this rank's state with all others; every rank calls it at the same step with equally many values.
 
         Args:
             completed_steps: The global step that has just ended.
-            step_seconds: How long a step takes here; rank 0's answer sets the distance to the next exchange.
+            step_seconds: How long a step takes; rank 0's value sets the distance to the next exchange.
             non_finite_step: The first global step whose loss was not finite here since the last exchange.
             values: What to sum over the ranks, in float64.
-            save_status: How far this rank's part of the save in flight is.
-            wants_save: Whether a checkpoint is due by this rank's clock; rank 0's counts.
+            save_status: The progress of this rank's part of the save in flight.
+            save_is_due: Whether a checkpoint is due by this rank's clock; rank 0's value counts.
         """
         interval = min(max(1, int(_EXCHANGE_SECONDS / max(step_seconds, 1e-6))), self._longest_interval)
-        flags = (self._stop_requested(), non_finite_step or 0, save_status, wants_save)
+        flags = (self._stop_requested(), non_finite_step or 0, save_status, save_is_due)
         mine = [float(interval), *map(float, flags), *values]
         rows = gather_rows(mine, self._group)
         self._next = completed_steps + int(rows[0][0])
@@ -102,14 +103,3 @@ class Control:
             non_finite=(min(failed)[1], min(failed)[0]) if failed else None,
             sums=[sum(row[_HEADER + i] for row in rows) for i in range(len(values))],
         )
-
-
-def gather_rows(values: list[float], group: dist.ProcessGroup) -> list[list[float]]:
-    """Every rank's `values`, by rank; all ranks hand in as many."""
-    world_size = dist.get_world_size(group)
-    if world_size == 1:
-        return [values]
-    mine = torch.tensor(values, dtype=torch.float64)
-    rows = [torch.empty_like(mine) for _ in range(world_size)]
-    dist.all_gather(rows, mine, group=group)
-    return [row.tolist() for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -27,8 +28,14 @@ class LogWindow:
 
 
 @dataclass
-class Settled:
-    """What the ledger holds at an exchange: this rank's closed windows, and the first step that went wrong."""
+class FlushedLosses:
+    """This rank's losses since the last exchange.
+
+    Attributes:
+        windows: The windows that have ended.
+        non_finite_step: The first global step, from 1, whose loss is not finite; None if there is none.
+        weightless_steps: The number of steps whose weight over all ranks was 0.
+    """
 
     windows: list[LogWindow]
     non_finite_step: int | None
@@ -42,25 +49,31 @@ class _Steps:
 
 
 class LossAccumulator:
-    """Adds up this rank's share of each step's loss, Σ loss·weight and Σ weight, without waiting for the device.
+    """Sums this rank's share of each step's loss, Σ loss·weight and Σ weight, without waiting for the device.
 
     Args:
         device: Where losses are computed.
-        is_weighted: Whether the user's step gives weights; otherwise they are the numbers of samples.
     """
 
-    def __init__(self, device: torch.device, is_weighted: bool) -> None:
-        self._is_weighted = is_weighted
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._is_weighted = False
         self._losses = torch.zeros(CAPACITY, dtype=torch.float64, device=device)
-        self._weights = torch.zeros(CAPACITY if is_weighted else 0, dtype=torch.float64, device=device)
-        self._totals = torch.zeros(CAPACITY if is_weighted else 0, dtype=torch.float64, device=device)
+        self._weights = torch.zeros(0, dtype=torch.float64, device=device)
+        self._totals = torch.zeros(0, dtype=torch.float64, device=device)
         self._steps = _Steps()
         self._size = 0.0
         self._open = LogWindow()
         self._carried = (0.0, 0.0)
 
+    def use_weights(self) -> None:
+        """From now on weights are those that the user's step gives, not numbers of samples; call it before `add`."""
+        self._is_weighted = True
+        self._weights = torch.zeros(CAPACITY, dtype=torch.float64, device=self._device)
+        self._totals = torch.zeros(CAPACITY, dtype=torch.float64, device=self._device)
+
     def add(self, loss: torch.Tensor, weight: torch.Tensor | float) -> None:
-        """Adds one micro-batch to the current step; a loss of weight 0 counts for nothing, whatever it is."""
+        """Adds one micro-batch to the current step; a loss of weight 0 does not count, even if it is NaN."""
         row = len(self._steps.sizes)
         if isinstance(weight, torch.Tensor):
             self._losses[row].add_(torch.where(weight > 0, loss * weight, 0.0))
@@ -70,7 +83,7 @@ class LossAccumulator:
             self._size += weight
 
     def add_total(self, weight: torch.Tensor) -> None:
-        """Notes the current step's weight over all ranks."""
+        """Sets the current step's weight over all ranks."""
         self._totals[len(self._steps.sizes)].copy_(weight)
 
     def end_step(self, num_samples: int, seconds: float, data_seconds: float) -> None:
@@ -91,13 +104,13 @@ class LossAccumulator:
         window.data_seconds += data_seconds
 
     def end_window(self, step: int, time: float, learning_rate: float) -> None:
-        """Closes the window of the next train event with the step that has just ended, global step `step`."""
+        """Ends the window of the next train event with the step that has just ended, global step `step`."""
         self._open.step, self._open.time, self._open.learning_rate = step, time, learning_rate
         self._steps.ends[-1] = self._open
         self._open = LogWindow()
 
-    def settle(self, completed_steps: int) -> Settled:
-        """Reads all steps since the last call from the device and forgets them; unfinished windows are carried on."""
+    def flush(self, completed_steps: int) -> FlushedLosses:
+        """Reads all steps since the last call from the device and forgets them; an open window is continued."""
         steps, self._steps = self._steps, _Steps()
         count = len(steps.sizes)
         losses = self._losses[:count].tolist()
@@ -106,25 +119,30 @@ class LossAccumulator:
         self._losses[:count] = 0
         if self._is_weighted:
             self._weights[:count] = 0
-        closed, first_bad = self._share_out(losses, weights, steps.ends)
-        return Settled(closed, None if first_bad is None else completed_steps - count + 1 + first_bad, weightless)
+        closed, first_bad = self._assign(losses, weights, steps.ends)
+        return FlushedLosses(closed, None if first_bad is None else completed_steps - count + 1 + first_bad, weightless)
 
-    @property
-    def carried(self) -> list[float]:
-        """Of the window that has not closed: Σ loss·weight and Σ weight up to the last `settle`, then its numbers."""
+    def state_dict(self) -> dict[str, Any]:
+        """The window that is still open: Σ loss·weight and Σ weight on this rank up to the last `flush`, and counts."""
         window = self._open
-        numbers = (window.num_steps, window.num_samples, window.seconds, window.data_seconds)
-        return [*self._carried, *map(float, numbers)]
+        counts = (window.num_steps, window.num_samples, window.seconds, window.data_seconds)
+        return {"sums": list(self._carried), "counts": list(counts)}
 
-    def carry(self, carried: list[float]) -> None:
-        """Takes up a window that a checkpoint has carried over."""
-        loss_sum, weight_sum, num_steps, num_samples, seconds, data_seconds = carried
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues the window that `state_dict` returned."""
+        loss_sum, weight_sum = state["sums"]
+        num_steps, num_samples, seconds, data_seconds = state["counts"]
         self._carried = (loss_sum, weight_sum)
-        self._open = LogWindow(
-            num_steps=int(num_steps), num_samples=int(num_samples), seconds=seconds, data_seconds=data_seconds
-        )
+        self._open = LogWindow(num_steps=num_steps, num_samples=num_samples, seconds=seconds, data_seconds=data_seconds)
 
-    def _share_out(
+    def merge_ranks(self, states: list[dict[str, Any]], rank: int, world_size: int) -> dict[str, Any]:
+        """All sums on rank 0, since only their total over the ranks counts."""
+        sums = [0.0, 0.0]
+        if rank == 0:
+            sums = [sum(values) for values in zip(*(state["sums"] for state in states), strict=True)]
+        return {"sums": sums, "counts": states[0]["counts"]}
+
+    def _assign(
         self, losses: list[float], weights: list[float], ends: list[LogWindow | None]
     ) -> tuple[list[LogWindow], int | None]:
         """Adds each step to its window; returns the closed windows and the first row that is not finite."""

@@ -1,4 +1,4 @@
-"""What a rank's model needs in memory, counted without allocating it."""
+"""What a rank needs in memory, counted without allocating it."""
 
 from __future__ import annotations
 
@@ -11,31 +11,35 @@ from torch import nn
 from distrib.job.plan import Memory, StepPlan
 from distrib.train.optimizer import build_optimizer
 from distrib.train.resolved_job import ResolvedJob
+from distrib.train.strategy.base import StrategySettings
+from distrib.train.strategy.registry import make_strategy
 
 
-def estimate_memory(blueprint: ResolvedJob, schedule: StepPlan) -> Memory | None:
+def estimate_memory(resolved: ResolvedJob, step_plan: StepPlan) -> Memory | None:
     """Builds the model on the meta device and counts; None where it cannot be built there."""
     try:
         with torch.device("meta"):
-            model = blueprint.model(**blueprint.job.spec.model.args)
+            model = resolved.model(**resolved.job.spec.model.args)
     except Exception:
         return None
     if not isinstance(model, nn.Module):
         return None
     parameters = list(model.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    return Memory(
+    whole = Memory(
         num_parameters=sum(parameter.numel() for parameter in parameters),
         weights_bytes=_bytes([*parameters, *model.buffers()]),
         gradients_bytes=_bytes(trained),
-        optimizer_bytes=_optimizer_bytes(blueprint, schedule, model),
+        optimizer_bytes=_optimizer_bytes(resolved, step_plan, model),
     )
+    settings = StrategySettings(resolved.job.spec, 0, step_plan.world_size, torch.device("cpu"))
+    return make_strategy(settings).memory(whole)
 
 
-def _optimizer_bytes(blueprint: ResolvedJob, schedule: StepPlan, model: nn.Module) -> int | None:
+def _optimizer_bytes(resolved: ResolvedJob, step_plan: StepPlan, model: nn.Module) -> int | None:
     """The state that the optimizer holds after a first step; None where it cannot be had on the meta device."""
     with contextlib.suppress(Exception):
-        optimizer = build_optimizer(blueprint, schedule, model)
+        optimizer = build_optimizer(resolved, step_plan, model)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.grad = torch.empty_like(parameter)

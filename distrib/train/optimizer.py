@@ -14,10 +14,10 @@ _CHOICES_OF_IMPLEMENTATION = ("fused", "foreach", "differentiable", "capturable"
 _EXACT_IF_FUSED = (torch.optim.Adam, torch.optim.AdamW)
 
 
-def build_optimizer(blueprint: ResolvedJob, schedule: StepPlan, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(resolved: ResolvedJob, step_plan: StepPlan, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer over the unwrapped model; fused where that is exact and the user chose nothing else."""
-    target = with_steps(blueprint.job.spec.optimizer, schedule)
-    factory = blueprint.optimizer
+    target = with_steps(resolved.job.spec.optimizer, step_plan)
+    factory = resolved.optimizer
     if not is_optimizer_class(factory):
         optimizer = factory(model, **target.args)
         if not isinstance(optimizer, torch.optim.Optimizer):
@@ -57,27 +57,27 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 class SchedulerState:
     """The learning-rate schedule, advanced after each step, epoch or evaluation as the spec says."""
 
-    def __init__(self, blueprint: ResolvedJob, schedule: StepPlan, optimizer: torch.optim.Optimizer) -> None:
-        spec = blueprint.job.spec.schedule
-        self._schedule = schedule
+    def __init__(self, resolved: ResolvedJob, step_plan: StepPlan, optimizer: torch.optim.Optimizer) -> None:
+        spec = resolved.job.spec.schedule
+        self._step_plan = step_plan
         self._every = None if spec is None else spec.every
         self._metric = None if spec is None else spec.metric
         self._scheduler: Any = None
-        if spec is not None and blueprint.schedule is not None:
-            self._scheduler = blueprint.schedule(optimizer, **with_steps(spec, schedule).args)
+        if spec is not None and resolved.schedule is not None:
+            self._scheduler = resolved.schedule(optimizer, **with_steps(spec, step_plan).args)
 
-    def state(self) -> Any:
-        """The scheduler's state; None without one."""
-        return None if self._scheduler is None else self._scheduler.state_dict()
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's state; empty without one."""
+        return {} if self._scheduler is None else dict(self._scheduler.state_dict())
 
-    def restore(self, state: Any) -> None:
-        """Takes up what `state` gave."""
-        if self._scheduler is not None and state is not None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        if self._scheduler is not None and state:
             self._scheduler.load_state_dict(state)
 
     def after_step(self, completed_steps: int) -> None:
         """Advances a schedule by steps or, at an epoch's end, one by epochs."""
-        if self._every == "step" or (self._every == "epoch" and self._schedule.is_end_of_epoch(completed_steps)):
+        if self._every == "step" or (self._every == "epoch" and self._step_plan.is_end_of_epoch(completed_steps)):
             self._scheduler.step()
 
     def after_evaluation(self, results: dict[str, Any]) -> None:

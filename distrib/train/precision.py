@@ -10,7 +10,7 @@ import torch
 
 
 class Precision:
-    """fp32 computes as the model is; bf16 and fp16 run the forward pass under autocast, fp16 scaling its gradients."""
+    """The forward pass of bf16 and fp16 runs under autocast, and fp16 scales its gradients; fp32 changes nothing."""
 
     def __init__(self, name: Literal["fp32", "bf16", "fp16"], device: torch.device) -> None:
         self._device = device
@@ -22,14 +22,18 @@ class Precision:
         """The context of a forward pass and its loss."""
         return nullcontext() if self._dtype is None else torch.autocast(self._device.type, self._dtype)
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Takes up what the scaler's `state_dict` gave."""
+    def state_dict(self) -> dict[str, Any]:
+        """The gradient scaler's state; empty without one."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
         if self.scaler.is_enabled() and state:
             self.scaler.load_state_dict(state)
             self._last_scale = self.scaler.get_scale()
 
     def skipped_updates(self) -> int:
-        """How many updates the scaler skipped since the last call, at least; waits for the device under fp16."""
+        """How many updates, at least, the scaler has skipped since the last call; under fp16 waits for the device."""
         if not self.scaler.is_enabled():
             return 0
         scale, last = self.scaler.get_scale(), self._last_scale

@@ -1,4 +1,4 @@
-"""A rank that measures its steps instead of training: what a scaling experiment knows, it knows from here."""
+"""A rank that measures its steps instead of training, for scaling experiments."""
 
 from __future__ import annotations
 
@@ -10,43 +10,39 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
-from distrib.compat.torch_ddp import bucket_bytes, bucket_layout
 from distrib.job.plan import StepPlan
-from distrib.train.context import AttemptConfig, RankContext
-from distrib.train.control import gather_rows
-from distrib.train.data.loader import StepBatch, StepLoader
-from distrib.train.loss_accumulator import LossAccumulator
-from distrib.train.randomness import derive_seed, reseed
+from distrib.train.checkpoint.parts import MODEL
+from distrib.train.data.loader import StepLoader
+from distrib.train.process_groups import gather_rows, limit_waiting
+from distrib.train.rank import Rank
 from distrib.train.step import TrainStep
-from distrib.train.task import Task
+from distrib.train.training import Training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROFILED_STEPS = 3
-"""Steps, after those to warm up, in which it is noted when each gradient is ready."""
+"""Steps, after those for warm-up, in which it is measured when each gradient is ready."""
 GROUP = 5
-"""Measured steps between two that do not synchronise gradients."""
+"""Measured steps between two that do not synchronize gradients."""
 _SWEEP_BYTES = tuple(1024 * 4**power for power in range(9))
 _SWEEP_REPEATS = 7
 _SWEEP_TIMES_OF_LARGEST = 2.0
 
 
 def steps_needed(steps: int, warmup_steps: int) -> int:
-    """The optimizer steps that a job must have for so many to be measured."""
+    """The optimizer steps that a job must have so that `steps` can be measured."""
     return warmup_steps + PROFILED_STEPS + steps + -(-steps // GROUP)
 
 
 class Clock:
-    """Points in time on a device: on CUDA, when the work before them is done there, which nobody waits for."""
+    """Points in time on a device; on CUDA, those at which the work before them is done, without waiting for it."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -74,48 +70,43 @@ class Clock:
 
 
 class StepProfiler:
-    """Runs the job's own steps and notes what each spends its time on; the weights it leaves are of no use.
+    """Runs the job's own steps and measures their parts; the weights that result are of no use.
 
-    A step is measured from the end of the one before it: waiting for data, forward and backward pass, update. A pass
-    that does not synchronise gradients, one in six, tells what of the passes is communication.
+    A step is measured from the end of the one before: waiting for data, forward and backward pass, update. A pass that
+    does not synchronize gradients, one in six, shows which part of the others is communication.
+
+    Args:
+        rank: This rank.
+        training: What is trained.
+        step_plan: The sizes of batches.
+        loader: The batches of each step.
+        step: Runs a step.
     """
 
     def __init__(
-        self,
-        assignment: AttemptConfig,
-        host: RankContext,
-        schedule: StepPlan,
-        task: Task,
-        loader: StepLoader,
-        stepper: TrainStep,
-        device: torch.device,
-        control_group: dist.ProcessGroup,
+        self, rank: Rank, training: Training, step_plan: StepPlan, loader: StepLoader, step: TrainStep
     ) -> None:
-        assert assignment.measurement is not None
-        self._measurement = assignment.measurement
-        self._assignment = assignment
-        self._host = host
-        self._schedule = schedule
-        self._task = task
+        assert rank.config.measurement is not None
+        self._measurement = rank.config.measurement
+        self._rank = rank
+        self._training = training
+        self._step_plan = step_plan
         self._loader = loader
-        self._stepper = stepper
-        self._device = device
-        self._group = control_group
-        self._clock = Clock(device)
-        self._ledger = LossAccumulator(device, stepper.is_weighted)
-        self._batch: StepBatch | None = None
+        self._step = step
+        self._device = rank.device
+        self._group = rank.control_group
+        self._clock = Clock(rank.device)
         self._marks: list[tuple[bool, int, list[Any]]] = []
-        self._step = 0
 
-    def run(self, first: StepBatch, file: Path) -> bool:
-        """Measures, and has rank 0 write the result to `file`; returns whether it got to the end."""
-        self._batch = first
+    def run(self) -> bool:
+        """Measures and writes the result on rank 0; returns whether it was not stopped."""
+        limit_waiting(self._rank.config.request, self._group)
         for _ in range(self._measurement.warmup_steps):
             self._run_step(is_synced=True)
         ready = self._profile()
         self._marks.clear()
         is_stopped = self._align()
-        psutil.cpu_percent()  # of all cores of this host, whoever uses them; from here
+        psutil.cpu_percent()  # of all cores of this host and all processes, from here on
         for number in range(self._measurement.steps):
             if is_stopped:
                 return False
@@ -124,20 +115,25 @@ class StepProfiler:
                 self._run_step(is_synced=False)
                 is_stopped = self._align()
         self._clock.wait()
-        busy = psutil.cpu_percent() / 100
+        self._write(ready, psutil.cpu_percent() / 100)
+        return True
+
+    def _write(self, ready: list[list[float]], busy_cores: float) -> None:
+        """Gathers the measurements of all ranks and writes them on rank 0."""
+        plan, info = self._step_plan, self._rank.info
         steps, buckets = self._gather_steps(), self._buckets(ready)
-        usage = gather_rows([float(self._peak_memory_bytes()), busy], self._group)
-        hosts: list[Any] = [None] * self._schedule.world_size
-        dist.all_gather_object(hosts, self._host.place.host_name, group=self._group)
+        usage = gather_rows([float(self._peak_memory_bytes()), busy_cores], self._group)
+        hosts: list[Any] = [None] * info.world_size
+        dist.all_gather_object(hosts, info.host_name, group=self._group)
         result = {
-            "world_size": self._schedule.world_size,
-            "global_batch_size": self._schedule.global_batch_size,
-            "train_samples": self._schedule.train_samples,
-            "steps_per_epoch": self._schedule.steps_per_epoch,
-            "accumulate": self._schedule.accumulate,
+            "world_size": plan.world_size,
+            "global_batch_size": plan.global_batch_size,
+            "train_samples": plan.train_samples,
+            "steps_per_epoch": plan.steps_per_epoch,
+            "accumulate": plan.accumulate,
             "device": self._device.type,
             "device_name": torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else None,
-            "backend": self._assignment.request.backend,
+            "backend": self._rank.config.request.backend,
             "threads": torch.get_num_threads(),
             "hosts": hosts,
             "gradients": ready,
@@ -147,43 +143,33 @@ class StepProfiler:
             "peak_memory_bytes": max(row[0] for row in usage),
             "cores_busy": max(row[1] for row in usage),
         }
-        if self._host.place.rank == 0:
-            file.write_text(json.dumps(result))
+        if self._rank.is_first:
+            self._rank.layout.measurement_file.write_text(json.dumps(result))
         dist.barrier(group=self._group)
-        return True
 
     def _run_step(self, *, is_synced: bool) -> None:
-        """One step of training, but that an unsynchronised gradient is thrown away."""
+        """Runs one step; without synchronization its gradient is dropped."""
         start = self._marks[-1][2][-1] if self._marks and self._marks[-1][2] else self._clock.mark()
-        if self._batch is None:
-            self._batch = self._loader.next()
-        batch, self._batch = self._batch, None
-        loaded = self._clock.mark()
-        reseed(derive_seed("step", self._assignment.job.spec.train.seed, self._step, self._host.place.rank))
-        self._stepper.forward_backward(batch, self._ledger, is_synced=is_synced)
-        computed = self._clock.mark()
-        if is_synced:
-            self._stepper.update()
-        else:
-            self._task.model.zero_grad()
-        updated = self._clock.mark()
-        self._marks.append((is_synced, self._schedule.batch_size_at(batch.step), [start, loaded, computed, updated]))
+        batch = self._loader.next()
+        marks = [start, self._clock.mark()]
+        self._step.run(batch, is_synced=is_synced, on_gradients=lambda: marks.append(self._clock.mark()))
+        marks.append(self._clock.mark())
+        self._marks.append((is_synced, self._step_plan.batch_size_at(batch.step), marks))
         self._loader.prefetch()
-        self._step += 1
 
     def _align(self) -> bool:
-        """Lets the ranks begin the next step together; returns whether any was asked to stop."""
-        rows = gather_rows([float(self._host.stop_requested())], self._group)
+        """Makes the ranks begin the next step together; returns whether any was requested to stop."""
+        rows = gather_rows([float(self._rank.context.stop_requested())], self._group)
         self._marks.append((False, 0, []))
         return any(row[0] for row in rows)
 
     def _profile(self) -> list[list[float]]:
         """When each gradient is ready: [bytes, fraction of the forward and backward pass], by order of parameters."""
-        parameters = [parameter for parameter in self._task.model.parameters() if parameter.requires_grad]
+        parameters = [parameter for parameter in self._training.state.model.parameters() if parameter.requires_grad]
         fractions: list[list[float]] = [[] for _ in parameters]
         for _ in range(PROFILED_STEPS):
             marks: dict[int, Any] = {}
-            with _noting(parameters, self._clock, marks):
+            with _marking(parameters, self._clock, marks):
                 self._run_step(is_synced=False)
             self._clock.wait()
             _, loaded, computed, _ = self._marks[-1][2]
@@ -196,18 +182,20 @@ class StepProfiler:
         ]
 
     def _buckets(self, ready: list[list[float]]) -> list[list[float]]:
-        """DDP's buckets in the order in which it reduces them: [bytes, fraction at which its gradients are ready]."""
-        model = self._stepper.model
-        if not isinstance(model, DistributedDataParallel):
-            return []
-        buckets = [[ready[index] for index in bucket] for bucket in bucket_layout(model)]
-        if not buckets or sum(map(len, buckets)) != len(ready):  # with unused parameters DDP keeps its first buckets
-            sizes = bucket_bytes(model)
+        """The messages that gradients are sent in, in order: [bytes, fraction at which all their gradients are ready].
+
+        If it is not known which gradients a message has, messages are taken to be ready at even intervals.
+        """
+        strategy, model = self._training.state.strategy, self._training.state.wrapped[MODEL]
+        buckets = strategy.gradient_buckets(model)
+        if buckets is None:
+            sizes = strategy.gradient_bytes(model)
             return [[size, (number + 1) / len(sizes)] for number, size in enumerate(sizes)]
-        return [[sum(size for size, _ in bucket), max(fraction for _, fraction in bucket)] for bucket in buckets]
+        gradients = [[ready[number] for number in bucket] for bucket in buckets]
+        return [[sum(size for size, _ in bucket), max(fraction for _, fraction in bucket)] for bucket in gradients]
 
     def _gather_steps(self) -> list[dict[str, Any]]:
-        """Each measured step: seconds of its parts, as the mean over the ranks and the largest of them."""
+        """Each measured step: the seconds of its parts, as mean and maximum over the ranks."""
         taken = [(is_synced, samples, marks) for is_synced, samples, marks in self._marks if marks]
         mine = [
             self._clock.seconds(marks[part], marks[part + 1]) for _, _, marks in taken for part in range(3)
@@ -223,8 +211,8 @@ class StepProfiler:
         return steps
 
     def _sweep(self, largest_bytes: float) -> list[dict[str, Any]]:
-        """All-reduces on the job's own process group: their bytes, and the seconds of each, as the mean over ranks."""
-        if self._schedule.world_size == 1:
+        """All-reduces on the job's own process group: their bytes, and the seconds of each as means over the ranks."""
+        if self._step_plan.world_size == 1:
             return []
         began = time.perf_counter()
         found: list[dict[str, Any]] = []
@@ -255,8 +243,8 @@ class StepProfiler:
 
 
 @contextmanager
-def _noting(parameters: list[torch.nn.Parameter], clock: Clock, marks: dict[int, Any]) -> Iterator[None]:
-    """Marks, by a parameter's number, when its gradient is there."""
+def _marking(parameters: list[torch.nn.Parameter], clock: Clock, marks: dict[int, Any]) -> Iterator[None]:
+    """Marks, by the number of a parameter, when its gradient is ready."""
 
     def make_hook(number: int) -> Callable[[torch.Tensor], None]:
         return lambda _: marks.update({number: clock.mark()})

@@ -40,22 +40,22 @@ class StepOutput:
 class Task:
     """The unwrapped model on its device, the loss or step, and the metrics."""
 
-    def __init__(self, blueprint: ResolvedJob, device: torch.device) -> None:
-        spec = blueprint.job.spec
-        self.model: nn.Module = build_model(spec, blueprint.model).to(device)
+    def __init__(self, resolved: ResolvedJob, device: torch.device) -> None:
+        spec = resolved.job.spec
+        self.model: nn.Module = build_model(spec, resolved.model).to(device)
         self._loss = None
         self._step = None
-        if blueprint.loss is not None and spec.loss is not None:
-            if isinstance(blueprint.loss, type):
-                self._loss = blueprint.loss(**spec.loss.args)
+        if resolved.loss is not None and spec.loss is not None:
+            if isinstance(resolved.loss, type):
+                self._loss = resolved.loss(**spec.loss.args)
                 if isinstance(self._loss, nn.Module):
                     self._loss.to(device)
             else:
-                self._loss = functools.partial(blueprint.loss, **spec.loss.args)
-        if blueprint.step is not None and spec.step is not None:
-            self._step = functools.partial(blueprint.step, **spec.step.args)
+                self._loss = functools.partial(resolved.loss, **spec.loss.args)
+        if resolved.step is not None and spec.step is not None:
+            self._step = functools.partial(resolved.step, **spec.step.args)
         self.metrics: dict[str, Any] = {
-            name: metric(**spec.metrics[name].args).to(device) for name, metric in blueprint.metrics.items()
+            name: metric(**spec.metrics[name].args).to(device) for name, metric in resolved.metrics.items()
         }
 
     def run(self, model: nn.Module, batch: Any) -> StepOutput:

@@ -51,8 +51,8 @@ def test_powersgd_keeps_its_memory_in_known_fields():
     state = PowerSGDState(process_group=None, start_powerSGD_iter=3)
     memory = PowerSgdMemory(state)
     assert (memory.errors, memory.left_factors, memory.right_factors) == ({}, {}, {})
-    memory.set_iteration(5)
-    assert state.iter == 5
+    memory.iteration = 5
+    assert state.iter == memory.iteration == 5
     del state.p_memory_dict
     with pytest.raises(TrainingFailedError, match="p_memory_dict"):
         PowerSgdMemory(state)
@@ -110,3 +110,75 @@ def test_the_buckets_of_ddp(tmp_path, monkeypatch):
         assert torch_ddp.bucket_layout(model) == torch_ddp.bucket_bytes(model) == []
     finally:
         dist.destroy_process_group()
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """This process as the only rank of a group."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+class Branches(torch.nn.Module):
+    """Two layers whose gradients become ready in the order in which they were not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (torch.nn.Linear(300, 300, bias=False) for _ in range(2))
+
+    def forward(self, inputs, is_reversed=False):
+        layers = (self.second, self.first) if is_reversed else (self.first, self.second)
+        return layers[1](layers[0](inputs)).sum()
+
+
+@pytest.mark.relies_on(
+    "torch.nn.parallel.DistributedDataParallel._build_params_for_reducer",
+    "torch.distributed.Reducer._push_all_rebuilt_params",
+    "torch.distributed.Reducer._rebuild_buckets",
+    "torch.distributed.Logger.set_runtime_stats_and_log",
+)
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_ddp_is_built_with_the_order_of_another_and_keeps_it(is_reversed):
+    assert torch_ddp.is_supported()
+    model = torch_ddp.with_ready_order(Branches(), None, bucket_cap_mb=0.3)
+    assert torch_ddp.ready_order(model) is None
+    model(torch.ones(1, 300), is_reversed).backward()
+    order = ["first.weight", "second.weight"] if is_reversed else ["second.weight", "first.weight"]
+    assert torch_ddp.ready_order(model) == order
+    resumed = torch_ddp.with_ready_order(Branches(), order, bucket_cap_mb=0.3)
+    assert torch_ddp.ready_order(resumed) == order
+    for _ in range(3):
+        resumed(torch.ones(1, 300), not is_reversed).backward()
+    assert torch_ddp.ready_order(resumed) == order
+    assert torch_ddp.bucket_layout(resumed) == [[0], [1]]
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_order_of_other_parameters_is_not_used():
+    model = torch_ddp.with_ready_order(Branches(), ["first.weight"])
+    assert torch_ddp.ready_order(model) is None
+
+
+@pytest.mark.usefixtures("alone")
+def test_without_the_private_names_ddp_has_its_own_order(monkeypatch):
+    monkeypatch.delattr(DistributedDataParallel, "_get_ddp_logging_data")
+    assert not torch_ddp.is_supported()
+    model = torch_ddp.with_ready_order(Branches(), ["first.weight", "second.weight"])
+    assert type(model) is DistributedDataParallel
+    model(torch.ones(1, 300)).backward()
+    assert torch_ddp.ready_order(model) is None
+
+
+@pytest.mark.relies_on("torch.nn.parallel.DistributedDataParallel._remove_autograd_hooks")
+@pytest.mark.usefixtures("alone")
+def test_a_detached_wrapper_no_longer_sees_gradients(monkeypatch):
+    module = Branches()
+    wrapped = DistributedDataParallel(module)
+    torch_ddp.detach(wrapped)
+    wrapped(torch.ones(1, 300)).backward()
+    wrapped.reducer._rebuild_buckets()
+    assert not torch_ddp.bucket_layout(wrapped) or len(torch_ddp.bucket_layout(wrapped)) == 1
+    monkeypatch.delattr(DistributedDataParallel, "_remove_autograd_hooks")
+    torch_ddp.detach(wrapped)

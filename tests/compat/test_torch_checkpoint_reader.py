@@ -68,7 +68,7 @@ def test_metadata_of_every_python_is_read(tmp_path, pickler):
 )
 def test_no_other_attribute_is_had(tmp_path, arguments):
     write(tmp_path, _Asks(*arguments))
-    with pytest.raises(pickle.UnpicklingError, match="which metadata has no use for"):
+    with pytest.raises(pickle.UnpicklingError, match="which does not belong in metadata"):
         SafeReader(tmp_path).read_metadata()
 
 

@@ -77,7 +77,7 @@ def assert_passed_over(place, damaged, step):
     assert len(warnings) == len(damaged)
     for warning, name in zip(warnings, damaged, strict=True):
         assert name in warning
-    assert last == f"training goes on from step {step}"
+    assert last == f"training continues from step {step}"
     for name in damaged:
         folder = place.layout.checkpoints / f"damaged-{name.split('/')[0]}"
         assert folder.is_dir()

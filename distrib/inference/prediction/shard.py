@@ -19,9 +19,9 @@ from distrib.inference.signature import example_batch
 from distrib.inference.trained_model import TrainedModel
 from distrib.job.spec import Target
 from distrib.train.data.loader import Fetcher, LoaderFailedError, iterate
-from distrib.train.data.sampler import EpochIndices
+from distrib.train.data.sampler import EpochIndices, MicroBatch
+from distrib.train.device import use_threads
 from distrib.train.process import temporary_files_removed
-from distrib.train.strategy.ddp import use_threads
 from distrib.train.tracebacks import user_frames, user_traceback
 
 
@@ -99,7 +99,9 @@ def _answer(shard: Shard, forward: Predictor, fetcher: Fetcher, writer: PartWrit
     rows, size = shard.rows, shard.batch_size
     lists = [EpochIndices(list(rows[start : start + size]), 0) for start in range(0, len(rows), size)]
     pin = forward.device.type == "cuda"
-    batches = iterate(fetcher, lists, shard.trained.job.spec.data.loader_workers, pin_memory=pin)
+    parts = [MicroBatch(indices, len(indices)) for indices in lists]
+    loader_workers = shard.trained.job.spec.data.loader_workers
+    batches = (batch for _, batch in iterate(fetcher, parts, loader_workers, pin_memory=pin))
     before: Pending | None = None
     num_done = 0
     for indices in lists:

@@ -53,7 +53,7 @@ class RankProcesses:
         assert self._stop_pipe is not None
         if self._can_fork:
             return fork_child(rank_main, arguments, self._attempt.datasets, close=[self._stop_pipe])
-        listener = [context.listener] if context.place.rank == 0 else []  # only rank 0 serves the store
+        listener = [context.listener] if context.rank_info.rank == 0 else []  # only rank 0 serves the store
         return spawn_child(rank_main, arguments, [context.stop_pipe, *listener])
 
     def wait(self, seconds: float) -> None:

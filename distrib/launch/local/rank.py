@@ -40,7 +40,7 @@ class LocalRankContext:
     take the port. The stop pipe reaches its end when the launcher closes its side, which requests a stop.
     """
 
-    place: RankInfo
+    rank_info: RankInfo
     port: int
     listener: int
     stop_pipe: int
@@ -50,11 +50,11 @@ class LocalRankContext:
         return dist.TCPStore(
             "127.0.0.1",
             self.port,
-            self.place.world_size,
-            is_master=self.place.rank == 0,
+            self.rank_info.world_size,
+            is_master=self.rank_info.rank == 0,
             timeout=timeout,
             wait_for_workers=False,
-            master_listen_fd=self.listener if self.place.rank == 0 else None,
+            master_listen_fd=self.listener if self.rank_info.rank == 0 else None,
         )
 
     def stop_requested(self) -> bool:
@@ -71,11 +71,11 @@ def rank_main(config: AttemptConfig, context: LocalRankContext, datasets: Datase
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: _TERMINATED.set())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
-        redirect_output(RunLayout(config.run_folder).rank_log(context.place.rank))
+        redirect_output(RunLayout(config.run_folder).rank_log(context.rank_info.rank))
         faulthandler.enable(sys.stderr)
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, _LOOPBACK)
-        set_rank_variables(context.place)
+        set_rank_variables(context.rank_info)
         result = main(config, context, datasets)
         status = EXIT_STATUS[result.status]
         flush_output()

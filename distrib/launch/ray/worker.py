@@ -65,7 +65,7 @@ class RayRankContext:
         stopping: Set once the launcher has requested a stop.
     """
 
-    place: RankInfo
+    rank_info: RankInfo
     address: str
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -74,13 +74,13 @@ class RayRankContext:
         import torch.distributed as dist
         from ray.train.collective import broadcast_from_rank_zero
 
-        if self.place.rank == 0:
+        if self.rank_info.rank == 0:
             listener = listen_on(self.address)
             port = listener.getsockname()[1]
             store = dist.TCPStore(
                 self.address,
                 port,
-                self.place.world_size,
+                self.rank_info.world_size,
                 is_master=True,
                 timeout=timeout,
                 wait_for_workers=False,
@@ -89,7 +89,7 @@ class RayRankContext:
             broadcast_from_rank_zero((self.address, port))
             return store
         address, port = broadcast_from_rank_zero(None)
-        return dist.TCPStore(address, port, self.place.world_size, is_master=False, timeout=timeout)
+        return dist.TCPStore(address, port, self.rank_info.world_size, is_master=False, timeout=timeout)
 
     def stop_requested(self) -> bool:
         """Whether the launcher has requested a stop."""
@@ -171,7 +171,7 @@ def _follow_commands(control: RayControlStore, attempt: int, context: RayRankCon
                 os._exit(1)
             if command == "stop":
                 context.stopping.set()
-            time.sleep(_POLL_SECONDS if context.place.rank == 0 else 2 * _POLL_SECONDS)
+            time.sleep(_POLL_SECONDS if context.rank_info.rank == 0 else 2 * _POLL_SECONDS)
 
     threading.Thread(target=follow, name="launcher-commands", daemon=True).start()
 

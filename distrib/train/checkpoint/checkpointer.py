@@ -1,4 +1,4 @@
-"""Saving checkpoints: copied at once, written in the background, committed once every rank's part is on disk."""
+"""Saves checkpoints: copied at once, written in the background, committed once every rank's part is on disk."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from distrib.compat.messages import is_failed_file
 from distrib.compat.torch_checkpoint import METADATA, open_tensor_files_with, tensor_files
@@ -20,20 +19,19 @@ from distrib.runs.atomic import atomic_write
 from distrib.runs.checkpoints import CheckpointFolder
 from distrib.runs.hashed_file import HashedFile
 from distrib.runs.storage.errors import storage_problem
-from distrib.runs.storage.protocols import RankStorage
 from distrib.train.checkpoint.plain_state import dump_state
-from distrib.train.checkpoint.tensors import model_tensors, share_of, split_optimizer
+from distrib.train.checkpoint.tensors import Tensors
 from distrib.train.control import SaveStatus
 from distrib.train.failure import PeerFailedError
-
-if TYPE_CHECKING:
-    from distrib.train.strategy.compression import PowerSgd
+from distrib.train.rank import Rank
+from distrib.train.records import Records
+from distrib.train.state import TrainingState
 
 _PROBE_BYTES = 2**20
 
 
 class _Save(threading.Thread):
-    """One rank's part of a checkpoint on its way to disk, or its commit on its way to a store."""
+    """One rank's part of a checkpoint that is being written, or its commit that is being uploaded."""
 
     def __init__(self, folder: CheckpointFolder, started: float, write: Callable[[], None]) -> None:
         super().__init__(name=f"save-{folder.name}", daemon=True)
@@ -51,60 +49,41 @@ class _Save(threading.Thread):
 
 
 class Checkpointer:
-    """Saves and restores the training of one rank.
+    """Saves the training of one rank.
 
     A save copies this rank's share of the tensors into buffers that were allocated once, which is all that training
-    waits for; writing, hashing and syncing go on in the background. All ranks call `save` at the same step; when all
-    are done, all call `commit`, or `give_up` where one has failed.
+    waits for; they are written, hashed and synced in the background. All ranks call `save` at the same step; when all
+    parts are written, all ranks call `commit`, or `drop` if one has failed.
 
     Args:
-        storage: Where the run is kept.
-        attempt: This attempt.
-        model: The unwrapped model.
-        optimizer: Its optimizer.
-        group: A gloo group for nothing else.
-        keep: How many committed checkpoints to keep.
-        flush: Called in the background of each save: writes what tells of the steps before it.
-        compression: Of gradients, where it has a state.
+        rank: This rank.
+        state: What is saved.
+        group: A gloo group that nothing else uses.
+        records: What is recorded of the steps before a save is written before it is committed.
     """
 
-    def __init__(
-        self,
-        storage: RankStorage,
-        attempt: int,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        group: dist.ProcessGroup,
-        keep: int,
-        flush: Callable[[], None],
-        compression: PowerSgd | None = None,
-    ) -> None:
-        self._storage = storage
-        self._attempt = attempt
-        self._model = model
-        self._optimizer = optimizer
+    def __init__(self, rank: Rank, state: TrainingState, group: dist.ProcessGroup, records: Records) -> None:
+        self._rank = rank
+        self._state = state
         self._group = group
-        self._keep = keep
-        self._flush = flush
-        self._compression = compression
-        self._rank = dist.get_rank(group)
-        self._world_size = dist.get_world_size(group)
-        self._device = next(model.parameters()).device
+        self._records = records
+        self._keep = rank.spec.checkpoint.keep
+        self._storage = rank.storage
         self._stager: Any = None
         self._preparation: threading.Thread | None = None
         self._save: _Save | None = None
 
     @property
     def is_saving(self) -> bool:
-        """Whether a save has begun and is not committed."""
+        """Whether a save has begun and is not committed yet."""
         return self._save is not None
 
     @property
     def status(self) -> SaveStatus:
-        """How far this rank is with the save that was begun.
+        """The progress of this rank's part of the save in flight.
 
         Raises:
-            Exception: What went wrong in the background, other than that something could not be kept.
+            Exception: What went wrong in the background, other than that something could not be written.
         """
         if self._save is None or self._save.is_alive():
             return SaveStatus.PENDING
@@ -115,17 +94,18 @@ class Checkpointer:
         return SaveStatus.FAILED
 
     def prepare(self) -> None:
-        """Loads what saving needs and allocates the staging buffers, beside training; best after the first step.
+        """Loads what saving needs and allocates the staging buffers in the background; best after the first step.
 
-        So the first save waits no longer than the others. What is staged meanwhile is thrown away.
+        So the first save takes no longer than the others. What is staged meanwhile is discarded.
         """
-        self._preparation = threading.Thread(target=self._prepare, name="prepare-saving", daemon=True)
+        share = self._state.snapshot().tensors
+        self._preparation = threading.Thread(target=self._prepare, args=(share,), name="prepare-saving", daemon=True)
         self._preparation.start()
 
-    def _prepare(self) -> None:
+    def _prepare(self, share: Tensors) -> None:
         from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-        has_cuda = self._device.type == "cuda"
+        has_cuda = self._rank.device.type == "cuda"
         self._use_device()
         self._stager = DefaultStager(
             StagingOptions(
@@ -135,25 +115,22 @@ class Checkpointer:
                 use_non_blocking_copy=has_cuda,
             )
         )
-        self._stager.stage(self._share())
+        self._stager.stage(share)
 
-    def save(self, step: int, plain: dict[str, Any]) -> None:
-        """Begins to save; returns as soon as training may change the state.
-
-        Args:
-            step: Completed optimizer steps.
-            plain: What else to keep, the same on every rank.
-        """
+    def save(self) -> None:
+        """Begins to save; returns as soon as training may change the state."""
         assert self._save is None, "a save is in flight"
         if self._preparation is None:
             self.prepare()
         assert self._preparation is not None
         self._preparation.join()
-        folder = CheckpointFolder.at(self._storage.layout.checkpoints, step, self._attempt)
-        _, optimizer_state = split_optimizer(self._optimizer)
-        state = dump_state({**plain, "optimizer": optimizer_state}) if self._rank == 0 else ""
-        staged = self._stager.stage(self._share())
-        self._save = _Save(folder, time.perf_counter(), lambda: self._write(folder, staged, state))
+        folder = CheckpointFolder.at(
+            self._rank.layout.checkpoints, self._state.completed_steps, self._rank.config.attempt
+        )
+        snapshot = self._state.snapshot()
+        values = dump_state(snapshot.values) if self._rank.is_first else ""
+        staged = self._stager.stage(snapshot.tensors)
+        self._save = _Save(folder, time.perf_counter(), lambda: self._write(folder, staged, values))
         self._save.start()
 
     def wait(self) -> None:
@@ -162,20 +139,20 @@ class Checkpointer:
             self._save.join()
 
     def commit(self) -> tuple[int, float] | None:
-        """Advances a save that every rank has finished writing; called on all ranks.
+        """Advances a save that every rank has finished writing. Called on all ranks.
 
         Returns:
             Its step and the seconds since it began, once it is committed. None if the commit takes longer: it then
-            continues in the background, and once all ranks are done again a second call ends it.
+            continues in the background, and a second call, when all ranks have finished again, completes it.
 
         Raises:
-            OSError: It could not be committed, and was removed.
+            OSError: It could not be committed and was removed.
             LostRunError: Another launcher holds the run.
         """
         save, self._save = self._save, None
         assert save is not None
         if not save.is_commit:
-            rest = self._storage.commit(save.folder, self._world_size, self._keep)
+            rest = self._storage.commit(save.folder, self._rank.info.world_size, self._keep)
             if rest is not None:
                 self._save = _Save(save.folder, save.started, rest)
                 self._save.is_commit = True
@@ -183,8 +160,8 @@ class Checkpointer:
                 return None
         return save.folder.step, time.perf_counter() - save.started
 
-    def give_up(self) -> tuple[int, str | None]:
-        """Drops the save, with which all ranks are done and one has failed; returns its step and this rank's reason."""
+    def drop(self) -> tuple[int, str | None]:
+        """Drops a save that every rank has finished with and some rank failed; returns its step and the reason here."""
         save, self._save = self._save, None
         assert save is not None
         self._storage.discard(save.folder)
@@ -193,17 +170,11 @@ class Checkpointer:
         return save.folder.step, storage_problem(save.error, str(save.folder.path))
 
     def _use_device(self) -> None:
-        """Makes the rank's GPU that of this thread too: a new thread's is the first, where it would take up memory."""
-        if self._device.type == "cuda":
-            torch.cuda.set_device(self._device)
+        """Makes the rank's GPU this thread's too: a new thread uses the first one and would allocate memory there."""
+        if self._rank.device.type == "cuda":
+            torch.cuda.set_device(self._rank.device)
 
-    def _share(self) -> dict[str, torch.Tensor]:
-        parameters, buffers = model_tensors(self._model)
-        optimizer_tensors, _ = split_optimizer(self._optimizer)
-        share = share_of({**parameters, **optimizer_tensors}, buffers, self._rank, self._world_size)
-        return share if self._compression is None else share | self._compression.tensors(self._rank)
-
-    def _write(self, folder: CheckpointFolder, staged: Any, state: str) -> None:
+    def _write(self, folder: CheckpointFolder, staged: Any, values: str) -> None:
         import torch.distributed.checkpoint as dcp
 
         self._use_device()
@@ -220,21 +191,21 @@ class Checkpointer:
             dcp.save(staged, storage_writer=writer, process_group=self._group)
         except dcp.CheckpointException as error:
             failures = {rank: _write_error(cause, folder.path) for rank, (cause, _) in error.failures.items()}
-            if self._rank in failures:
-                raise failures[self._rank] from None
+            if (mine := self._rank.info.rank) in failures:
+                raise failures[mine] from None
             rank, cause = next(iter(failures.items()))
             raise PeerFailedError(f"rank {rank} could not save: {cause}") from cause
-        names = tensor_files(folder.path, self._rank)
-        if self._rank == 0:
+        names = tensor_files(folder.path, self._rank.info.rank)
+        if self._rank.is_first:
             names.append(METADATA)
-            atomic_write(folder.state_file, state)
-        folder.write_part(self._rank, names, {name: file.description for name, file in files.items()})
-        self._flush()
-        self._storage.publish_part(folder, [*names, *([folder.state_file.name] if self._rank == 0 else [])])
+            atomic_write(folder.state_file, values)
+        folder.write_part(self._rank.info.rank, names, {name: file.description for name, file in files.items()})
+        self._records.flush()
+        self._storage.publish_part(folder, [*names, *([folder.state_file.name] if self._rank.is_first else [])])
 
 
 def _write_error(error: BaseException, folder: Path) -> BaseException:
-    """What kept a file from being written to `folder`: torch's writer hides the error of the operating system."""
+    """Why a file could not be written to `folder`: torch's writer hides the operating system's error."""
     if not is_failed_file(str(error)):
         return error
     try:

@@ -1,9 +1,10 @@
-"""State that is no tensor, as JSON that comes back with the same types and bits."""
+"""State other than large tensors, as JSON from which it is restored with the same types and bits."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,23 +12,32 @@ import torch
 _KIND = "__kind__"
 
 
+@dataclass(frozen=True)
+class StoredTensor:
+    """Stands for a tensor that is stored elsewhere under `name`."""
+
+    name: str
+
+
 def dump_state(state: Any) -> str:
     """JSON text of nested dicts (any plain keys), lists, tuples, sets, counters, tensors and plain values.
 
     Raises:
-        TypeError: Something else is in it; the message says where.
+        TypeError: It contains something else; the message says where.
     """
     return json.dumps(_encode(state, "state"))
 
 
 def load_state(text: str) -> Any:
-    """What `dump_state` was given."""
+    """The state that was passed to `dump_state`."""
     return json.loads(text, object_hook=_decode)
 
 
 def _encode(value: Any, path: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, StoredTensor):
+        return {_KIND: "stored", "name": value.name}
     if isinstance(value, torch.Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
         return {_KIND: "tensor", "dtype": dtype, "shape": list(value.shape), "value": value.tolist()}
@@ -51,6 +61,8 @@ def _decode(value: dict[str, Any]) -> Any:
     kind = value.get(_KIND)
     if kind == "tensor":
         return torch.tensor(value["value"], dtype=getattr(torch, value["dtype"])).reshape(value["shape"])
+    if kind == "stored":
+        return StoredTensor(value["name"])
     if kind in _SEQUENCES:
         return _SEQUENCES[kind](value["items"])
     if kind in _MAPPINGS:

@@ -1,9 +1,8 @@
-"""Restoring: the newest checkpoint that is committed and verifies, at any number of ranks."""
+"""Finds the newest checkpoint that is committed and verifies, and reads it at any number of ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,17 +14,48 @@ from distrib.compat.torch_checkpoint import METADATA
 from distrib.compat.torch_checkpoint_reader import SafeReader
 from distrib.runs.checkpoints import CheckpointFolder, DamagedError
 from distrib.runs.storage.protocols import CheckpointStorage
+from distrib.train.checkpoint.parts import MODEL, ModelPart
 from distrib.train.checkpoint.plain_state import load_state
-from distrib.train.checkpoint.tensors import join_optimizer, model_tensors
 
-if TYPE_CHECKING:
-    from distrib.train.strategy.compression import PowerSgd
+
+class StoredState:
+    """A checkpoint that has been verified, to be read by any number of ranks.
+
+    Args:
+        folder: The checkpoint, on this host.
+    """
+
+    def __init__(self, folder: CheckpointFolder) -> None:
+        saved = load_state(folder.state_file.read_text())
+        self.completed_steps: int = saved["completed_steps"]
+        self.world_size: int = saved["world_size"]
+        self._values: dict[str, Any] = saved["parts"]
+        self._reader = SafeReader(folder.path)
+        self._metadata = self._reader.read_metadata().state_dict_metadata
+
+    def values(self, name: str) -> Any | None:
+        """What of the part `name` is not a tensor; None if the checkpoint has no such part, or one for each rank."""
+        return self._values.get(name)
+
+    def num_ranks(self, name: str) -> int:
+        """For how many ranks the checkpoint has a part `name` of their own."""
+        return len({key.split("/")[1] for key in self._metadata if key.startswith(f"{name}/")})
+
+    def tensors(self, prefix: str) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Shape and type of each tensor whose name has the prefix, by the rest of its name."""
+        entries: dict[str, Any] = {key: entry for key, entry in self._metadata.items() if key.startswith(prefix)}
+        return {key.removeprefix(prefix): (entry.size, entry.properties.dtype) for key, entry in entries.items()}
+
+    def read(self, targets: dict[str, torch.Tensor]) -> None:
+        """Reads tensors by their whole names into `targets`."""
+        with torch.no_grad(), without_disabled_warning():
+            dcp.load(dict(targets), storage_reader=self._reader, no_dist=True)
 
 
 class Restorer:
-    """Takes up the newest checkpoint that is committed and verifies; all ranks use it together.
+    """Finds the newest checkpoint that is committed and verifies; all ranks use it together.
 
-    Damaged ones are set aside, lest they be counted among those to keep.
+    Damaged ones are renamed, so that they are not counted among those to keep.
 
     Args:
         checkpoints: The run's checkpoints.
@@ -37,51 +67,22 @@ class Restorer:
         self._group = group
         self.problems: list[str] = []
 
-    def find(self) -> CheckpointFolder | None:
-        """The checkpoint that all ranks agree on; `problems` says which newer ones are damaged, and how.
+    def find(self) -> StoredState | None:
+        """The checkpoint that all ranks agree on; `problems` describes the damage in newer ones.
 
-        Rank 0 decides which are looked at; each rank reads its part of the files.
+        Rank 0 decides which are examined; each rank reads its part of the files.
         """
-        found = self._agree([(folder.step, folder.attempt) for folder in self._list()])
-        for step, attempt in found:
+        is_first = dist.get_rank(self._group) == 0
+        listed = self._checkpoints.list() if is_first else []
+        for step, attempt in self._agree([(folder.step, folder.attempt) for folder in listed]):
             folder = self._checkpoints.at(step, attempt)
             problem = self._agree_on_problem(folder)
             if problem is None:
-                return folder
+                return StoredState(folder)
             self.problems.append(problem)
-            if dist.get_rank(self._group) == 0:
+            if is_first:
                 self._checkpoints.set_aside(folder, problem)
         return None
-
-    def _list(self) -> list[CheckpointFolder]:
-        return self._checkpoints.list() if dist.get_rank(self._group) == 0 else []
-
-    def load(
-        self,
-        folder: CheckpointFolder,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        compression: PowerSgd | None = None,
-    ) -> dict[str, Any]:
-        """Loads the checkpoint into the model, the optimizer and the compression, and returns what else it holds."""
-        plain: dict[str, Any] = load_state(folder.state_file.read_text())
-        parameters, buffers = model_tensors(model)
-        reader = SafeReader(folder.path)
-        stored = reader.read_metadata().state_dict_metadata
-        rank, world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
-
-        def empty(names: Iterable[str]) -> dict[str, torch.Tensor]:
-            entries: dict[str, Any] = {name: stored[name] for name in names}
-            return {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
-
-        optimizer_tensors = empty(name for name in stored if name.startswith("optimizer/"))
-        others = empty([] if compression is None else compression.names_to_load(stored, rank, world_size))
-        with torch.no_grad(), without_disabled_warning():
-            dcp.load({**parameters, **buffers, **optimizer_tensors, **others}, storage_reader=reader, no_dist=True)
-        join_optimizer(optimizer, optimizer_tensors, plain.pop("optimizer"))
-        if compression is not None:
-            compression.restore(others, next(model.parameters()).device)
-        return plain
 
     def _agree(self, mine: Any) -> Any:
         shared = [mine]
@@ -105,39 +106,37 @@ class Restorer:
 
 
 def _check_content(folder: CheckpointFolder) -> None:
-    """Reads what checksums vouch for but parsing may still refuse.
+    """Parses files whose checksums are right.
 
     Raises:
-        DamagedError: A file is not what a checkpoint has.
+        DamagedError: A file is not that of a checkpoint.
     """
     name = METADATA
     try:
         SafeReader(folder.path).read_metadata()
         name = folder.state_file.name
-        step = load_state(folder.state_file.read_text())["completed_steps"]
+        step = StoredState(folder).completed_steps
     except Exception as error:  # a pickle, above all, can raise anything
         raise DamagedError(f"{folder.name}/{name}: {type(error).__name__}: {error}") from None
     if step != folder.step:
-        raise DamagedError(f"{folder.name}/{name}: it is the state after step {step}")
+        raise DamagedError(f"{folder.name}/{name} is the state after step {step}")
 
 
 def load_model(folder: CheckpointFolder, model: nn.Module) -> None:
-    """Loads the model alone out of a checkpoint, in a process that belongs to no group; changes nothing on disk.
+    """Loads only the model from a checkpoint, in a process without process groups; changes nothing on disk.
 
     Raises:
-        DamagedError: The checkpoint does not verify, or is not one of this model.
+        DamagedError: The checkpoint does not verify, or does not fit this model.
     """
     files = folder.files()
     folder.verify(sorted(files), files)
     _check_content(folder)
-    parameters, buffers = model_tensors(model)
-    reader = SafeReader(folder.path)
-    stored = reader.read_metadata().state_dict_metadata
-    own = {**parameters, **buffers}
+    stored = StoredState(folder)
+    sizes = {name: size for name, (size, _) in stored.tensors(f"{MODEL}/").items()}
+    own = ModelPart(MODEL, model).tensors()
     for name, tensor in own.items():
-        size = getattr(stored.get(name), "size", None)
-        if size != tensor.shape:
-            kept = "it has none" if size is None else f"its shape is {tuple(size)}"
-            raise DamagedError(f"{folder.name}: {name} has shape {tuple(tensor.shape)} in the job's model; here {kept}")
-    with torch.no_grad(), without_disabled_warning():
-        dcp.load(own, storage_reader=reader, no_dist=True)
+        if sizes.get(name) != tensor.shape:
+            kept = "it is missing" if name not in sizes else f"it has shape {tuple(sizes[name])}"
+            shape = tuple(tensor.shape)
+            raise DamagedError(f"{folder.name}: {MODEL}/{name} has shape {shape} in the job's model; here {kept}")
+    stored.read({f"{MODEL}/{name}": tensor for name, tensor in own.items()})

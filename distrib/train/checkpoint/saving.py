@@ -1,145 +1,48 @@
-"""When checkpoints and best weights are saved, and how saves end."""
+"""When checkpoints and best weights are saved, and how each save is completed; the same on every rank."""
 
 from __future__ import annotations
 
-import functools
-import math
-import threading
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+import torch.distributed as dist
 
 from distrib.job.plan import StepPlan
-from distrib.job.spec import Best
-from distrib.runs.storage.errors import NotKeptError, storage_problem
-from distrib.runs.storage.protocols import RankStorage
+from distrib.runs.storage.errors import storage_problem
+from distrib.train.checkpoint.best import BestWeights
 from distrib.train.checkpoint.checkpointer import Checkpointer
-from distrib.train.checkpoint.weights import copy_weights, write_weights
-from distrib.train.control import SaveStatus
-
-
-class _Writing(threading.Thread):
-    """Some of the best weights on their way to their file.
-
-    Attributes:
-        weights: What is written; kept, so that it can be written anew, until it is.
-    """
-
-    def __init__(self, weights: dict[str, torch.Tensor], path: Path, steps: Sequence[Callable[[], None]]) -> None:
-        super().__init__(name="best", daemon=True)
-        self.weights = weights
-        self._path = path
-        self._steps = steps
-        self._error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            for step in self._steps:
-                step()
-        except BaseException as error:
-            self._error = error
-        else:
-            self.weights, self._steps = {}, ()
-
-    @property
-    def status(self) -> SaveStatus:
-        """How far it is.
-
-        Raises:
-            Exception: What went wrong, other than that the file could not be kept.
-        """
-        if self.is_alive():
-            return SaveStatus.PENDING
-        if self._error is None:
-            return SaveStatus.DONE
-        if self.problem is None:
-            raise self._error
-        return SaveStatus.FAILED
-
-    @property
-    def problem(self) -> str | None:
-        """Why the file could not be kept."""
-        return None if self._error is None else storage_problem(self._error, str(self._path))
-
-
-class BestWeights:
-    """The weights of the best evaluation so far, written beside training by rank 0.
-
-    Args:
-        spec: Which value decides.
-        storage: Where the run is kept.
-        is_writer: Whether this rank writes the weights.
-
-    Attributes:
-        value: The best value so far.
-        writing: The newest of the weights, on their way to the file or there.
-    """
-
-    def __init__(
-        self,
-        spec: Best,
-        storage: RankStorage,
-        *,
-        is_writer: bool,
-    ) -> None:
-        self._spec = spec
-        self._storage = storage
-        self._path = storage.layout.best_file if is_writer else None
-        self.value: float | None = None
-        self.writing: _Writing | None = None
-
-    def consider(self, results: dict[str, Any], model: nn.Module) -> None:
-        """Keeps the weights if the evaluation's value is better than all before; the first of equals stays."""
-        value = results[self._spec.metric]
-        if value is None or math.isnan(value):
-            return
-        if self.value is not None and not (value > self.value if self._spec.mode == "max" else value < self.value):
-            return
-        self.value = value
-        if self._path is not None:
-            if self.writing is not None:
-                self.writing.join()
-                assert self.writing.status != SaveStatus.PENDING  # raises what went wrong
-            self._write(copy_weights(model), self._path)
-
-    def try_again(self) -> None:
-        """Writes anew what could not be kept."""
-        if self.writing is not None and self._path is not None and self.writing.status == SaveStatus.FAILED:
-            self._write(self.writing.weights, self._path)
-
-    def _write(self, weights: dict[str, torch.Tensor], path: Path) -> None:
-        write, publish = functools.partial(write_weights, weights, path), functools.partial(self._storage.publish, path)
-        self.writing = _Writing(weights, path, [self._storage.check_held, write, publish])
+from distrib.train.control import Agreement, SaveStatus, is_failed
+from distrib.train.process_groups import gather_rows
+from distrib.train.records import Records
+from distrib.train.state import TrainingState
 
 
 class Saving:
-    """Decides when to save and sees each save through to its commit; every rank takes the same decisions.
+    """Begins saves and completes them once every rank's part is on disk; every rank calls it alike.
 
     Args:
-        checkpointer: Does the work; None where nothing is ever saved.
-        best: Keeps the best weights, where asked for.
-        schedule: What is due when.
-        take_notices: Gives what is to be said about keeping things, and forgets it.
+        checkpointer: Saves checkpoints; None if the job saves none.
+        best: Keeps the best weights, if the job asks for it.
+        step_plan: What is due when.
+        records: Writes events.
+        control_group: A gloo group of all ranks.
     """
 
     def __init__(
         self,
         checkpointer: Checkpointer | None,
         best: BestWeights | None,
-        schedule: StepPlan,
-        take_notices: Callable[[], list[str]] = list,
+        step_plan: StepPlan,
+        records: Records,
+        control_group: dist.ProcessGroup,
     ) -> None:
         self._checkpointer = checkpointer
-        self.best = best
-        self._schedule = schedule
-        self.take_notices = take_notices
+        self._best = best
+        self._step_plan = step_plan
+        self._records = records
+        self._group = control_group
         self._last_save = time.monotonic()
-        self._awaited: _Writing | None = None
+        self._stall: dict[str, float] = {}
 
     @property
     def is_enabled(self) -> bool:
@@ -148,69 +51,95 @@ class Saving:
 
     @property
     def status(self) -> SaveStatus:
-        """How far this rank's part of the save in flight is, with the best weights that it speaks of.
+        """The progress of this rank's part of the save in flight, including the best weights that belong to it.
 
         Raises:
-            Exception: What went wrong, other than that something could not be kept.
+            Exception: What went wrong, other than that something could not be written.
         """
         if self._checkpointer is None:
             return SaveStatus.PENDING
-        statuses = [self._checkpointer.status, *([] if self._awaited is None else [self._awaited.status])]
+        statuses = [self._checkpointer.status, *([] if self._best is None else self._best.awaited_statuses)]
         return SaveStatus.PENDING if SaveStatus.PENDING in statuses else max(statuses)
 
     @property
-    def wants_save(self) -> bool:
+    def is_due(self) -> bool:
         """Whether a checkpoint by seconds is due by this rank's clock."""
-        seconds = self._schedule.save_interval_seconds
+        seconds = self._step_plan.save_interval_seconds
         return seconds > 0 and time.monotonic() - self._last_save >= seconds
 
-    def begin(self, step: int, plain: dict[str, Any]) -> None:
-        """Begins to save; the save before must be committed."""
-        assert self._checkpointer is not None
-        self._last_save = time.monotonic()
-        if self.best is not None:
-            self.best.try_again()
-            self._awaited = self.best.writing
-        self._checkpointer.save(step, plain)
-
-    @property
-    def is_saving(self) -> bool:
-        """Whether a save is in flight."""
-        return self._checkpointer is not None and self._checkpointer.is_saving
-
-    def commit(self) -> tuple[int, float] | None:
-        """Takes the save in flight, with which all ranks are done, a step further; see `Checkpointer.commit`."""
-        assert self._checkpointer is not None
-        return self._checkpointer.commit()
-
-    def give_up(self) -> tuple[int, str | None]:
-        """Drops the save in flight, which has failed somewhere; returns its step and this rank's reason, if any."""
-        assert self._checkpointer is not None
-        step, problem = self._checkpointer.give_up()
-        return step, problem or (None if self._awaited is None else self._awaited.problem)
-
-    def wait(self) -> None:
-        """Waits until this rank is done with the save in flight, and with the best weights that it speaks of."""
-        if self._awaited is not None:
-            self._awaited.join()
-        if self._checkpointer is not None:
-            self._checkpointer.wait()
-
-    def finish(self) -> None:
-        """Sees to it that the best weights are written, at the end of training.
-
-        Raises:
-            NotKeptError: They cannot be.
-        """
-        if self.best is None or self.best.writing is None:
-            return
-        self.best.writing.join()
-        self.best.try_again()
-        self.best.writing.join()
-        if self.best.writing.status == SaveStatus.FAILED:
-            raise NotKeptError(f"the best weights were not kept: {self.best.writing.problem}")
-
     def prepare(self) -> None:
-        """Gets ready for the first save, beside training."""
+        """Gets ready for the first save in the background."""
         if self._checkpointer is not None:
             self._checkpointer.prepare()
+
+    def save(self, state: TrainingState) -> None:
+        """Begins a checkpoint of the step that has just ended; waits for one that is still in flight."""
+        assert self._checkpointer is not None
+        started = time.perf_counter()
+        self.finish_saving(state.completed_steps)
+        waited = time.perf_counter() - started
+        state.strategy.sync_buffers(state.model)
+        self._last_save = time.monotonic()
+        if self._best is not None:
+            self._best.await_newest()
+        self._checkpointer.save()
+        self._stall = {"wait_seconds": waited, "stall_seconds": time.perf_counter() - started - waited}
+
+    def advance(self, agreement: Agreement, completed_steps: int) -> None:
+        """Commits or drops the save in flight if all ranks have finished with it."""
+        if agreement.is_save_failed:
+            self._drop(completed_steps)
+        elif agreement.is_saved:
+            self._commit(completed_steps)
+
+    def finish_saving(self, completed_steps: int) -> None:
+        """Waits until the save in flight, if there is one, is committed or dropped."""
+        while self._checkpointer is not None and self._checkpointer.is_saving:
+            if self._best is not None:
+                self._best.wait()
+            self._checkpointer.wait()
+            if is_failed([row[0] for row in gather_rows([float(self.status)], self._group)]):
+                self._drop(completed_steps)
+            else:
+                self._commit(completed_steps)
+
+    def consider_best(self, results: dict[str, Any], state: TrainingState) -> None:
+        """Keeps the weights if the evaluation is the best so far."""
+        if self._best is not None:
+            self._best.consider(results, state)
+
+    def finish_best(self) -> None:
+        """Waits until the best weights are written.
+
+        Raises:
+            NotKeptError: They cannot be written.
+        """
+        if self._best is not None:
+            self._best.finish()
+
+    def _commit(self, completed_steps: int) -> None:
+        assert self._checkpointer is not None
+        try:
+            committed = self._checkpointer.commit()
+        except OSError as error:
+            self._warn(completed_steps, completed_steps, storage_problem(error, "the checkpoint") or str(error))
+            return
+        if committed is not None:
+            self._records.event("checkpoint", committed[0], save_seconds=committed[1], **self._stall)
+
+    def _drop(self, completed_steps: int) -> None:
+        """Continues without a checkpoint that could not be written; rank 0 reports the reason."""
+        assert self._checkpointer is not None
+        step, problem = self._checkpointer.drop()
+        if problem is None and self._best is not None:
+            problem = self._best.awaited_problem
+        problems: list[str | None] = [None] * dist.get_world_size(self._group)
+        dist.all_gather_object(problems, problem, group=self._group)
+        reasons = [text for text in problems if text is not None]
+        others = f" (the same on {len(reasons)} ranks)" if len(reasons) > 1 else ""
+        self._warn(completed_steps, step, reasons[0] + others)
+
+    def _warn(self, completed_steps: int, step: int, problem: str) -> None:
+        self._records.warn(
+            completed_steps, f"the checkpoint of step {step} was not kept, the ones before it stand: {problem}"
+        )

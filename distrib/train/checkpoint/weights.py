@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +20,7 @@ _MOST_NAMES = 20
 
 
 class WeightsError(DistribError):
-    """A file of weights does not fit the model."""
+    """A weights file does not fit the model."""
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -27,25 +28,32 @@ def save_weights(model: nn.Module, path: Path) -> None:
     _write(path, lambda temporary: save_model(model, temporary))
 
 
-def copy_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state of the unwrapped `model` as tensors of its own on CPU, tied weights once, by their first name."""
-    seen: dict[tuple[int, tuple[int, ...], int], str] = {}
-    copied: dict[str, torch.Tensor] = {}
-    for name, tensor in model.state_dict().items():
+def copy_weights(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A model's tensors copied to the CPU, tied ones once, by their first name."""
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in without_duplicates(state).items()
+    }
+
+
+def without_duplicates(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A model's tensors, tied ones once, by their first name."""
+    seen: dict[tuple[Any, ...], str] = {}
+    unique: dict[str, torch.Tensor] = {}
+    for name, tensor in state.items():
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.storage_offset())
-        if tensor.numel() and seen.setdefault(key, name) != name:
-            continue
-        copied[name] = tensor.detach().to("cpu", copy=True).contiguous()
-    return copied
+        if not tensor.numel() or seen.setdefault(key, name) == name:
+            unique[name] = tensor
+    return unique
 
 
-def write_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Writes what `copy_weights` has copied; the file appears complete or not at all."""
-    _write(path, lambda temporary: save_file(weights, temporary))
+def write_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes tensors of which none is tied to another; the file appears complete or not at all."""
+    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+    _write(path, lambda temporary: save_file(contiguous, temporary))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads a file of weights into the unwrapped `model`.
+    """Loads a weights file into the unwrapped `model`.
 
     Raises:
         WeightsError: Names or shapes differ, which the message lists, or the file cannot be read.
@@ -60,9 +68,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def misfits(model: nn.Module, path: Path) -> str | None:
-    """Which names or shapes in a file of weights are not those of the unwrapped `model`; None where all fit.
+    """Which names or shapes in a weights file differ from those of the unwrapped `model`; None if all fit.
 
-    Of tied weights the file needs one name. Values are not read, so the model may be on the meta device.
+    Tied weights need only one of their names in the file. Values are not read, so the model may be on the meta device.
 
     Raises:
         WeightsError: The file cannot be read.

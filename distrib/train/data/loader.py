@@ -24,9 +24,9 @@ Collate = Callable[[list[Any]], Any]
 class Fetcher:
     """Turns the indices of a micro-batch into a collated batch, in this process or in a loader worker.
 
-    A `TensorDataset` is indexed as a whole. Any other dataset that offers `__getitems__` is asked for all samples at
-    once, seeded by the first of them; else each sample is fetched seeded from (seed, epoch, index), so that random
-    augmentation depends neither on loader workers nor on prefetching, restarts or the number of ranks.
+    A `TensorDataset` is indexed as a whole. Any other dataset that has `__getitems__` fetches all samples at once,
+    seeded by the first of them. Otherwise each sample is fetched with the generators seeded from (seed, epoch, index),
+    so that random augmentation does not depend on loader workers, prefetching, restarts or the number of ranks.
     """
 
     def __init__(self, dataset: Any, collate: Collate | None, seed: int) -> None:
@@ -56,7 +56,7 @@ class Fetcher:
 
 
 def _offers_batches(dataset: Any) -> bool:
-    """Whether a dataset fetches many samples at once by itself; a plain `Subset` does if its dataset does."""
+    """Whether a dataset can fetch many samples at once; a plain `Subset` can if its dataset can."""
     if isinstance(dataset, Subset) and type(dataset).__getitems__ is Subset.__getitems__:
         return _offers_batches(dataset.dataset)
     return hasattr(dataset, "__getitems__")
@@ -79,24 +79,17 @@ class LoaderFailedError(Exception):
 
 
 class _InLoaderWorker:
-    """A fetcher whose errors travel to the rank as they are: torch would wrap them in text of its own."""
+    """A fetcher whose errors are returned to the rank unchanged: torch would wrap them in a text of its own."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher
 
-    def __getitems__(self, indices: EpochIndices) -> Any:
-        """The batch, or the error in its place."""
+    def __getitems__(self, micro_batch: MicroBatch) -> tuple[MicroBatch, Any]:
+        """`micro_batch` with its batch, or with the error in the batch's place."""
         try:
-            return self._fetcher.__getitems__(indices)
+            return micro_batch, self._fetcher.__getitems__(micro_batch.indices)
         except Exception as error:
-            return LoaderFailedError(type(error).__name__, str(error), user_traceback(error))
-
-
-def _raise_errors(batches: Iterator[Any]) -> Iterator[Any]:
-    for batch in batches:
-        if isinstance(batch, LoaderFailedError):
-            raise batch
-        yield batch
+            return micro_batch, LoaderFailedError(type(error).__name__, str(error), user_traceback(error))
 
 
 def _as_is(batch: Any) -> Any:
@@ -104,39 +97,65 @@ def _as_is(batch: Any) -> Any:
 
 
 def _start_loader_worker(_worker: int) -> None:
-    """Leaves signals to the rank: one sent to all processes asks for a stop in good order, which needs its samples."""
+    """Leaves signals to the rank: one sent to all processes requests an orderly stop, which still needs samples."""
     die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 
 def iterate(
-    fetcher: Fetcher, index_lists: Iterable[EpochIndices], loader_workers: int, pin_memory: bool
-) -> Iterator[Any]:
-    """Host batches for `index_lists`, in order: fetched here, or ahead of need by `loader_workers` processes."""
+    fetcher: Fetcher, micro_batches: Iterable[MicroBatch], loader_workers: int, pin_memory: bool
+) -> Iterator[tuple[MicroBatch, Any]]:
+    """Each of `micro_batches` with its batch on the host, in order.
+
+    Args:
+        fetcher: Fetches the batches.
+        micro_batches: What to fetch.
+        loader_workers: Processes that fetch ahead; with 0 this process fetches each batch when it is needed.
+        pin_memory: Whether batches are put into pinned memory.
+    """
     if loader_workers == 0:
-        batches: Iterator[Any] = map(fetcher.__getitems__, index_lists)
-        return (pin(batch) for batch in batches) if pin_memory else batches
+        for micro_batch in micro_batches:
+            batch = fetcher.__getitems__(micro_batch.indices)
+            yield micro_batch, pin(batch) if pin_memory else batch
+        return
     loader: DataLoader[Any] = DataLoader(
         _InLoaderWorker(fetcher),  # type: ignore[arg-type]
-        batch_sampler=index_lists,
+        batch_sampler=micro_batches,  # type: ignore[arg-type]
         num_workers=loader_workers,
         collate_fn=_as_is,
         pin_memory=pin_memory,
         worker_init_fn=_start_loader_worker,
         generator=torch.Generator().manual_seed(fetcher.seed),
     )
-    return _raise_errors(iter(loader))
+    for micro_batch, batch in loader:
+        if isinstance(batch, LoaderFailedError):
+            raise batch
+        yield micro_batch, batch
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """All that a rank runs in one optimizer step."""
+    """All that a rank runs in one optimizer step.
 
+    Attributes:
+        global_step: The step of the whole run, from 0.
+        epoch: Its epoch.
+        step: The step within the epoch.
+        micro_batches: What was fetched.
+        batches: The fetched batches, on the rank's device.
+    """
+
+    global_step: int
     epoch: int
     step: int
     micro_batches: list[MicroBatch]
     batches: list[Any]
+
+    @property
+    def sample_ids(self) -> list[int]:
+        """The dataset indices of the samples that count."""
+        return [index for part in self.micro_batches if part.num_samples for index in part.indices]
 
 
 class StepLoader:
@@ -149,22 +168,26 @@ class StepLoader:
         self,
         fetcher: Fetcher,
         sampler: GlobalBatchSampler,
-        schedule: StepPlan,
+        step_plan: StepPlan,
         device: torch.device,
         loader_workers: int,
         first_step: int,
     ) -> None:
-        self._sampler = sampler
-        self._schedule = schedule
+        self._rank = sampler.rank
+        self._seed = sampler.seed
+        self._step_plan = step_plan
         self._device = device
-        self._next_step = first_step
+        self._num_left = step_plan.total_steps - first_step
         self._side_stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        index_lists = SamplerOfRun(sampler, first_step, schedule.total_steps)
-        self._host_batches = iterate(fetcher, index_lists, loader_workers, pin_memory=device.type == "cuda")
+        micro_batches = SamplerOfRun(sampler, first_step, step_plan.total_steps)
+        self._fetched = iterate(fetcher, micro_batches, loader_workers, pin_memory=device.type == "cuda")
         self._ahead: StepBatch | None = None
 
     def next(self) -> StepBatch:
-        """The batches of the next step, ready for use on the current stream."""
+        """The batches of the next step, ready for use on the current stream.
+
+        The global random generators are left as the step shall find them, seeded from (seed, step, rank).
+        """
         batch = self._ahead or self._load()
         self._ahead = None
         if self._side_stream is not None:
@@ -172,19 +195,22 @@ class StepLoader:
             current.wait_stream(self._side_stream)
             for tensor in tensors_in(batch.batches):
                 tensor.record_stream(current)
+        reseed(derive_seed("step", self._seed, batch.global_step, self._rank))
         return batch
 
     def prefetch(self) -> None:
         """On CUDA, starts to copy the batches of the step after; call it between steps, since it may use randomness."""
-        if self._side_stream is not None and self._ahead is None and self._next_step < self._schedule.total_steps:
+        if self._side_stream is not None and self._ahead is None and self._num_left:
             self._ahead = self._load()
 
     def _load(self) -> StepBatch:
-        epoch, step = self._schedule.position(self._next_step)
-        micro_batches = self._sampler.micro_batches(epoch, step)
-        batches = [next(self._host_batches) for _ in micro_batches]
+        fetched = [next(self._fetched)]
+        while not fetched[-1][0].is_last:
+            fetched.append(next(self._fetched))
+        micro_batches, batches = [part for part, _ in fetched], [batch for _, batch in fetched]
         if self._side_stream is not None:
             with torch.cuda.stream(self._side_stream):
                 batches = [to_device(batch, self._device) for batch in batches]
-        self._next_step += 1
-        return StepBatch(epoch, step, micro_batches, batches)
+        self._num_left -= 1
+        global_step = micro_batches[0].global_step
+        return StepBatch(global_step, *self._step_plan.position(global_step), micro_batches, batches)

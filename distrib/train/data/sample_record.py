@@ -17,11 +17,11 @@ class SampleRecord:
         self._attempt = attempt
         self._lines = LineFile(path)
 
-    def write(self, batch: StepBatch, step: int) -> None:
-        """Records the samples that count in `batch`, which makes up the global step `step` (from 1)."""
-        ids = [index for part in batch.micro_batches if part.num_samples for index in part.indices]
-        self._lines.append(json.dumps({"attempt": self._attempt, "epoch": batch.epoch, "step": step, "ids": ids}))
+    def write(self, batch: StepBatch) -> None:
+        """Records the samples of `batch` that count; steps are counted from 1."""
+        line = {"attempt": self._attempt, "epoch": batch.epoch, "step": batch.global_step + 1, "ids": batch.sample_ids}
+        self._lines.append(json.dumps(line))
 
     def flush(self) -> None:
-        """Writes what a full disk has not taken before; OSError where it still does not."""
+        """Writes the lines that a full disk refused before; OSError if it still refuses them."""
         self._lines.flush()

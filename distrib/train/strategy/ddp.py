@@ -1,110 +1,167 @@
-"""The ranks as one: process groups, DistributedDataParallel and buffers."""
+"""DistributedDataParallel: every rank has the whole model, and gradients are averaged during the backward pass."""
 
 from __future__ import annotations
 
-import os
-from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distrib.compat.torch_distributed import set_timeout
-from distrib.job.plan import Request, StepPlan, split_evenly
-from distrib.job.spec import Ddp
-from distrib.train.context import RankContext
-
-if TYPE_CHECKING:
-    from distrib.train.strategy.compression import PowerSgd
-
-_START_TIMEOUT_SECONDS = 600.0
+from distrib.compat import torch_ddp
+from distrib.errors import TrainingFailedError
+from distrib.job.plan import Memory
+from distrib.train.strategy import replicated
+from distrib.train.strategy.base import StrategySettings, Tensors
 
 
-def join_process_group(host: RankContext, request: Request) -> dist.ProcessGroup:
-    """Joins the default process group and returns a gloo group of its own for control.
+@dataclass(frozen=True)
+class _Wrapped:
+    """A model in DDP, its parameters, and which of them DDP synchronizes."""
 
-    The first collective may wait for ranks that still import or load; from then on a wait of `hang_timeout` fails.
+    ddp: DistributedDataParallel
+    parameters: tuple[nn.Parameter, ...]
+    are_synced: list[bool]
+
+    @classmethod
+    def of(cls, ddp: DistributedDataParallel) -> _Wrapped:
+        """A model that has just been wrapped."""
+        parameters = tuple(ddp.module.parameters())
+        return cls(ddp, parameters, _trainable(parameters))
+
+
+class Ddp:
+    """The strategy of two and more ranks that each have the whole model; see `Strategy`.
+
+    Its state is the order in which each model's gradients are summed, as names of parameters, so that a resumed run
+    sums in the order of the uninterrupted one.
     """
-    timeout = timedelta(seconds=max(_START_TIMEOUT_SECONDS, request.hang_timeout_seconds))
-    place = host.place
-    dist.init_process_group(
-        request.backend,
-        store=host.open_store(timeout),
-        rank=place.rank,
-        world_size=place.world_size,
-        timeout=timeout,
-        device_id=torch.device("cuda", place.gpu) if request.device == "cuda" else None,
-    )
-    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timeout)
-    return group
 
+    def __init__(self, settings: StrategySettings) -> None:
+        self._settings = settings.spec.ddp
+        self._device = settings.device
+        self._rank = settings.rank
+        self._world_size = settings.world_size
+        self._wrapped: dict[str, _Wrapped] = {}
+        self._ready_orders: dict[str, list[str]] = {}
+        self._compression: Any = None
+        if self._settings.compress == "powersgd":
+            from distrib.train.strategy.compression import PowerSgd
 
-def limit_waiting(request: Request, control: dist.ProcessGroup) -> None:
-    """From the first step on, a rank that waits for the others longer than `hang_timeout` fails."""
-    timeout = timedelta(seconds=request.hang_timeout_seconds)
-    for group in (dist.group.WORLD, control):
-        if group is not None:
-            set_timeout(group, timeout)
+            self._compression = PowerSgd(self._settings.powersgd, settings.spec.train.seed, self._device)
 
+    @property
+    def per_rank_state(self) -> Any | None:
+        """What compression has left out of this rank's gradients."""
+        return None if self._compression is None else self._compression.errors
 
-def wrap(model: nn.Module, settings: Ddp, device: torch.device, compression: PowerSgd | None = None) -> nn.Module:
-    """`model` in DistributedDataParallel; a single rank, which has nothing to synchronise, runs the model itself."""
-    if dist.get_world_size() == 1:
-        return model
-    wrapped = DistributedDataParallel(
-        model,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        forward_sync_buffers=False,
-        bucket_cap_mb=settings.bucket_mb,
-        find_unused_parameters=settings.find_unused_parameters,
-        gradient_as_bucket_view=True,
-    )
-    if compression is not None:
-        compression.register(wrapped)
-    elif settings.compress != "none":
-        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+    def wrap(self, model: nn.Module, name: str) -> nn.Module:
+        """`model` in DDP."""
+        before = self._wrapped.pop(name, None)
+        if before is not None:
+            torch_ddp.detach(before.ddp)
+        ddp = torch_ddp.with_ready_order(
+            model,
+            self._ready_orders.pop(name, None),
+            device_ids=[self._device.index] if self._device.type == "cuda" else None,
+            forward_sync_buffers=False,
+            bucket_cap_mb=self._settings.bucket_mb,
+            find_unused_parameters=self._settings.find_unused_parameters,
+            gradient_as_bucket_view=True,
+        )
+        self._compress(ddp)
+        self._wrapped[name] = _Wrapped.of(ddp)
+        return ddp
 
-        hooks = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
-        wrapped.register_comm_hook(None, hooks[settings.compress])
-    return wrapped
+    def is_outdated(self, name: str) -> bool:
+        """Whether other parameters require gradients than when the model was wrapped."""
+        wrapped = self._wrapped[name]
+        return _trainable(wrapped.parameters) != wrapped.are_synced
 
+    def _compress(self, ddp: DistributedDataParallel) -> None:
+        if self._compression is not None:
+            self._compression.register(ddp)
+        elif self._settings.compress != "none":
+            from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
-def without_sync(model: nn.Module) -> AbstractContextManager[None]:
-    """The context of a forward and backward pass whose gradients are only accumulated."""
-    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+            hooks = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
+            ddp.register_comm_hook(None, hooks[self._settings.compress])
 
+    def without_sync(self, wrapped: nn.Module) -> AbstractContextManager[None]:
+        """DDP's `no_sync`."""
+        assert isinstance(wrapped, DistributedDataParallel)
+        return wrapped.no_sync()
 
-def broadcast_buffers(model: nn.Module) -> None:
-    """Gives every rank the buffers of rank 0, to whom they belong."""
-    if dist.get_world_size() > 1:
+    def finish_backward(self, name: str) -> None:
+        """Averages the gradients of parameters that the forward pass has unfrozen: DDP does not know of these yet."""
+        if not self.is_outdated(name):
+            return
+        wrapped = self._wrapped[name]
+        for parameter, is_synced in zip(wrapped.parameters, wrapped.are_synced, strict=True):
+            if is_synced and not parameter.requires_grad:
+                raise TrainingFailedError(
+                    "parameters were frozen during a step, so their gradients were not synchronized between the ranks; "
+                    "freeze parameters between two steps"
+                )
+            if parameter.requires_grad and not is_synced:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self._world_size
+
+    def clip(self, parameters: Iterable[torch.Tensor], max_norm: float) -> torch.Tensor:
+        """Clips the gradients, which are equal on every rank."""
+        return replicated.clip(parameters, max_norm)
+
+    def sync_buffers(self, model: nn.Module) -> None:
+        """Broadcasts the buffers of rank 0."""
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 
+    def share(self, tensors: Tensors) -> Tensors:
+        """Whole tensors, about as many bytes for each rank."""
+        return replicated.share_of(tensors, self._rank, self._world_size)
 
-def find_batch_norms(model: nn.Module) -> list[nn.Module]:
-    """The layers that normalise by the statistics of the rank's own samples."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return [part for part in model.modules() if isinstance(part, kinds)]
+    def allocate(self, shape: torch.Size, dtype: torch.dtype, like: torch.Tensor | None) -> torch.Tensor:
+        """An empty tensor of the whole shape."""
+        return replicated.allocate(shape, dtype, like)
+
+    def full_weights(self, model: nn.Module) -> Tensors | None:
+        """Rank 0's tensors."""
+        return replicated.full_weights(model) if self._rank == 0 else None
+
+    def memory(self, whole: Memory) -> Memory:
+        """All of it, on every rank."""
+        return replicated.memory(whole)
+
+    def gradient_buckets(self, wrapped: nn.Module) -> list[list[int]] | None:
+        """DDP's buckets; unknown with unused parameters, for which DDP keeps its first ones."""
+        assert isinstance(wrapped, DistributedDataParallel)
+        buckets = torch_ddp.bucket_layout(wrapped)
+        num_gradients = sum(_trainable(tuple(wrapped.parameters())))
+        return buckets if sum(map(len, buckets)) == num_gradients else None
+
+    def gradient_bytes(self, wrapped: nn.Module) -> list[float]:
+        """The sizes of DDP's buckets."""
+        assert isinstance(wrapped, DistributedDataParallel)
+        return torch_ddp.bucket_bytes(wrapped)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The order of each model's gradients; a model that DDP has not rebuilt its buckets for has none."""
+        orders = {name: torch_ddp.ready_order(wrapped.ddp) for name, wrapped in self._wrapped.items()}
+        state: dict[str, Any] = {"ready_orders": {name: order for name, order in orders.items() if order is not None}}
+        return state if self._compression is None else {**state, "compression": self._compression.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Sets the order in which the gradients of the models that are wrapped next are summed."""
+        self._ready_orders = dict(state.get("ready_orders", {}))
+        if self._compression is not None and "compression" in state:
+            self._compression.load_state_dict(state["compression"])
 
 
-def batch_norm_warning(model: nn.Module, schedule: StepPlan) -> str | None:
-    """What to say where BatchNorm meets a slice too small for statistics, or None."""
-    sizes = [*schedule.rank_batches, *schedule.last_rank_batches]
-    smallest = min(
-        part for size in sizes if size for part in split_evenly(size, schedule.accumulate) if part
-    )  # fmt: skip
-    if smallest > 1 or not find_batch_norms(model):
-        return None
-    return (
-        "the model has BatchNorm, and some rank computes its statistics from a single sample: torch refuses that where "
-        "the normalised input has no other dimensions; take a larger batch_size, fewer workers or less accumulation"
-    )
-
-
-def use_threads(count: int) -> None:
-    """Sets the torch threads of this process; to be called before its first parallel computation."""
-    os.environ["OMP_NUM_THREADS"] = str(count)
-    torch.set_num_threads(count)
+def _trainable(parameters: tuple[nn.Parameter, ...]) -> list[bool]:
+    return [parameter.requires_grad for parameter in parameters]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.data import TensorDataset, default_collate
 
 from distrib.train.data.loader import Fetcher, iterate
-from distrib.train.data.sampler import EpochIndices
+from distrib.train.data.sampler import EpochIndices, MicroBatch
 
 index_lists = st.lists(st.integers(0, 19), min_size=1, max_size=6)
 
@@ -70,5 +70,9 @@ def test_a_tensor_dataset_with_its_own_items_or_collate_is_not():
 def test_loader_workers_give_the_same_batches_in_order():
     fetcher = Fetcher(Augmented(20), None, seed=4)
     lists = [EpochIndices([index, (index + 7) % 20], epoch) for epoch in (0, 1) for index in range(0, 20, 3)]
-    plain = [inputs.tolist() for inputs, _ in iterate(fetcher, lists, 0, pin_memory=False)]
-    assert [inputs.tolist() for inputs, _ in iterate(fetcher, lists, 2, pin_memory=False)] == plain
+    parts = [MicroBatch(indices, len(indices), number) for number, indices in enumerate(lists)]
+    plain = [(part, inputs.tolist()) for part, (inputs, _) in iterate(fetcher, parts, 0, pin_memory=False)]
+    assert [part for part, _ in plain] == parts
+    loaded = [(part, inputs.tolist()) for part, (inputs, _) in iterate(fetcher, parts, 2, pin_memory=False)]
+    assert loaded == plain
+    assert [part.indices.epoch for part, _ in loaded] == [indices.epoch for indices in lists]

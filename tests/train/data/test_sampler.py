@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+import distrib.train.data.sampler as sampler_module
 from distrib.train.data.sampler import EpochIndices, GlobalBatchSampler, SamplerOfRun, epoch_permutation
 
 lengths = st.integers(1, 70)
@@ -94,13 +95,19 @@ def test_a_run_continues_exactly_from_any_step(length, batch_size, world_size, a
         whole.append([list(micro_batch.indices) for micro_batch in sampler.micro_batches(epoch, step)])
     rest = [indices for step in whole[first:] for indices in step]
     fresh = make(length, batch_size, world_size, rank, 0, accumulate)
-    assert [list(indices) for indices in SamplerOfRun(fresh, first, first + more)] == rest
+    continued = list(SamplerOfRun(fresh, first, first + more))
+    assert [list(micro_batch.indices) for micro_batch in continued] == rest
+    steps = [micro_batch.global_step for micro_batch in continued if micro_batch.is_last]
+    assert steps == list(range(first, first + more))
+    assert [micro_batch.global_step for micro_batch in continued] == [
+        number for number, step in enumerate(whole[first:], first) for _ in step
+    ]
 
 
 def test_a_rank_without_samples_gets_the_first_of_the_batch_as_a_stand_in():
     for rank, pairs in enumerate(([([7], 0)], [([7], 1)], [([3], 1)])):
         sampler = make(10, 4, 3, rank, seed=0, accumulate=2)
-        sampler._permutation, sampler._permuted_epoch = torch.tensor([0, 1, 2, 4, 5, 6, 8, 9, 7, 3]), 0
+        sampler._permutations[0] = torch.tensor([0, 1, 2, 4, 5, 6, 8, 9, 7, 3])
         assert as_pairs(sampler.micro_batches(0, step=2)) == pairs
 
 
@@ -119,6 +126,18 @@ def test_it_serves_a_plain_data_loader_as_batch_sampler(length, batch_size, worl
         ]
         assert [batch.tolist() for batch in loader] == expected
         assert len(loader) == len(sampler) == len(expected)
+
+
+def test_the_next_epoch_can_be_fetched_ahead_without_computing_this_one_again(monkeypatch):
+    computed = []
+    original = sampler_module.epoch_permutation
+    monkeypatch.setattr(
+        sampler_module, "epoch_permutation", lambda *arguments: computed.append(arguments[2]) or original(*arguments)
+    )
+    sampler = make(20, 6, 2, 1, seed=5)
+    for epoch, step in ((0, 3), (1, 0), (0, 3), (1, 1), (2, 0), (1, 3), (2, 1)):
+        sampler.micro_batches(epoch, step)
+    assert computed == [0, 1, 2]
 
 
 def test_going_back_to_an_earlier_epoch_gives_the_same():

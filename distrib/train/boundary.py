@@ -1,0 +1,192 @@
+"""The boundary between two steps: what is due there, in a fixed order, the same on every rank."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from distrib.job.plan import StepPlan
+from distrib.train.checkpoint.saving import Saving
+from distrib.train.control import Agreement, Control
+from distrib.train.data.loader import StepBatch
+from distrib.train.evaluation import Evaluator
+from distrib.train.failure import NonFiniteLossError, PeerFailedError
+from distrib.train.loss_accumulator import LogWindow
+from distrib.train.rank import Rank
+from distrib.train.records import Records
+from distrib.train.training import Training
+
+_SHOWN_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """How long a step took, in seconds: its computation, and the wait for its data before that."""
+
+    compute_seconds: float
+    data_seconds: float
+
+
+class StepBoundary:
+    """Does what is due at the end of each step.
+
+    The order is: step schedule, agreement, evaluation, metric schedule, best weights, checkpoint.
+
+    Args:
+        rank: This rank.
+        training: What is trained.
+        step_plan: What is due when.
+        control: How the ranks agree.
+        saving: Saves checkpoints and best weights.
+        evaluator: Evaluates, if there is evaluation data.
+        records: Writes events.
+    """
+
+    def __init__(
+        self,
+        rank: Rank,
+        training: Training,
+        step_plan: StepPlan,
+        control: Control,
+        saving: Saving,
+        evaluator: Evaluator | None,
+        records: Records,
+    ) -> None:
+        self._rank = rank
+        self._training = training
+        self._step_plan = step_plan
+        self._control = control
+        self._saving = saving
+        self._evaluator = evaluator
+        self._records = records
+        self._sample_ids: dict[int, list[int]] = {}
+        self._is_stopped = False
+
+    @property
+    def completed_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self._training.state.completed_steps
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training has come to its end."""
+        return self.completed_steps >= self._step_plan.total_steps
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no further step is to be run, since the training is finished or was stopped."""
+        return self.is_finished or self._is_stopped
+
+    def start(self, **facts: Any) -> None:
+        """Writes the start event with `facts` about this attempt."""
+        self._control.resume_after(self.completed_steps)
+        self._records.event("start", self.completed_steps, **facts)
+
+    def prepare_saving(self) -> None:
+        """Gets ready for the first save in the background; call it after the first step."""
+        self._saving.prepare()
+
+    def end_step(self, batch: StepBatch, times: StepTimes) -> None:
+        """Ends the step that ran `batch`."""
+        training, plan = self._training, self._step_plan
+        learning_rate = float(training.state.optimizer.param_groups[0]["lr"])
+        training.state.completed_steps = step = self.completed_steps + 1
+        self._sample_ids[step] = batch.sample_ids
+        seconds = times.compute_seconds + times.data_seconds
+        training.losses.end_step(plan.batch_size_at(batch.step), seconds, times.data_seconds)
+        training.scheduler.after_step(step)
+        if plan.is_logged(step):
+            training.losses.end_window(step, time.time(), learning_rate)
+        is_evaluated = self._evaluator is not None and plan.is_evaluated(step)
+        is_saved = self._saving.is_enabled and plan.is_saved(step)
+        save_is_due = False
+        if self._control.is_due(step) or is_evaluated or is_saved or self.is_finished:
+            agreement = self._exchange(times.compute_seconds)
+            self._is_stopped, save_is_due = agreement.stop, agreement.save
+        if is_evaluated:
+            self._evaluate()
+        if self._saving.is_enabled and (is_saved or save_is_due or self._is_stopped):
+            self._saving.save(training.state)
+        if self.has_ended:
+            self._end()
+
+    def _end(self) -> None:
+        self._saving.finish_saving(self.completed_steps)
+        self._report_notices()
+        if self.is_finished:
+            self._saving.finish_best()
+        else:
+            self._records.event("stop", self.completed_steps)
+
+    def _exchange(self, step_seconds: float) -> Agreement:
+        flushed = self._training.losses.flush(self.completed_steps)
+        sums = [value for window in flushed.windows for value in (window.loss_sum, window.weight_sum)]
+        agreement = self._control.exchange(
+            self.completed_steps,
+            step_seconds,
+            flushed.non_finite_step,
+            sums,
+            save_status=self._saving.status,
+            save_is_due=self._saving.is_due,
+        )
+        self._write_windows(flushed.windows, agreement)
+        self._warn(flushed.weightless_steps)
+        if agreement.non_finite is not None:
+            self._refuse_non_finite(*agreement.non_finite)
+        self._sample_ids.clear()
+        self._saving.advance(agreement, self.completed_steps)
+        self._report_notices()
+        return agreement
+
+    def _write_windows(self, windows: list[LogWindow], agreement: Agreement) -> None:
+        for number, window in enumerate(windows):
+            loss_sum, weight_sum = agreement.sums[2 * number : 2 * number + 2]
+            self._records.event(
+                "train",
+                window.step,
+                time=window.time,
+                loss=loss_sum / weight_sum if weight_sum else None,
+                lr=window.learning_rate,
+                step_seconds=window.seconds / window.num_steps,
+                data_seconds=window.data_seconds / window.num_steps,
+                samples_per_second=window.num_samples / window.seconds,
+            )
+
+    def _warn(self, weightless_steps: int) -> None:
+        skipped = self._training.precision.skipped_updates()
+        if skipped:
+            self._records.warn(
+                self.completed_steps,
+                f"the gradient scaler skipped {skipped} update(s): gradients overflowed fp16; its scale was lowered",
+            )
+        if weightless_steps:
+            message = f"{weightless_steps} step(s) had a global weight of 0: their gradients are zero"
+            self._records.warn(self.completed_steps, message)
+
+    def _report_notices(self) -> None:
+        for notice in self._rank.storage.take_notices():
+            self._records.warn(self.completed_steps, notice)
+
+    def _evaluate(self) -> None:
+        assert self._evaluator is not None
+        started = time.perf_counter()
+        state = self._training.state
+        state.strategy.sync_buffers(state.model)
+        results = self._evaluator.evaluate()
+        self._training.scheduler.after_evaluation(results)
+        self._saving.consider_best(results, state)
+        self._records.event("eval", self.completed_steps, **results, eval_seconds=time.perf_counter() - started)
+
+    def _refuse_non_finite(self, rank: int, step: int) -> None:
+        """Ends the run on every rank; the rank whose loss it was names the samples."""
+        if rank != self._rank.info.rank:
+            raise PeerFailedError(f"the loss is not finite on rank {rank}")
+        ids = self._sample_ids[step]
+        more = f" and {len(ids) - _SHOWN_SAMPLES} more" if len(ids) > _SHOWN_SAMPLES else ""
+        shown = ", ".join(map(str, ids[:_SHOWN_SAMPLES])) + more
+        epoch, _ = self._step_plan.position(step - 1)
+        raise NonFiniteLossError(
+            f"the loss is not finite at step {step} (epoch {epoch}) on rank {rank}, whose samples were {shown}; "
+            "look at these samples, lower the learning rate or set train.clip_norm"
+        )

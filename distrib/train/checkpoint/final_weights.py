@@ -1,0 +1,30 @@
+"""The final weights of a run."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+
+from distrib.runs.storage.errors import StorageError
+from distrib.train.checkpoint.weights import without_duplicates, write_weights
+from distrib.train.rank import Rank, not_kept
+from distrib.train.state import TrainingState
+
+
+def save_final_weights(rank: Rank, state: TrainingState) -> None:
+    """Writes the final weights on rank 0, on all ranks together.
+
+    Raises:
+        NotKeptError: They could not be written.
+        LostRunError: Another launcher has taken over the run.
+    """
+    state.strategy.sync_buffers(state.model)
+    weights = state.strategy.full_weights(state.model)
+    path = rank.layout.weights_file
+    if weights is not None:
+        try:
+            rank.storage.check_held()
+            write_weights(without_duplicates(weights), path)
+            rank.storage.publish(path)
+        except (OSError, StorageError) as error:
+            raise not_kept("the final weights were not kept", error, path) from error
+    dist.barrier(group=rank.control_group)  # so that this error is reported before those of less important files

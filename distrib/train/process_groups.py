@@ -1,0 +1,52 @@
+"""The process groups through which ranks communicate."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from distrib.compat.torch_distributed import set_timeout
+from distrib.job.plan import Request
+from distrib.train.context import RankContext
+
+_START_TIMEOUT_SECONDS = 600.0
+
+
+def join_process_group(context: RankContext, request: Request) -> dist.ProcessGroup:
+    """Joins the default process group and returns another one, over gloo, for control.
+
+    The first collective may wait for ranks that are still importing or loading; see `limit_waiting`.
+    """
+    timeout = timedelta(seconds=max(_START_TIMEOUT_SECONDS, request.hang_timeout_seconds))
+    rank_info = context.rank_info
+    dist.init_process_group(
+        request.backend,
+        store=context.open_store(timeout),
+        rank=rank_info.rank,
+        world_size=rank_info.world_size,
+        timeout=timeout,
+        device_id=torch.device("cuda", rank_info.gpu) if request.device == "cuda" else None,
+    )
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timeout)
+    return group
+
+
+def limit_waiting(request: Request, control: dist.ProcessGroup) -> None:
+    """From now on a rank that waits for the others longer than `failures.hang_timeout` fails."""
+    timeout = timedelta(seconds=request.hang_timeout_seconds)
+    for group in (dist.group.WORLD, control):
+        if group is not None:
+            set_timeout(group, timeout)
+
+
+def gather_rows(values: list[float], group: dist.ProcessGroup) -> list[list[float]]:
+    """The `values` of every rank, by rank; all ranks pass equally many."""
+    world_size = dist.get_world_size(group)
+    if world_size == 1:
+        return [values]
+    mine = torch.tensor(values, dtype=torch.float64)
+    rows = [torch.empty_like(mine) for _ in range(world_size)]
+    dist.all_gather(rows, mine, group=group)
+    return [row.tolist() for row in rows]

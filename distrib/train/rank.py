@@ -1,0 +1,68 @@
+"""One rank of an attempt: what it knows before it builds anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from distrib.job.spec import JobSpec
+from distrib.runs.layout import RunLayout
+from distrib.runs.storage.errors import NotKeptError, storage_problem
+from distrib.runs.storage.protocols import RankStorage
+from distrib.train.context import AttemptConfig, RankContext, RankInfo
+from distrib.train.device import use_device, use_threads
+from distrib.train.process_groups import join_process_group
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process as one of the ranks of an attempt.
+
+    Attributes:
+        config: What all ranks have in common.
+        context: The launcher.
+        device: The rank's device.
+        control_group: A gloo group of all ranks.
+        storage: Where the run is kept.
+    """
+
+    config: AttemptConfig
+    context: RankContext
+    device: torch.device
+    control_group: dist.ProcessGroup
+    storage: RankStorage
+
+    @classmethod
+    def join(cls, config: AttemptConfig, context: RankContext, storage: RankStorage) -> Rank:
+        """Sets up the process and connects it with the other ranks."""
+        use_threads(config.request.cpus_per_worker)
+        device = use_device(config, context.rank_info.gpu)
+        return cls(config, context, device, join_process_group(context, config.request), storage)
+
+    @property
+    def info(self) -> RankInfo:
+        """The rank's numbers."""
+        return self.context.rank_info
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is rank 0, which writes what is written once."""
+        return self.info.rank == 0
+
+    @property
+    def spec(self) -> JobSpec:
+        """The job's spec."""
+        return self.config.job.spec
+
+    @property
+    def layout(self) -> RunLayout:
+        """The files of the run on this host."""
+        return self.storage.layout
+
+
+def not_kept(what: str, error: BaseException, file: Path) -> NotKeptError:
+    """The error for something that could not be written to `file`."""
+    return NotKeptError(f"{what}: {storage_problem(error, str(file)) or error}")

@@ -1,0 +1,62 @@
+"""What a rank records of a run: events on rank 0, and the ids of samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.distributed as dist
+
+from distrib.job.plan import StepPlan
+from distrib.runs.events import EventWriter
+from distrib.runs.storage.errors import StorageError
+from distrib.train.data.loader import StepBatch
+from distrib.train.data.sample_record import SampleRecord
+from distrib.train.rank import Rank, not_kept
+
+
+class Records:
+    """The records of one rank; only rank 0 writes events."""
+
+    def __init__(self, rank: Rank, step_plan: StepPlan) -> None:
+        self._rank = rank
+        self._step_plan = step_plan
+        layout, attempt = rank.layout, rank.config.attempt
+        self._events = EventWriter(layout.metrics_file, attempt) if rank.is_first else None
+        self._samples = None
+        if rank.config.record_samples:
+            self._samples = SampleRecord(layout.samples_file(rank.info.rank), attempt)
+
+    def event(self, kind: str, step: int, **fields: Any) -> None:
+        """Writes an event that belongs to the end of `step`, counted from 1."""
+        if self._events is not None:
+            epoch = self._step_plan.position(max(step - 1, 0))[0]
+            self._events.write(kind, step=step, epoch=epoch, samples=self._step_plan.samples_after(step), **fields)
+
+    def warn(self, step: int, message: str) -> None:
+        """Writes a warning event."""
+        self.event("warning", step, message=message)
+
+    def samples(self, batch: StepBatch) -> None:
+        """Records the samples of a step, if the run records them; call it before the optimizer's step."""
+        if self._samples is not None:
+            self._samples.write(batch)
+
+    def flush(self) -> None:
+        """Writes the lines that a full disk refused before; OSError if it still refuses them."""
+        if self._events is not None:
+            self._events.flush()
+        if self._samples is not None:
+            self._samples.flush()
+
+    def end(self) -> None:
+        """Writes and publishes the last records; returns on all ranks together.
+
+        Raises:
+            NotKeptError: They could not be written or published.
+        """
+        try:
+            self.flush()
+            self._rank.storage.publish_records()
+        except (OSError, StorageError) as error:
+            raise not_kept("the last events or samples were not kept", error, self._rank.layout.metrics_file) from error
+        dist.barrier(group=self._rank.control_group)

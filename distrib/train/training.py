@@ -1,0 +1,63 @@
+"""What a rank trains: built once, from the job and the checkpoint that it continues from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distrib.job.plan import StepPlan
+from distrib.train.checkpoint.warm_start import load_first_weights
+from distrib.train.loss_accumulator import LossAccumulator
+from distrib.train.optimizer import SchedulerState, build_optimizer
+from distrib.train.precision import Precision
+from distrib.train.rank import Rank
+from distrib.train.resolved_job import ResolvedJob
+from distrib.train.state import TrainingState
+from distrib.train.strategy.base import StrategySettings
+from distrib.train.strategy.registry import make_strategy
+from distrib.train.task import Task
+
+if TYPE_CHECKING:
+    from distrib.train.checkpoint.restore import StoredState
+
+
+@dataclass(frozen=True)
+class Training:
+    """The parts of a training.
+
+    Attributes:
+        task: How a batch becomes a loss, and the metrics.
+        state: Models, optimizers and all else that a checkpoint holds.
+        scheduler: The learning-rate schedule.
+        precision: The precision of the forward pass, and the gradient scaler.
+        losses: Adds up the losses of the steps.
+    """
+
+    task: Task
+    state: TrainingState
+    scheduler: SchedulerState
+    precision: Precision
+    losses: LossAccumulator
+
+
+def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, stored: StoredState | None) -> Training:
+    """Builds everything, wraps the model, and restores what `stored` has."""
+    spec, info = rank.spec, rank.info
+    task = Task(resolved, rank.device)
+    if stored is None:
+        load_first_weights(rank.config.job, rank.config.working_directory, task.model)
+    strategy = make_strategy(StrategySettings(spec, info.rank, info.world_size, rank.device))
+    state = TrainingState(strategy, info.rank, info.world_size, stored)
+    state.add_model(task.model)
+    with state.first_trainable():
+        optimizer = build_optimizer(resolved, step_plan, task.model)
+    # Before the optimizer is restored: to build a schedule changes the optimizer's learning rates.
+    scheduler = SchedulerState(resolved, step_plan, optimizer)
+    state.add_optimizer(optimizer)
+    training = Training(
+        task, state, scheduler, Precision(spec.train.precision, rank.device), LossAccumulator(rank.device)
+    )
+    state.register("schedule", training.scheduler)
+    state.register("scaler", training.precision)
+    state.register("losses", training.losses, per_rank=True)
+    return training

@@ -1,0 +1,65 @@
+"""Runs functions as the ranks of a gloo group, in processes forked from one that has imported torch."""
+
+import multiprocessing
+import tempfile
+import traceback
+from datetime import timedelta
+from pathlib import Path
+
+TIMEOUT_SECONDS = 60
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    ["torch", "torch.distributed.checkpoint", "distrib.train.worker", "tests.support.ranks"]
+)
+
+
+def run_ranks(function, world_size, *arguments):
+    """Calls `function(rank, world_size, *arguments)` on all ranks; returns the results, by rank.
+
+    The function must be importable and its arguments and results picklable. An error of a rank fails the caller.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        pipes, processes = [], []
+        for rank in range(world_size):
+            receiver, sender = _context.Pipe(duplex=False)
+            store = str(Path(folder) / "store")
+            process = _context.Process(target=_main, args=(sender, function, rank, world_size, store, arguments))
+            process.start()
+            sender.close()
+            pipes.append(receiver)
+            processes.append(process)
+        try:
+            results = []
+            for rank, pipe in enumerate(pipes):
+                assert pipe.poll(TIMEOUT_SECONDS), f"rank {rank} has not ended after {TIMEOUT_SECONDS} s"
+                results.append(pipe.recv())
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+    errors = [text for is_error, text in results if is_error]
+    assert not errors, "\n".join(errors)
+    return [result for _, result in results]
+
+
+def _main(pipe, function, rank, world_size, store, arguments):
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    try:
+        dist.init_process_group(
+            "gloo",
+            store=dist.FileStore(store, world_size),
+            rank=rank,
+            world_size=world_size,
+            timeout=timedelta(seconds=TIMEOUT_SECONDS / 2),
+        )
+        result = function(rank, world_size, *arguments)
+        dist.barrier()
+        pipe.send((False, result))
+    except BaseException:
+        pipe.send((True, f"rank {rank}: {traceback.format_exc()}"))
+    finally:
+        pipe.close()
