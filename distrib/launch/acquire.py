@@ -76,6 +76,8 @@ def acquire_run(request: RunRequest, check_start: Callable[[], None] = lambda: N
     if _is_done(seen, request):
         _check_same_job(seen, request)
         return AcquiredRun(seen, None, attempt=0, is_new=False)
+    if not seen.exists:
+        check_start()
     run = Run(location, is_training=True)
     lease = run.storage.acquire()
     try:
@@ -92,7 +94,6 @@ def acquire_run(request: RunRequest, check_start: Callable[[], None] = lambda: N
 
 def _start_or_resume(run: Run, lease: Lease, request: RunRequest, check_start: Callable[[], None]) -> AcquiredRun:
     if not run.exists:
-        check_start()
         run.write_job(request.job.text)
         return AcquiredRun(run, lease, attempt=0, is_new=True)
     _check_same_job(run, request)

@@ -59,6 +59,7 @@ class RunRecorder:
             launched=started,
             earlier_seconds=self._run.recorded_seconds,
             ended=None,
+            completed_steps=None,
             error=None,
             attempt=self._acquired.attempt,
             request=values["request"],
@@ -81,7 +82,8 @@ class RunRecorder:
         failure = result.failure
         try:
             error = None if failure is None else failure.as_dict()
-            self._run.update_record(status=result.status, error=error, result=metrics)
+            steps, _ = self._run.steps
+            self._run.update_record(status=result.status, error=error, result=metrics, completed_steps=steps)
         except (OSError, StorageError) as problem:
             why = storage_problem(problem, str(self._layout.record_file)) or str(problem)
             cause = "" if failure is None else f"; {failure.headline}"

@@ -10,6 +10,8 @@ from typing import Any
 from distrib.runs.events import parse_event
 
 BLOCK_BYTES = 1 << 16
+MAX_SEARCHED_LINES = 2000
+"""How much of a running run's events is searched for the values to list."""
 
 
 def newest_event(lines: Iterable[bytes], kind: str) -> dict[str, Any] | None:

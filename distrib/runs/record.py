@@ -17,11 +17,12 @@ from distrib.runs.owner import is_dead, this_process
 RECORD_FIELDS = (
     *("id", "name", "status", "started", "ended", "first_step_seconds", "error", "result", "attempt"),
     *("request", "schedule", "input_signature", "provenance", "owner", "activity", "launched", "earlier_seconds"),
+    "completed_steps",
 )
 """What run.json holds; times are Unix seconds, and what is not known yet is null.
 
 `started` is the first launch's, `launched` the newest one's; `earlier_seconds` is how long all launches before that
-one took.
+one took. `completed_steps` is set when a launch ends.
 """
 
 STATUSES = ("running", "finished", "failed", "stopped")

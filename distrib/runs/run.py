@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from distrib.errors import JobError
 from distrib.runs.atomic import atomic_write
-from distrib.runs.backwards import newest_event, newest_step
+from distrib.runs.backwards import MAX_SEARCHED_LINES, newest_event, newest_step
 from distrib.runs.events import parse_event, read_events
 from distrib.runs.layout import RunLayout
 from distrib.runs.record import create_record, error_of, is_abandoned, parse_record, update_record
@@ -97,18 +98,21 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The values of the last evaluation, loss included; without an evaluation, the last training loss."""
-        event = self.newest_event("eval")
+        """The values of the last evaluation, loss included; without a recent evaluation, the last training loss."""
+        event = self.newest_event("eval", MAX_SEARCHED_LINES)
         if event is not None:
             return measured_values(event)
-        event = self.newest_event("train")
+        event = self.newest_event("train", MAX_SEARCHED_LINES)
         return {} if event is None else {"loss": event.get("loss")}
 
     @property
     def steps(self) -> tuple[int, int | None]:
         """Optimizer steps completed, as far as events report them, and planned; None if that is not known."""
-        schedule = self.record.get("schedule") or {}
-        return newest_step(self.storage.events_backwards()), schedule.get("total_steps")
+        record = self.record
+        completed = record.get("completed_steps")
+        if completed is None:
+            completed = newest_step(self.storage.events_backwards())
+        return completed, (record.get("schedule") or {}).get("total_steps")
 
     @property
     def duration_seconds(self) -> float | None:
@@ -169,14 +173,19 @@ class Run:
         """All events of metrics.jsonl, in order."""
         return read_events(self.metrics_file)
 
-    def newest_event(self, kind: str) -> dict[str, Any] | None:
-        """The last event of a kind; that of a run which has ended is in its record."""
+    def newest_event(self, kind: str, max_lines: int | None = None) -> dict[str, Any] | None:
+        """The last event of a kind; that of a run which has ended is in its record.
+
+        Args:
+            kind: Such as `eval`.
+            max_lines: How many lines of metrics.jsonl to search, from its end; by default all.
+        """
         record = self.record
         result = record.get("result") or {}
         if record["status"] != "running" and (result.get("train") or result.get("eval")):
             event: dict[str, Any] | None = result.get(kind)
             return event
-        return newest_event(self.storage.events_backwards(), kind)
+        return newest_event(itertools.islice(self.storage.events_backwards(), max_lines), kind)
 
     def write_job(self, text: str) -> None:
         """Writes job.yaml."""

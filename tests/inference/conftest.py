@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.launch_process import Workplace
+from tests.support.s3_fixtures import bucket, s3_proxy, s3_server  # noqa: F401 - fixtures
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -1,4 +1,4 @@
-"""Objects in a bucket, over real HTTP, and the contract that a folder keeps too."""
+"""Objects in a bucket, over real HTTP."""
 
 import json
 import os
@@ -10,7 +10,6 @@ import pytest
 
 from distrib.errors import JobError, LaunchError
 from distrib.runs.storage.errors import StorageError
-from distrib.runs.storage.local import LocalStorage
 from distrib.runs.storage.object_store import ObjectStorage
 
 pytestmark = pytest.mark.timeout(60)
@@ -25,77 +24,6 @@ def behind_proxy(s3_proxy, bucket, monkeypatch):
     proxy.seen.clear()
     yield proxy, ObjectStorage(bucket.url)
     proxy.heal()
-
-
-@pytest.fixture(params=["folder", "bucket"])
-def storage(request, tmp_path):
-    return LocalStorage(tmp_path / "runs") if request.param == "folder" else request.getfixturevalue("bucket")
-
-
-class TestContract:
-    def test_put_get_exists(self, storage):
-        assert not storage.exists("a/b")
-        storage.put("a/b", b"one")
-        storage.put("a/b", b"two")
-        assert storage.exists("a/b")
-        assert not storage.exists("a")
-        assert storage.get("a/b") == b"two"
-        storage.put("empty", b"")
-        assert storage.get("empty") == b""
-
-    def test_files(self, storage, tmp_path):
-        content = os.urandom(13_000_000)
-        (tmp_path / "source").write_bytes(content)
-        storage.put_file("a/b", tmp_path / "source")
-        assert storage.get("a/b") == content
-        storage.get_file("a/b", tmp_path / "below" / "target")
-        assert (tmp_path / "below" / "target").read_bytes() == content
-        assert os.listdir(tmp_path / "below") == ["target"]
-
-    def test_nothing_there(self, storage, tmp_path):
-        with pytest.raises(FileNotFoundError):
-            storage.get("a")
-        with pytest.raises(FileNotFoundError):
-            storage.get_file("a", tmp_path / "target")
-        with pytest.raises(FileNotFoundError):
-            storage.put_file("a", tmp_path / "nothing")
-        assert not storage.exists("a")
-        assert not (tmp_path / "target").exists()
-
-    def test_a_prefix_covers_an_object_or_a_folder_never_a_part_of_a_name(self, storage):
-        for name in ("step-1/x", "step-1/y/z", "step-10/x", "z"):
-            storage.put(name, b"")
-        assert storage.list() == ["step-1/x", "step-1/y/z", "step-10/x", "z"]
-        assert storage.list("step-1") == ["step-1/x", "step-1/y/z"]
-        assert storage.list("z") == ["z"]
-        assert storage.list("nothing") == []
-        storage.delete("step-1")
-        storage.delete("z")
-        storage.delete("nothing")
-        storage.delete("z/below a file")
-        assert storage.list() == ["step-10/x"]
-
-    @pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x"])
-    def test_names_stay_inside(self, storage, name):
-        with pytest.raises(ValueError, match="not a name"):
-            storage.get(name)
-
-    def test_everything_is_never_deleted_at_once(self, storage):
-        with pytest.raises(ValueError, match="everything"):
-            storage.delete("")
-
-    def test_check_writable_leaves_nothing(self, storage):
-        storage.check_writable()
-        assert storage.list() == []
-
-
-def test_sizes_and_folders(bucket):
-    bucket.put("a/x", b"123")
-    bucket.put("b/c/y", b"1")
-    bucket.put("z", b"")
-    assert bucket.sizes() == {"a/x": 3, "b/c/y": 1, "z": 0}
-    assert bucket.folders() == ["a", "b"]
-    assert bucket.below("b").list() == ["c/y"]
 
 
 def test_a_forked_process_has_connections_of_its_own(bucket):
