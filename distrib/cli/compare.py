@@ -1,4 +1,4 @@
-"""`distrib compare`: what two runs have in common and where they differ."""
+"""`distrib compare`: compares the results and jobs of several runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def compare(
     runs_dir: RunsDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare runs: results, and the fields of their jobs that differ."""
+    """Compare the results of runs and the fields in which their jobs differ."""
     if len(runs) < 2:
         raise typer.BadParameter("give at least two runs", param_hint="RUN RUN")
     found = []

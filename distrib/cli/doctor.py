@@ -1,4 +1,4 @@
-"""`distrib doctor`: checks this machine, or every host of a cluster, before a job starts there."""
+"""`distrib doctor`: checks this machine, or every host of a cluster, before training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STATUS_WIDTH, _NAME_WIDTH = 9, 13
 
 
 def doctor(
-    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="The job that is to run.")] = None,
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Job to check for, if any.")] = None,
     *,
     address: Annotated[
         str | None, typer.Option("--address", metavar="HOST:PORT", help="Check every host of this Ray cluster.")
@@ -48,7 +48,7 @@ def doctor(
     runs_dir: RunsDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine, or every host of a cluster, for what would keep a training from working."""
+    """Check this machine, or every host of a cluster, for problems that would break a training."""
     loaded = None if job is None else load_job(job, sets, workers=workers, device=device, runs_dir=runs_dir)
     _, cluster = choose_launcher(None, address)
 
@@ -74,7 +74,7 @@ def _fleet(address: str | None) -> Fleet:
 
 
 def _show(found: Iterable[Finding], stream: TextIO) -> list[Finding]:
-    """Prints findings as they come; returns them."""
+    """Prints findings as they arrive and returns them."""
     findings = []
     for finding in found:
         findings.append(finding)

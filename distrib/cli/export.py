@@ -1,4 +1,4 @@
-"""`distrib export`: a trained model as a file for other programs."""
+"""`distrib export`: writes a trained model to a file for other programs."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def export(
     *,
     file_format: Annotated[
         Literal["safetensors", "torch-export"],
-        typer.Option("--format", help="The weights, or a program that runs by itself.", show_default=False),
+        typer.Option("--format", help="The weights, or a standalone program.", show_default=False),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="The file; by default RUN.safetensors or RUN.pt2.")
+        Path | None, typer.Option("--out", metavar="FILE", help="Output file; by default RUN.safetensors or RUN.pt2.")
     ] = None,
     weights: WeightsOption = "last",
     force: ForceOption = False,
     runs_dir: RunsDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a trained model, checked to give the same outputs."""
+    """Export a trained model and check that it gives the same outputs."""
     from distrib.inference.export import SUFFIXES
     from distrib.inference.export import export as run_export
     from distrib.inference.new_file import check_new_file
@@ -41,7 +41,7 @@ def export(
     exported = run_export(trained, file_format, out)
     for notice in exported.notices:
         print(colored(notice, YELLOW, sys.stderr), file=sys.stderr)
-    told = {
+    data = {
         "run": trained.run_id,
         "weights": trained.weights.label,
         "format": file_format,
@@ -50,4 +50,4 @@ def export(
         "largest_difference": exported.largest_difference,
         "checked_batches": list(exported.checked_batches),
     }
-    print(json.dumps(told) if as_json else export_line(told))
+    print(json.dumps(data) if as_json else export_line(data))

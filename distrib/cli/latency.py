@@ -1,4 +1,4 @@
-"""`distrib latency`: how fast a trained model answers on the devices of this machine."""
+"""`distrib latency`: measures the latency of a trained model on the devices of this machine."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from distrib.errors import JobError
 def latency(
     run: RunArgument,
     *,
-    batch: Annotated[str, typer.Option("--batch", metavar="N,N,…", help="Rows of a call.")] = "1,8,64",
+    batch: Annotated[str, typer.Option("--batch", metavar="N,N,…", help="Batch sizes to measure.")] = "1,8,64",
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
-        typer.Option("--device", metavar="auto|cpu|cuda", help="What to measure; auto: all there are."),
+        typer.Option("--device", metavar="auto|cpu|cuda", help="Device to measure; auto: all of them."),
     ] = "auto",
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too.")] = True,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="How long to measure each row.")] = 1.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="Measuring time per row.")] = 1.0,
     threads: ThreadsOption = None,
     weights: WeightsOption = "last",
     runs_dir: RunsDirOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how fast a trained model answers."""
+    """Measure the latency of a trained model."""
     batch_sizes = _batch_sizes(batch)
     trained = load_trained(run, weights, runs_dir)
 
@@ -39,7 +39,7 @@ def latency(
     from distrib.observe.latency_table import print_latencies
 
     if choose_device(device).type == "cpu" and device == "auto":
-        print(colored("this machine has no GPU: measuring the CPU alone", YELLOW, sys.stderr), file=sys.stderr)
+        print(colored("this machine has no GPU: measuring only the CPU", YELLOW, sys.stderr), file=sys.stderr)
     rows = []
     measured = measure(
         trained,
@@ -65,5 +65,5 @@ def latency(
 def _batch_sizes(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
-        raise JobError(f"'{text}' is no list of batch sizes; write it as 1,8,64", field="--batch")
+        raise JobError(f"'{text}' is not a list of batch sizes; write 1,8,64", field="--batch")
     return [int(part) for part in parts]

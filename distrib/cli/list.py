@@ -32,7 +32,8 @@ def list_(
         typer.Option("--metric", metavar="NAME[>=VALUE]", help="Only runs with this metric, or within this bound."),
     ] = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="AGE|DATE", help="Only runs started since, as '2 days' or a date.")
+        str | None,
+        typer.Option("--since", metavar="AGE|DATE", help="Only runs started since '2 days' ago or a date."),
     ] = None,
     sort: Annotated[
         str,
@@ -40,7 +41,7 @@ def list_(
             "--sort", metavar="KEY", help="started, took, steps, status, job, run or a metric; -KEY reverses."
         ),
     ] = "started",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="At most so many runs.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Maximum number of runs.")] = None,
     address: JobServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,7 +50,7 @@ def list_(
 
     for name in status or ():
         if name not in STATUSES:
-            raise JobError(f"{name!r} is no status; a run is {', '.join(STATUSES)}", field="--status")
+            raise JobError(f"{name!r} is not a status; use one of {', '.join(STATUSES)}", field="--status")
     try:
         start = None if since is None else parse_since(since, time.time())
     except ValueError as error:

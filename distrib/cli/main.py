@@ -1,4 +1,4 @@
-"""The command `distrib`: its verbs, and the one place where errors become messages and exit codes."""
+"""The `distrib` command: its subcommands, and the mapping from errors to messages and exit codes."""
 
 from __future__ import annotations
 
@@ -37,12 +37,15 @@ USAGE_EXIT_CODE = 2
 
 
 class Verbs(TyperGroup):
-    """The verbs; Ctrl-C in any of them, as long as no launcher handles it, is a stop."""
+    """The subcommands. Ctrl-C stops any of them, unless a launcher handles it; usage errors lose pydantic's prefix."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the verb that was asked for."""
+        """Runs the subcommand."""
         try:
             return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
         except KeyboardInterrupt:
             raise StoppedError("interrupted") from None
 
@@ -50,7 +53,7 @@ class Verbs(TyperGroup):
 app = typer.Typer(
     name="distrib",
     cls=Verbs,
-    help="Train a PyTorch model on many workers: local processes, or Ray.",
+    help="Train PyTorch models on many workers, in local processes or on Ray.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -75,15 +78,15 @@ app.command("serve")(serve)
 
 
 def main() -> None:
-    """Runs the command line and exits with its code; SIGTERM is to it what Ctrl-C is."""
+    """Runs the command line and exits with its code; SIGTERM is handled like Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # whatever text an exception has, it can be reported
+            stream.reconfigure(errors="backslashreplace")  # so that any exception text can be printed
     code = _run_and_report(sys.argv[1:])
     if code == StoppedError.exit_code:
         sys.stderr.flush()
-        os._exit(code)  # Python itself would end by SIGINT where the KeyboardInterrupt, though caught, was in an exec()
+        os._exit(code)  # Python would otherwise exit by SIGINT if the caught KeyboardInterrupt was raised in an exec()
     sys.exit(code)
 
 
@@ -108,11 +111,11 @@ def _options(
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Options of the command itself, which act before any verb."""
+    """Options of the command itself."""
 
 
 def _run_and_report(arguments: list[str]) -> int:
-    """Runs the command line; returns its exit code, with a message where there is an error to report."""
+    """Runs the command line, prints any error and returns the exit code."""
     wants_json = "--json" in arguments
     code = 0
     try:
@@ -120,7 +123,7 @@ def _run_and_report(arguments: list[str]) -> int:
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1
         if code == USAGE_EXIT_CODE and wants_json:
-            _print_json_error("the command line is wrong; stderr says where", code)
+            _print_json_error("the command line is wrong; see stderr for details", code)
     except DistribError as error:
         code = error.exit_code
         message = with_flags(str(error))
@@ -140,7 +143,7 @@ def _run_and_report(arguments: list[str]) -> int:
 
 
 def _message(text: str, stream: TextIO) -> str:
-    """An error as the user sees it: further lines aligned with the first."""
+    """An error message with its continuation lines aligned."""
     prefix = "distrib: "
     return colored(prefix + text.replace("\n", "\n" + " " * len(prefix)), RED, stream)
 

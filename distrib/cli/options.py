@@ -1,4 +1,4 @@
-"""Options that several verbs share, and the job that they describe together."""
+"""Options shared by several commands, and the job that they describe."""
 
 from __future__ import annotations
 
@@ -24,18 +24,16 @@ JOB_SERVER_VARIABLE = "RAY_API_SERVER_ADDRESS"
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's YAML file.", show_default=False)]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the job; repeatable.")
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the job; repeatable.")
 ]
-WorkersOption = Annotated[
-    str | None, typer.Option("--workers", metavar="N|MIN..MAX", help="How many workers train together.")
-]
-DeviceOption = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="What they train on.")]
+WorkersOption = Annotated[str | None, typer.Option("--workers", metavar="N|MIN..MAX", help="Number of workers.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Device to train on.")]
 RunsDirOption = Annotated[
     str | None,
-    typer.Option("--runs-dir", metavar="DIR", help=f"Folder or URL that holds the runs; also ${RUNS_DIR_VARIABLE}."),
+    typer.Option("--runs-dir", metavar="DIR", help=f"Folder or URL for runs; also ${RUNS_DIR_VARIABLE}."),
 ]
 RunIdOption = Annotated[
-    str | None, typer.Option("--run-id", metavar="ID", help="Name of this run; by default made of job and time.")
+    str | None, typer.Option("--run-id", metavar="ID", help="Id of the run; by default the job's name and the time.")
 ]
 OnOption = Annotated[
     LauncherName | None,
@@ -54,20 +52,18 @@ JobServerOption = Annotated[
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, folder or URL.", show_default=False)]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Begin beside a run that exists, as ID-2.")]
-ExtendOption = Annotated[bool, typer.Option("--extend", help="Go on with a finished run, to more epochs or steps.")]
-RecordSamplesOption = Annotated[
-    bool, typer.Option("--record-samples", help="Keep the ids of the samples of each step.")
-]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Start a new run beside an existing one, as ID-2.")]
+ExtendOption = Annotated[bool, typer.Option("--extend", help="Continue a finished run for more epochs or steps.")]
+RecordSamplesOption = Annotated[bool, typer.Option("--record-samples", help="Record the sample ids of each step.")]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.", show_default=False)
+    bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.", show_default=False)
 ]
 
 
 def load_job(
     path: str, sets: list[str] | None, *, workers: str | None, device: str | None, runs_dir: str | None
 ) -> Job:
-    """Reads a job with what the command line changes in it: `--set` in order, then the other options.
+    """Reads a job and applies the command line: `--set` in order, then the other options.
 
     Raises:
         JobError: The job or an option is wrong.
@@ -80,9 +76,9 @@ def load_job(
 def make_overrides(
     sets: list[str] | None, *, workers: str | None = None, device: str | None = None, runs_dir: str | None = None
 ) -> list[str]:
-    """The options as overrides of the job's fields; a later one wins.
+    """The options as overrides of the job's fields; later ones take precedence.
 
-    The environment's runs folder comes first: it replaces the file's, not what was asked for on the command line.
+    The runs folder of the environment comes first: it replaces the one in the file, but not the command line's.
     """
     from_environment = os.environ.get(RUNS_DIR_VARIABLE)
     overrides = [_storage(from_environment)] if from_environment else []
@@ -97,7 +93,7 @@ def make_overrides(
 
 
 def runs_location(runs_dir: str | None) -> str:
-    """Where the runs are for verbs without a job, the option's, the environment's or `runs`: a path or a URL."""
+    """The location of runs for commands without a job: the option, the environment or `runs`; a path or a URL."""
     chosen = runs_dir or os.environ.get(RUNS_DIR_VARIABLE) or "runs"
     return chosen if "://" in chosen else os.path.expanduser(chosen)
 
@@ -121,7 +117,7 @@ def choose_launcher(on: LauncherName | None, address: str | None) -> tuple[Launc
 
 
 def job_server_address(address: str | None, *, is_needed: bool = True) -> str:
-    """The URL of the cluster's job server: the option's or, as for Ray's own commands, the environment's.
+    """The URL of the cluster's job server: the option or, as for Ray's own commands, the environment.
 
     Raises:
         JobError: It is needed and not given.
@@ -130,14 +126,14 @@ def job_server_address(address: str | None, *, is_needed: bool = True) -> str:
     found = address or os.environ.get(JOB_SERVER_VARIABLE) or (named if named.startswith("http") else "")
     if not found and is_needed:
         raise JobError(
-            f"say which cluster: --address http://HOST:8265, or the environment's {JOB_SERVER_VARIABLE}",
+            f"name the cluster with --address http://HOST:8265 or the environment variable {JOB_SERVER_VARIABLE}",
             field="--address",
         )
     return found
 
 
 def server_of(address: str | None) -> JobServer | None:
-    """The job server that is asked for, or None where none is."""
+    """The requested job server, or None."""
     url = job_server_address(address, is_needed=False)
     if not url:
         return None
@@ -147,7 +143,7 @@ def server_of(address: str | None) -> JobServer | None:
 
 
 def find_job(run: str, address: str | None) -> tuple[JobServer, SubmittedJob] | None:
-    """The Ray job of a run, and who serves it; None where no cluster is named, or where it knows no such run.
+    """The Ray job of a run and its server; None if no cluster is named, or if it has no such run.
 
     Raises:
         LaunchError: The cluster does not answer.
@@ -162,7 +158,7 @@ def find_job(run: str, address: str | None) -> tuple[JobServer, SubmittedJob] | 
 
 
 def find_run(run: str, runs_dir: str | None) -> Run | None:
-    """The run of that id among the runs, or that is kept in that folder or at that URL; None where there is none."""
+    """The run with that id, folder or URL; None if there is none."""
     from distrib.runs.find import NoRunError
     from distrib.runs.find import find_run as find
 
@@ -173,15 +169,15 @@ def find_run(run: str, runs_dir: str | None) -> Run | None:
 
 
 def no_run(run: str) -> JobError:
-    """The error for a run that neither a folder nor a cluster knows."""
-    return JobError(f"there is no run {run}; distrib list shows those that there are, --runs-dir looks elsewhere")
+    """The error for a run that is neither in the runs folder nor on a cluster."""
+    return JobError(f"there is no run {run}; distrib list shows the runs, --runs-dir selects another folder")
 
 
 def check_run_id(run_id: str | None) -> str | None:
-    """`run_id` itself, where it can be the name of a run's folder.
+    """Checks that `run_id` is a valid folder name and returns it.
 
     Raises:
-        JobError: It cannot.
+        JobError: It is not.
     """
     from distrib.job.spec import is_run_name
 
@@ -192,7 +188,7 @@ def check_run_id(run_id: str | None) -> str | None:
 
 
 def _workers(text: str) -> str:
-    """`4` as it is, `2..8` as the flow mapping that the spec has for it."""
+    """`4` unchanged, `2..8` as the flow mapping of the spec."""
     match = re.fullmatch(r"([1-9]\d*)(?:\.\.([1-9]\d*))?", text, re.ASCII)
     if match is None:
         raise JobError(

@@ -29,7 +29,7 @@ def plan(
     on: OnOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what a job would do, without starting it."""
+    """Print what a job would do, without running it."""
     loaded = load_job(job, sets, workers=workers, device=device, runs_dir=runs_dir)
     check_run_id(run_id)
 

@@ -1,4 +1,4 @@
-"""`distrib schema`: the job spec's JSON Schema, for editors and for programs that write specs."""
+"""`distrib schema`: the job spec's JSON Schema, for editors and programs that write specs."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def schema() -> None:
 
 
 def make_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a job spec as it is written, bare-string targets included."""
+    """The JSON Schema (draft 2020-12) of the job spec, including bare-string targets."""
     return {"$schema": DIALECT, **JobSpec.model_json_schema(), "title": "distrib job spec"}

@@ -1,4 +1,4 @@
-"""`distrib serve`: a trained model as an HTTP service."""
+"""`distrib serve`: serves a trained model over HTTP."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ def serve(
     run: RunArgument,
     *,
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; beyond this machine only with a token.")
+        str,
+        typer.Option("--host", metavar="ADDRESS", help="Address to listen on; requires a token unless loopback."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 for one that is free.")] = 8000,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 selects a free one.")] = 8000,
     token: Annotated[
         str | None,
         typer.Option(
             "--token",
             envvar="DISTRIB_SERVE_TOKEN",
             metavar="TEXT",
-            help="The bearer token that requests must carry; better set as a variable, which others cannot see.",
+            help="Bearer token that requests must carry; other users see it unless it is set as a variable.",
             show_default=False,
         ),
     ] = None,
-    max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Most rows of a forward pass.")] = 64,
+    max_batch: Annotated[int, typer.Option("--max-batch", min=1, help="Maximum rows per forward pass.")] = 64,
     max_wait_ms: Annotated[
-        float, typer.Option("--max-wait-ms", min=0.0, help="Longest wait for other requests that are coming in.")
+        float, typer.Option("--max-wait-ms", min=0.0, help="Maximum wait for requests that are being received.")
     ] = 2.0,
     max_queue: Annotated[
-        int, typer.Option("--max-queue", min=1, help="Most requests that wait; others are answered with 429.")
+        int, typer.Option("--max-queue", min=1, help="Maximum waiting requests; further ones get status 429.")
     ] = 256,
-    max_body_mb: Annotated[float, typer.Option("--max-body-mb", min=0.001, help="Largest body, in MiB.")] = 16.0,
+    max_body_mb: Annotated[
+        float, typer.Option("--max-body-mb", min=0.001, help="Largest request body, in MiB.")
+    ] = 16.0,
     client_timeout: Annotated[
-        float, typer.Option("--client-timeout", min=0.1, help="Seconds that a client may take to send a request.")
+        float, typer.Option("--client-timeout", min=0.1, help="Seconds that a client has to send a request.")
     ] = 10.0,
     device: InferenceDeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -71,19 +74,19 @@ def serve(
 
         def announce(url: str, device: str) -> None:
             what = f"{trained.run_id}, {trained.weights.label}, on {device}"
-            print(f"serving {what}: POST {url}/predict; Ctrl-C ends it", flush=True)
+            print(f"serving {what}: POST {url}/predict; Ctrl-C stops it", flush=True)
 
         run_service(trained, bound, options, announce)
 
 
 def _check_token(token: str | None) -> str | None:
-    """A token that can stand in a header; JobError for an empty one or one with spaces or other than ASCII."""
+    """Checks that a token is valid in a header: printable ASCII without spaces."""
     if token is None:
         return None
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise JobError(
-            "the token must be some printable ASCII characters without spaces; "
-            "python3 -c 'import secrets; print(secrets.token_urlsafe())' makes a good one",
+            "the token must be printable ASCII without spaces; "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe())' generates one",
             field="--token",
         )
     return token

@@ -1,4 +1,4 @@
-"""`distrib status`: how a run stands."""
+"""`distrib status`: shows the status of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distrib.cli.options import JobServerOption, JsonOption, RunArgument, RunsDi
 def status(
     run: RunArgument, *, runs_dir: RunsDirOption = None, address: JobServerOption = None, as_json: JsonOption = False
 ) -> None:
-    """Say how a run stands, by its folder and by Ray."""
+    """Show the status of a run and of its Ray job."""
     from distrib.observe.summary import summarize, summary_lines
 
     found, on_cluster = find_run(run, runs_dir), find_job(run, address)

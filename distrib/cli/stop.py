@@ -1,4 +1,4 @@
-"""`distrib stop`: ends a run with a checkpoint."""
+"""`distrib stop`: stops a run after a checkpoint."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def submit(
     ] = None,
     pip: Annotated[
         list[str] | None,
-        typer.Option("--pip", metavar="PACKAGE", help="Have pip install this on every host; repeatable."),
+        typer.Option("--pip", metavar="PACKAGE", help="Package to install with pip on every host; repeatable."),
     ] = None,
     render: Annotated[
         str | None,
@@ -70,7 +70,7 @@ def submit(
         list[str] | None,
         typer.Option("--with", metavar="NAME=VALUE", help="Setting of --render or --on, such as an image; repeatable."),
     ] = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return as soon as the cluster has the job.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the cluster has accepted the job.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Send a job to a Ray cluster and follow it, or render it for KubeRay, Slurm or Compose."""

@@ -1,4 +1,4 @@
-"""What the verbs that use a trained model share: the run and weights that are meant, and their options."""
+"""Options and loading shared by the commands that use a trained model."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 WeightsOption = Annotated[
     str,
-    typer.Option("--weights", metavar="last|best|CHECKPOINT", help="Which weights; a checkpoint by its step or name."),
+    typer.Option("--weights", metavar="last|best|CHECKPOINT", help="Weights to use; a checkpoint by its step or name."),
 ]
 InferenceDeviceOption = Annotated[
     Literal["auto", "cpu", "cuda"],
-    typer.Option("--device", metavar="auto|cpu|cuda", help="What computes; auto: a GPU where there is one."),
+    typer.Option("--device", metavar="auto|cpu|cuda", help="Device to compute on; auto prefers a GPU."),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", metavar="N", min=1, help="Torch threads on the CPU; all CPUs by default.")
+    int | None, typer.Option("--threads", metavar="N", min=1, help="Torch threads on the CPU; by default all CPUs.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 
 
 def load_trained(run: str, weights: str, runs_dir: str | None) -> TrainedModel:
-    """The trained model that the command line names; says on stderr what should be known about its weights.
+    """The trained model named on the command line; prints notices about its weights to stderr.
 
     Raises:
         JobError: There is no such run, or it has no such weights.

@@ -1,4 +1,4 @@
-"""`distrib watch`: shows a run while it trains, wherever it was started."""
+"""`distrib watch`: shows the progress of a run, no matter where it was started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EXIT_CODES = {"finished": 0, "stopped": 130}
 
 
 def watch(run: RunArgument, *, runs_dir: RunsDirOption = None) -> None:
-    """Show a run until it ends, and exit with its result; Ctrl-C ends only the watching."""
+    """Show the progress of a run until it ends; Ctrl-C stops watching, not the run."""
     found = find_run(run, runs_dir)
     if found is None:
         raise no_run(run)

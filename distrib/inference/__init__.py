@@ -1,1 +1,1 @@
-"""A trained model at work: predict, export, latency, and a real-time service."""
+"""Using a trained model: predict a dataset, export, measure latency, serve over HTTP."""

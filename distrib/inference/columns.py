@@ -1,4 +1,4 @@
-"""Answers as named columns on the host, with one entry for each row."""
+"""Model outputs as named columns on the host, with one entry per row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 OUTPUT = "output"
-"""The name of the only column where the outputs are one tensor and so have no name."""
+"""The name of the only column if the output is a single, unnamed tensor."""
 
 Column = numpy.ndarray[Any, Any] | list[Any]
 Columns = dict[str, Column]

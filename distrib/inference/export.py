@@ -1,4 +1,4 @@
-"""Export: a trained model as a file that needs neither distrib nor the job's code, checked before it gets its name."""
+"""Exports a trained model to a file and checks that it gives the same outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Format = Literal["safetensors", "torch-export"]
 SUFFIXES: dict[Format, str] = {"safetensors": ".safetensors", "torch-export": ".pt2"}
 _CHECKED_BATCHES = (3, 1, 2, 8)
-"""Numbers of rows with which an exported program is compared; the first is what it is traced with."""
+"""Batch sizes for comparing an exported program with the model; the first is used for tracing."""
 _CHECK_TIMEOUT_SECONDS = 300
 
 _RUN_PROGRAM = """
@@ -34,7 +34,7 @@ folder, program, *refused = sys.argv[1:]
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in refused:
-            raise ImportError(f"the exported program asks for the module {name}")
+            raise ImportError(f"the exported program needs the module {name}")
 
 sys.meta_path.insert(0, Refuse())
 import pathlib, torch
@@ -47,18 +47,18 @@ for file in sorted(pathlib.Path(folder).glob("inputs-*.safetensors")):
     leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
     save_file({str(i): leaf.contiguous() for i, leaf in enumerate(leaves)}, file.with_name(f"outputs-{file.name}"))
 """
-"""A program of its own that loads what was exported, refuses the modules that must not be needed, and runs it."""
+"""Loads and runs an exported program in a separate interpreter in which the job's modules cannot be imported."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was exported.
+    """The result of an export.
 
     Attributes:
         out: The file.
         num_bytes: Its size.
-        largest_difference: Between its outputs and the model's, over all that was compared.
-        checked_batches: Numbers of rows with which it was compared.
+        largest_difference: The largest absolute difference between its outputs and the model's.
+        checked_batches: The batch sizes of the comparison.
         notices: What the user should know.
     """
 
@@ -70,29 +70,29 @@ class Exported:
 
 
 def export(trained: TrainedModel, file_format: Format, out: Path) -> Exported:
-    """Writes the model to `out`, which appears whole, after its outputs were compared with the model's.
+    """Writes the model to `out` atomically, after comparing its outputs with the model's.
 
     Args:
         trained: The model.
-        file_format: `safetensors` for the weights, `torch-export` for a program that runs by itself.
+        file_format: `safetensors` for the weights, `torch-export` for a standalone program.
         out: The file.
 
     Raises:
-        InferenceError: The model cannot be exported, or gives other outputs when it is loaded again.
+        InferenceError: The model cannot be exported, or the exported file gives other outputs.
     """
-    from distrib.inference.signature import InputForm
+    from distrib.inference.signature import InputSignature
 
     model = trained.build()
-    form = InputForm.of(trained.signature)
-    examples = {rows: form.tensors_of_example(rows) for rows in _CHECKED_BATCHES}
+    signature = InputSignature.of(trained.signature)
+    examples = {rows: signature.tensors_of_example(rows) for rows in _CHECKED_BATCHES}
     with folder_beside(out) as folder:
         temporary = folder / out.name
         if file_format == "safetensors":
             notices = _write_weights(model, temporary)
-            difference = _check_weights(trained, model, temporary, examples, form.is_named)
+            difference = _check_weights(trained, model, temporary, examples, signature.is_named)
         else:
-            notices, examples = _write_program(trained, model, temporary, examples, form.is_named)
-            difference = _check_program(trained, model, temporary, examples, form.is_named)
+            notices, examples = _write_program(trained, model, temporary, examples, signature.is_named)
+            difference = _check_program(trained, model, temporary, examples, signature.is_named)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         num_bytes = temporary.stat().st_size
@@ -101,7 +101,7 @@ def export(trained: TrainedModel, file_format: Format, out: Path) -> Exported:
 
 
 def _call(model: nn.Module, tensors: Mapping[str, torch.Tensor], is_named: bool) -> list[torch.Tensor]:
-    """The tensors that a model gives, in order."""
+    """The tensors that a model returns, in order."""
     import torch
 
     from distrib.compat.torch_tensors import tensors_in
@@ -111,7 +111,7 @@ def _call(model: nn.Module, tensors: Mapping[str, torch.Tensor], is_named: bool)
             outputs = model(**tensors) if is_named else model(*tensors.values())
     except Exception as error:
         raise InferenceError(
-            f"the model refuses made-up inputs of the signature in run.json: {type(error).__name__}: {error}"
+            f"the model fails on synthetic inputs with the signature in run.json: {type(error).__name__}: {error}"
         ) from error
     return tensors_in(outputs)
 
@@ -126,7 +126,7 @@ def _write_weights(model: nn.Module, path: Path) -> list[str]:
 def _check_weights(
     trained: TrainedModel, model: nn.Module, path: Path, examples: Mapping[int, Any], is_named: bool
 ) -> float:
-    """Loads the file as anyone would, into a model that the job makes anew."""
+    """Loads the file into a newly built model and compares the outputs."""
     import torch
     from safetensors.torch import load_model
 
@@ -148,13 +148,13 @@ def _check_weights(
 def _write_program(
     trained: TrainedModel, model: nn.Module, path: Path, examples: dict[int, Any], is_named: bool
 ) -> tuple[list[str], dict[int, Any]]:
-    """Traces the model for any number of rows, or for one where it does not allow that."""
+    """Traces the model for any batch size, or for one row if it does not support that."""
     import torch
 
     notices = []
     precision = trained.job.spec.train.precision
     if precision != "fp32":
-        notices.append(f"the program computes in the types of its weights, not in {precision} as training did")
+        notices.append(f"the program computes in the dtypes of its weights, not in {precision} like the training")
     rows = _CHECKED_BATCHES[0]
     _call(model, examples[rows], is_named)
     try:
@@ -168,7 +168,7 @@ def _write_program(
                 f"torch.export cannot trace this model: {type(error).__name__}: {reason}; use --format safetensors"
             ) from error
         examples = {1: examples[1]}
-        notices.append("the model fixes its batch size when it is traced: the program takes exactly 1 row at a time")
+        notices.append("tracing fixes the batch size of this model: the program accepts exactly 1 row at a time")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.export.save(program, path)
@@ -189,7 +189,7 @@ def _trace(model: nn.Module, tensors: Mapping[str, torch.Tensor], is_named: bool
 def _check_program(
     trained: TrainedModel, model: nn.Module, path: Path, examples: Mapping[int, Any], is_named: bool
 ) -> float:
-    """Runs the program in an interpreter of its own, which refuses distrib and the job's modules."""
+    """Runs the program in a separate interpreter in which distrib and the job's modules cannot be imported."""
     from safetensors.torch import load_file, save_file
 
     with tempfile.TemporaryDirectory(prefix="distrib-export-") as name:
@@ -217,17 +217,17 @@ def _run_program(trained: TrainedModel, path: Path, folder: Path, options: Seque
             command, cwd=folder, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        raise InferenceError("the exported program did not answer in time when it was checked") from None
+        raise InferenceError("checking the exported program timed out") from None
     if result.returncode != 0:
-        reason = (result.stderr.strip().splitlines() or ["no word"])[-1]
-        raise InferenceError(f"the exported program does not run by itself: {reason}; use --format safetensors")
+        reason = (result.stderr.strip().splitlines() or ["no output"])[-1]
+        raise InferenceError(f"the exported program does not run on its own: {reason}; use --format safetensors")
 
 
 def _difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], rows: int, *, is_exact: bool) -> float:
-    """The largest difference of two models' outputs.
+    """The largest difference between the outputs of two models.
 
     Raises:
-        InferenceError: They differ by more than rounding, or at all where they must be exact.
+        InferenceError: They differ by more than rounding, or at all if `is_exact`.
     """
     import torch
 
@@ -235,7 +235,7 @@ def _difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], ro
     try:
         assert len(ours) == len(theirs), f"{len(theirs)} outputs instead of {len(ours)}"
         for our, their in zip(ours, theirs, strict=True):
-            zero = 0.0 if is_exact else None  # None: what torch takes for rounding in that type
+            zero = 0.0 if is_exact else None  # None: torch's default tolerance for the dtype
             torch.testing.assert_close(their, our, equal_nan=True, rtol=zero, atol=zero)
             if our.numel() and our.is_floating_point():
                 difference = (their.double() - our.double()).abs().nan_to_num(0.0)
@@ -243,6 +243,6 @@ def _difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], ro
     except AssertionError as error:
         reason = " ".join(str(error).split())
         raise InferenceError(
-            f"what was exported gives other outputs than the model for {rows} rows: {reason}; nothing was written"
+            f"the exported model gives other outputs for {rows} rows: {reason}; nothing was written"
         ) from None
     return largest

@@ -1,4 +1,4 @@
-"""Latency: how long a trained model takes to answer, on every device present, eager and compiled."""
+"""Measures the latency of a trained model on each device of this machine, eager and compiled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 from distrib.errors import InferenceError
 from distrib.inference.outputs import check_rows, name_outputs
 from distrib.inference.predictor import Predictor, pinned
-from distrib.inference.signature import InputForm
+from distrib.inference.signature import InputSignature
 from distrib.inference.trained_model import TrainedModel
 from distrib.train.data.batches import map_tensors
 from distrib.train.device import use_threads
@@ -27,12 +27,12 @@ _MAX_REASON_LENGTH = 160
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measurement, or why there is none.
+class LatencyRow:
+    """One measurement, or the reason why there is none.
 
-    Times are in milliseconds of a whole call: inputs to the device, forward pass, outputs back; percentiles over
-    `num_calls` calls one after the other. `transfer_ms` is the median part of the copies to and from a GPU, null on a
-    CPU, where nothing is copied. `warm_up_seconds` is what came before, compiling included.
+    Times are milliseconds of a whole call: copy inputs to the device, forward pass, copy outputs back; percentiles over
+    `num_calls` sequential calls. `transfer_ms` is the median time of the copies to and from a GPU, None on a CPU.
+    `warm_up_seconds` includes compilation and is not part of the other times.
     """
 
     device: str
@@ -49,20 +49,20 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Device:
-    """A device that is measured, as it calls itself."""
+class NamedDevice:
+    """A device and its name for the table."""
 
     device: torch.device
     name: str
 
 
-def devices(choice: str, num_threads: int) -> list[Device]:
-    """The devices of this machine: the CPU and, where there is one, the first GPU; or the one that was asked for."""
+def devices(choice: str, num_threads: int) -> list[NamedDevice]:
+    """The devices to measure: the CPU and the first GPU, if there is one; or the requested one."""
     found = []
     if choice != "cuda":
-        found.append(Device(torch.device("cpu"), f"cpu ({num_threads} thread{'s' if num_threads > 1 else ''})"))
+        found.append(NamedDevice(torch.device("cpu"), f"cpu ({num_threads} thread{'s' if num_threads > 1 else ''})"))
     if choice != "cpu" and torch.cuda.is_available():
-        found.append(Device(torch.device("cuda", 0), torch.cuda.get_device_name(0)))
+        found.append(NamedDevice(torch.device("cuda", 0), torch.cuda.get_device_name(0)))
     return found
 
 
@@ -74,42 +74,46 @@ def measure(
     modes: Sequence[Mode],
     seconds: float,
     num_threads: int,
-) -> Iterator[Row]:
-    """Measures one row after the other.
+) -> Iterator[LatencyRow]:
+    """Measures row by row.
 
     Args:
         trained: The model.
-        device: `auto` for all there are, `cpu` or `cuda`.
+        device: `auto` for all devices, `cpu` or `cuda`.
         batch_sizes: Rows of a call.
-        modes: Whether eager or compiled by `torch.compile` (on a GPU with CUDA graphs).
-        seconds: How long each row is measured, at least; warm-up apart.
+        modes: `eager` or `compile` (torch.compile, with CUDA graphs on a GPU).
+        seconds: The minimum measuring time of each row, excluding warm-up.
         num_threads: Torch threads of the CPU.
     """
     use_threads(num_threads)
-    form = InputForm.of(trained.signature)
+    signature = InputSignature.of(trained.signature)
     model = trained.build()
-    for place in devices(device, num_threads):
+    for target in devices(device, num_threads):
         for mode in modes:
             try:
-                forward = _forward(trained, copy.deepcopy(model), place.device, mode)
+                predictor = _make_predictor(trained, copy.deepcopy(model), target.device, mode)
             except Exception as error:
                 if mode == "eager":
                     raise
-                yield from (Row(place.name, mode, size, reason=_reason(error)) for size in batch_sizes)
+                yield from (LatencyRow(target.name, mode, size, reason=_reason(error)) for size in batch_sizes)
                 continue
-            yield from (_row(forward, form, place, mode, size, seconds) for size in batch_sizes)
+            yield from (_row(predictor, signature, target, mode, size, seconds) for size in batch_sizes)
 
 
-def _forward(trained: TrainedModel, model: nn.Module, device: torch.device, mode: Mode) -> Predictor:
+def _make_predictor(trained: TrainedModel, model: nn.Module, device: torch.device, mode: Mode) -> Predictor:
     if mode == "compile":
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # in this process: no others to outlive it
+        # Compile in this process: compiler processes would outlive it.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         torch.compiler.reset()
         model.compile(mode="reduce-overhead" if device.type == "cuda" else "default", dynamic=False)
     return Predictor(model, device, trained.job.spec.train.precision, trained.predict())
 
 
-def _row(forward: Predictor, form: InputForm, place: Device, mode: Mode, batch_size: int, seconds: float) -> Row:
-    call = _CudaCall(forward, form, batch_size) if place.device.type == "cuda" else _CpuCall(forward, form, batch_size)
+def _row(
+    predictor: Predictor, signature: InputSignature, target: NamedDevice, mode: Mode, batch_size: int, seconds: float
+) -> LatencyRow:
+    make_call = _CudaCall if target.device.type == "cuda" else _CpuCall
+    call = make_call(predictor, signature, batch_size)
     started = time.perf_counter()
     try:
         call.check(batch_size)
@@ -118,14 +122,14 @@ def _row(forward: Predictor, form: InputForm, place: Device, mode: Mode, batch_s
     except Exception as error:
         if mode == "eager" and not isinstance(error, torch.OutOfMemoryError):
             raise InferenceError(
-                f"the model refuses made-up inputs of the signature in run.json: {type(error).__name__}: {error}"
+                f"the model fails on synthetic inputs with the signature in run.json: {type(error).__name__}: {error}"
             ) from error
-        return Row(place.name, mode, batch_size, reason=_reason(error))
+        return LatencyRow(target.name, mode, batch_size, reason=_reason(error))
     warm_up_seconds = time.perf_counter() - started
     totals, transfers = _repeat(call, seconds)
     p50, p95, p99 = (_percentile(totals, share) for share in (0.50, 0.95, 0.99))
-    return Row(
-        device=place.name,
+    return LatencyRow(
+        device=target.name,
         mode=mode,
         batch_size=batch_size,
         p50_ms=p50,
@@ -139,7 +143,7 @@ def _row(forward: Predictor, form: InputForm, place: Device, mode: Mode, batch_s
 
 
 def _repeat(call: Callable[[], tuple[float, float | None]], seconds: float) -> tuple[list[float], list[float]]:
-    """Calls until the time is up; milliseconds of each call, and of its copies where it has any."""
+    """Repeats the call until the time is up; returns the milliseconds of each call and of its copies, if any."""
     totals: list[float] = []
     transfers: list[float] = []
     deadline = time.perf_counter() + seconds
@@ -152,27 +156,27 @@ def _repeat(call: Callable[[], tuple[float, float | None]], seconds: float) -> t
 
 
 class _CpuCall:
-    """A call on the CPU, timed."""
+    """A timed call on the CPU."""
 
-    def __init__(self, forward: Predictor, form: InputForm, batch_size: int) -> None:
-        self._forward = forward
-        self._batch = form.example(batch_size)
+    def __init__(self, predictor: Predictor, signature: InputSignature, batch_size: int) -> None:
+        self._predictor = predictor
+        self._batch = signature.example(batch_size)
 
     def check(self, num_rows: int) -> None:
-        """Whether the model answers each row."""
-        check_rows(name_outputs(self._forward.run(self._forward.to_device(self._batch))), num_rows)
+        """Checks that the model returns one output per row."""
+        check_rows(name_outputs(self._predictor.run(self._predictor.to_device(self._batch))), num_rows)
 
     def __call__(self) -> tuple[float, float | None]:
         start = time.perf_counter()
-        self._forward.run(self._batch)
+        self._predictor.run(self._batch)
         return 1e3 * (time.perf_counter() - start), None
 
 
 class _CudaCall(_CpuCall):
-    """A call on a GPU: from pinned memory and back into it, timed as a whole, the copies by events on the device."""
+    """A timed call on a GPU from and to pinned memory; the copies are timed by CUDA events."""
 
-    def __init__(self, forward: Predictor, form: InputForm, batch_size: int) -> None:
-        super().__init__(forward, form, batch_size)
+    def __init__(self, predictor: Predictor, signature: InputSignature, batch_size: int) -> None:
+        super().__init__(predictor, signature, batch_size)
         self._batch = map_tensors(self._batch, pinned)
         self._events = [torch.cuda.Event(enable_timing=True) for _ in range(4)]  # type: ignore[no-untyped-call]
 
@@ -181,11 +185,11 @@ class _CudaCall(_CpuCall):
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         start = time.perf_counter()
         begun.record()
-        batch = self._forward.to_device(self._batch)
+        batch = self._predictor.to_device(self._batch)
         copied.record()
-        outputs = self._forward.run(batch)
+        outputs = self._predictor.run(batch)
         computed.record()
-        map_tensors(outputs, self._forward.to_host)
+        map_tensors(outputs, self._predictor.to_host)
         returned.record()
         returned.synchronize()
         total = 1e3 * (time.perf_counter() - start)
@@ -193,18 +197,18 @@ class _CudaCall(_CpuCall):
 
 
 def _percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of the values do not exceed."""
+    """The smallest value such that at least `share` of all values are not larger."""
     ordered = sorted(values)
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
 
 
 def _reason(error: BaseException) -> str:
-    """The first line that says something, of errors that say much."""
+    """The first non-empty line of an error message."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     text = f"{type(error).__name__}: {text}".rstrip(": ")
     return text if len(text) <= _MAX_REASON_LENGTH else f"{text[: _MAX_REASON_LENGTH - 1]}…"
 
 
-def as_data(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows as plain data."""
+def as_data(rows: Sequence[LatencyRow]) -> list[dict[str, Any]]:
+    """The rows as plain data for JSON."""
     return [vars(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Files that appear whole under their name or not at all."""
+"""Output files that are written atomically: complete under their name, or not at all."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from distrib.errors import InferenceError, JobError
 
 
 def check_new_file(out: Path, overwrites: bool) -> None:
-    """Refuses a file that exists or whose folder does not.
+    """Checks that an output file can be created.
 
     Raises:
-        JobError: saying why.
+        JobError: The file exists and must not be overwritten, or its folder does not exist.
     """
     if out.is_dir():
         raise JobError(f"{out} is a folder; name a file in it", field="--out")
     if out.exists() and not overwrites:
         raise JobError(f"{out} exists; --force overwrites it", field="--out")
     if not out.parent.is_dir():
-        raise JobError(f"there is no folder {out.parent}; make it first", field="--out")
+        raise JobError(f"there is no folder {out.parent}; create it first", field="--out")
 
 
 @contextlib.contextmanager
 def folder_beside(out: Path) -> Iterator[Path]:
-    """A hidden folder beside a file, for what is not that file yet; gone afterwards.
+    """A hidden temporary folder beside an output file, deleted afterwards.
 
     Raises:
-        JobError: Nothing can be written there.
-        InferenceError: Writing failed later on.
+        JobError: The folder cannot be created.
+        InferenceError: Writing failed later.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

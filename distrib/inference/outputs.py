@@ -1,4 +1,4 @@
-"""From what a model gave for a batch to named columns."""
+"""Turns the outputs of a model for a batch into named columns."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from distrib.errors import InferenceError
 from distrib.inference.columns import OUTPUT, Column
 
 _WIDENED = {torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
-"""Types that NumPy does not have, and those that hold the same values."""
+"""Types that NumPy lacks, and types that hold the same values."""
 
 
 def name_outputs(result: Any) -> dict[str, Any]:
-    """The outputs by name: as a mapping has them, `output` for one tensor, `output_0` … for several.
+    """The outputs by name: those of a mapping or named tuple, `output` for one tensor, `output_0` … for several.
 
     Raises:
-        InferenceError: They are neither.
+        InferenceError: They are none of these.
     """
     if isinstance(result, torch.Tensor | numpy.ndarray):
         return {OUTPUT: result}
@@ -31,8 +31,8 @@ def name_outputs(result: Any) -> dict[str, Any]:
         named = {f"{OUTPUT}_{index}": value for index, value in enumerate(result)}
     else:
         raise InferenceError(
-            f"the model gave a {type(result).__name__}, where a tensor or named columns are needed; "
-            "say with predict: in the job what it is to answer"
+            f"the model returned a {type(result).__name__}, but a tensor or named columns are needed; "
+            "define the outputs with predict: in the job"
         )
     if not named:
         raise InferenceError("the outputs have no column")
@@ -40,10 +40,10 @@ def name_outputs(result: Any) -> dict[str, Any]:
 
 
 def check_rows(columns: Mapping[str, Any], num_rows: int) -> None:
-    """Checks that every column has one entry for each row.
+    """Checks that every column has one entry per row.
 
     Raises:
-        InferenceError: One has not.
+        InferenceError: A column has another length.
     """
     for name, column in columns.items():
         if isinstance(column, torch.Tensor | numpy.ndarray):
@@ -54,13 +54,13 @@ def check_rows(columns: Mapping[str, Any], num_rows: int) -> None:
         if found != num_rows:
             has = "a single value" if found is None else f"{found}"
             raise InferenceError(
-                f"{_place(name)} must have one entry for each of {num_rows} rows, but has {has}; "
-                "say with predict: in the job what each row's answer is"
+                f"{_shown(name)} must have one entry for each of {num_rows} rows, but has {has}; "
+                "define one output per row with predict: in the job"
             )
 
 
 def to_numpy(column: Any) -> Column:
-    """A column as an array; what is no tensor stays as it is."""
+    """A column as an array; a list stays a list."""
     if not isinstance(column, torch.Tensor):
         return column if isinstance(column, numpy.ndarray) else list(column)
     dtype = _WIDENED.get(column.dtype, torch.float32 if "float8" in str(column.dtype) else column.dtype)
@@ -68,5 +68,5 @@ def to_numpy(column: Any) -> Column:
     return array
 
 
-def _place(name: str) -> str:
+def _shown(name: str) -> str:
     return "the output" if name == OUTPUT else f"the output '{name}'"

@@ -1,4 +1,4 @@
-"""The one way from a batch to a model's answers: under predict, export, latency and serve alike."""
+"""Runs a model on a batch; used by predict, latency and serve."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ PrecisionName = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
-class Pending:
-    """Answers that may still be on their way from the device."""
+class PendingOutputs:
+    """Outputs that may still be being copied from the device."""
 
     outputs: dict[str, Any]
     event: torch.cuda.Event | None
 
     def columns(self) -> Columns:
-        """The answers on the host; waits for them."""
+        """The outputs on the host; waits until they are copied."""
         if self.event is not None:
             self.event.synchronize()
         return {name: to_numpy(column) for name, column in self.outputs.items()}
 
 
 class Predictor:
-    """A model on its device, and how it answers a batch.
+    """A model on its device, with its precision and the job's `predict`.
 
     Args:
-        model: In evaluation mode; moved to `device` here, once.
-        device: Where it computes.
-        precision: As in training: bf16 and fp16 run under autocast.
-        predict: `predict(model, batch)`; None for the model's raw outputs.
+        model: The model in evaluation mode; moved to `device`.
+        device: The device to compute on.
+        precision: As in training; bf16 and fp16 run under autocast.
+        predict: `predict(model, batch)`; None for the raw outputs of the model.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class Predictor:
         self._predict = predict or raw_outputs
 
     def __call__(self, batch: Any, num_rows: int) -> Columns:
-        """The answers to a host batch of `num_rows` rows.
+        """The outputs for a host batch of `num_rows` rows.
 
         Raises:
-            InferenceError: They are no columns of as many rows.
+            InferenceError: The outputs are not columns of `num_rows` rows.
         """
         return self.start(batch, num_rows).columns()
 
-    def start(self, batch: Any, num_rows: int) -> Pending:
-        """Begins to answer a host batch; on CUDA returns while the device still computes."""
+    def start(self, batch: Any, num_rows: int) -> PendingOutputs:
+        """Starts computing the outputs for a host batch; on CUDA returns before they are complete."""
         outputs = name_outputs(self.run(self.to_device(batch)))
         check_rows(outputs, num_rows)
         outputs = {name: map_tensors(column, self.to_host) for name, column in outputs.items()}
@@ -71,21 +71,21 @@ class Predictor:
         if self.device.type == "cuda":
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(torch.cuda.current_stream(self.device))
-        return Pending(outputs, event)
+        return PendingOutputs(outputs, event)
 
     def to_device(self, batch: Any) -> Any:
-        """A host batch on the device; copied from pinned memory without waiting."""
+        """Copies a host batch to the device, asynchronously from pinned memory on CUDA."""
         if self.device.type != "cuda":
             return to_device(batch, self.device)
         return to_device(map_tensors(batch, pinned), self.device)
 
     def run(self, batch: Any) -> Any:
-        """What the model, or the job's `predict`, gives for a batch on the device; user code may enable gradients."""
+        """The result of the model or the job's `predict` for a batch on the device; user code may enable gradients."""
         with torch.no_grad(), self._precision.autocast():
             return self._predict(self.model, batch)
 
     def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor on the host; on CUDA still on its way into pinned memory when this returns."""
+        """Copies a tensor to the host; on CUDA asynchronously into pinned memory."""
         if tensor.device.type != "cuda":
             return tensor.detach()
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
@@ -93,45 +93,45 @@ class Predictor:
 
 
 def pinned(tensor: torch.Tensor) -> torch.Tensor:
-    """A host tensor in pinned memory, from which a copy to a GPU need not be waited for."""
+    """A host tensor in pinned memory, which allows asynchronous copies to a GPU."""
     return tensor if tensor.device.type != "cpu" or tensor.is_pinned() else tensor.pin_memory()
 
 
 def raw_outputs(model: nn.Module, batch: Any) -> Any:
-    """The model's own outputs for the inputs of a batch."""
+    """The raw outputs of the model for the inputs of a batch."""
     inputs = inputs_of(batch)
     return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
 
 
 def inputs_of(batch: Any) -> Any:
-    """What of a batch the model is given: all of a tensor or a dict, the first of a pair.
+    """The model's inputs in a batch: all of a tensor or dict, or the first element of a pair.
 
     Raises:
-        InferenceError: The batch has another form, for which only the job can tell.
+        InferenceError: The batch has another structure, so the job must define `predict`.
     """
     if isinstance(batch, torch.Tensor | Mapping):
         return batch
     if isinstance(batch, list | tuple) and len(batch) in (1, 2):
         return batch[0]
-    form = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, list | tuple) else type(batch).__name__
+    kind = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, list | tuple) else type(batch).__name__
     raise InferenceError(
-        f"the dataset gives batches of the form {form}; say with predict: in the job how the model is given them"
+        f"the dataset's batches are a {kind}; define with predict: in the job how to call the model on them"
     )
 
 
 def choose_device(name: str, index: int = 0) -> torch.device:
-    """The device that `auto`, `cpu` or `cuda` means on this machine: a GPU where there is one.
+    """Resolves `auto`, `cpu` or `cuda` on this machine; `auto` prefers a GPU.
 
     Args:
-        name: What was asked for.
-        index: Which GPU; counted on from the first where there are fewer.
+        name: `auto`, `cpu` or `cuda`.
+        index: Which GPU, modulo the number of GPUs.
 
     Raises:
-        JobError: CUDA is asked for, and there is no GPU.
+        JobError: `cuda` was requested, but there is no GPU.
     """
     num_gpus = torch.cuda.device_count()
     if name == "cuda" and num_gpus == 0:
-        raise JobError("cuda is asked for, but this machine has no GPU; use cpu or auto", field="--device")
+        raise JobError("cuda was requested, but this machine has no GPU; use cpu or auto", field="--device")
     if name == "cpu" or num_gpus == 0:
         return torch.device("cpu")
     return torch.device("cuda", index % num_gpus)

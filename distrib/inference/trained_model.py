@@ -1,8 +1,7 @@
-"""A run's trained model: which weights to take, and the model built with them."""
+"""The trained model of a run: chooses the weights and builds the model with them."""
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distrib.errors import InferenceError, JobError
 from distrib.job.reader import Job
-from distrib.job.target import add_import_paths, check_arguments, resolve
+from distrib.job.target import add_import_paths, bind, find_callable
 from distrib.runs.checkpoints import CheckpointFolder, DamagedError
 from distrib.runs.run import Run
 from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
@@ -22,20 +21,20 @@ if TYPE_CHECKING:
 Predict = Callable[["nn.Module", Any], Any]
 
 
-def tell_on_stderr(message: str) -> None:
-    """Says something that is not the result."""
+def notify_on_stderr(message: str) -> None:
+    """Prints a message that is not part of the result."""
     print(message, file=sys.stderr)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where weights are.
+    """Which weights to load.
 
     Attributes:
-        label: What they are, in words: `the final weights`, `checkpoint step-00000100-a0`.
-        file: The safetensors file, if they are in one.
-        checkpoints: Otherwise the checkpoints to try, best first.
-        notice: What the user should know of this choice, if anything.
+        label: A description: `the final weights`, `checkpoint step-00000100-a0`.
+        file: The safetensors file, if the weights are in one.
+        checkpoints: Otherwise the checkpoints to try, in order of preference.
+        notice: What the user should know about this choice, if anything.
     """
 
     label: str
@@ -46,15 +45,15 @@ class Weights:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What is needed to build a run's model in any process; picklable.
+    """Everything needed to build the model of a run in any process; picklable.
 
     Attributes:
         run_id: The run's id.
         job: The job as the run used it.
         weights: The weights to load.
-        signature: The signature of the batches it was trained on, as run.json has it; None where it is not known.
-        working_directory: Where the job's modules are looked for first.
-        spec_folder: Where the job's file lay when the run began, where that is known; its modules may still be there.
+        signature: The signature of its training batches as stored in run.json; None if unknown.
+        working_directory: The first folder to search for the job's modules.
+        spec_folder: The folder of the job's file when the run started, if known; its modules may still be there.
     """
 
     run_id: str
@@ -71,48 +70,41 @@ class TrainedModel:
         if folder is not None and folder.is_dir() and str(folder) not in sys.path:
             sys.path.insert(sys.path.index(str(self.job.folder)) + 1, str(folder))
 
-    def build(self, tell: Callable[[str], None] = tell_on_stderr) -> nn.Module:
+    def build(self, notify: Callable[[str], None] = notify_on_stderr) -> nn.Module:
         """The model with its weights, on CPU, in evaluation mode and without gradients.
 
         Args:
-            tell: Told of checkpoints that were passed over.
+            notify: Receives messages about checkpoints that were skipped.
 
         Raises:
-            JobError: The job's model cannot be had.
+            JobError: The job's model cannot be imported or called.
             InferenceError: The weights cannot be read or do not fit.
         """
         from distrib.train.task import build_model
 
-        target = self.job.spec.model
         self.add_import_paths()
-        factory = resolve(self.job, "model", target)
-        check_arguments(self.job, "model", factory, target.args)
-        model = build_model(self.job.spec, factory)
+        model = build_model(self.job.spec, find_callable(self.job, "model", self.job.spec.model))
         if self.weights.file is not None:
             _load_file(model, self.weights.file)
         else:
-            _load_checkpoint(model, self.weights.checkpoints, tell)
+            _load_checkpoint(model, self.weights.checkpoints, notify)
         return model.eval().requires_grad_(False)
 
     def predict(self) -> Predict | None:
-        """The job's `predict` with its args bound; None where it has none."""
+        """The job's `predict` bound with its args, or None."""
         target = self.job.spec.predict
-        if target is None:
-            return None
-        function = resolve(self.job, "predict", target)
-        check_arguments(self.job, "predict", function, target.args, num_positional=2)
-        return functools.partial(function, **target.args)
+        return None if target is None else bind(self.job, "predict", target, num_positional=2)
 
 
 def open_trained(run: Run, weights: str = "last") -> TrainedModel:
-    """Finds a run's job and weights; imports neither torch nor the job's modules.
+    """Finds the job and weights of a run, without importing torch or the job's modules.
 
     Args:
         run: The run.
         weights: `last`, `best`, or a checkpoint by its name, its step or its folder.
 
     Raises:
-        JobError: The folder is no run, or the weights that were asked for are not there.
+        JobError: The folder is not a run, or it has no such weights.
     """
     record = run.record
     spec_folder = (record.get("provenance") or {}).get("spec_folder")
@@ -204,8 +196,10 @@ def _load_file(model: nn.Module, path: Path) -> None:
         raise InferenceError(f"{str(error).removeprefix('model.weights: ')}; {advice}") from None
 
 
-def _load_checkpoint(model: nn.Module, checkpoints: tuple[CheckpointFolder, ...], tell: Callable[[str], None]) -> None:
-    """Loads the first that verifies."""
+def _load_checkpoint(
+    model: nn.Module, checkpoints: tuple[CheckpointFolder, ...], notify: Callable[[str], None]
+) -> None:
+    """Loads the first checkpoint that verifies."""
     from distrib.train.checkpoint.restore import load_model
 
     problems = []
@@ -216,8 +210,8 @@ def _load_checkpoint(model: nn.Module, checkpoints: tuple[CheckpointFolder, ...]
             problems.append(str(error))
             continue
         for problem in problems:
-            tell(f"damaged, passed over: {problem}")
+            notify(f"damaged, skipped: {problem}")
         if problems:
-            tell(f"taking the weights of step {folder.step}")
+            notify(f"using the weights of step {folder.step}")
         return
     raise InferenceError("no checkpoint can be read:\n" + "\n".join(f"  {problem}" for problem in problems))

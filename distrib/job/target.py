@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -58,6 +59,28 @@ def resolve(job: Job, field: str, target: Target) -> Any:
         message = f"'{target.target}' is of type {type(value).__name__} and cannot be called; name a class or function"
         raise job.error(field, message)
     return value
+
+
+def find_callable(job: Job, field: str, target: Target, *, num_positional: int = 0) -> Callable[..., Any]:
+    """Imports the class or function that `target` names and checks that it accepts the target's args.
+
+    Args:
+        job: The job, for the location of errors.
+        field: The dotted path of the target in the spec.
+        target: What to import.
+        num_positional: The number of positional arguments that distrib passes.
+
+    Raises:
+        JobError: The target cannot be imported or called, or it does not accept its args.
+    """
+    function: Callable[..., Any] = resolve(job, field, target)
+    check_arguments(job, field, function, target.args, num_positional=num_positional)
+    return function
+
+
+def bind(job: Job, field: str, target: Target, *, num_positional: int) -> Callable[..., Any]:
+    """The function that `target` names with the target's args bound; raises like `find_callable`."""
+    return functools.partial(find_callable(job, field, target, num_positional=num_positional), **target.args)
 
 
 def check_arguments(

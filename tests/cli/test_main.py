@@ -20,7 +20,7 @@ def test_help(distrib, verb):
 
 def test_the_help_of_run_lists_the_exit_codes(distrib):
     lines = [line.strip() for line in distrib("run", "--help").stdout.splitlines()]
-    assert "130  stopped; the same command with --run-id goes on" in lines
+    assert "130  stopped; the command that continues is printed" in lines
     assert "2    the job or the command line is wrong" in lines
 
 

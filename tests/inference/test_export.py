@@ -65,13 +65,13 @@ def test_a_model_that_fixes_its_batch_size_and_takes_named_inputs(tmp_path, monk
     trained = trained_by(make_run(tmp_path, job=job, model=model, signature=NAMED), monkeypatch)
     exported = export(trained, "torch-export", tmp_path / "out.pt2")
     assert exported.checked_batches == (1,)
-    assert "takes exactly 1 row at a time" in exported.notices[0]
+    assert "accepts exactly 1 row at a time" in exported.notices[0]
     assert exported.largest_difference == 0.0
 
 
 REFUSED = {
     "a branch on data": ("Fussy", "torch-export", "torch.export cannot trace this model: .*; use --format safetensors"),
-    "other answers each time": ("Restless", "safetensors", "other outputs than the model .* nothing was written"),
+    "other answers each time": ("Restless", "safetensors", "gives other outputs for .* nothing was written"),
 }
 
 

@@ -61,12 +61,12 @@ def test_where_nothing_can_be_compiled_the_row_says_why(tmp_path, workplace):
     assert (compiled["mode"], compiled["p50_ms"]) == ("compile", None)
     assert "compiler" in compiled["reason"].lower()
     if not torch.cuda.is_available():
-        assert "no GPU: measuring the CPU alone" in launch.stderr
+        assert "no GPU: measuring only the CPU" in launch.stderr
     print_latencies([eager, compiled])
 
 
 def test_a_model_that_refuses_what_the_signature_says(tmp_path, monkeypatch, threads):
     signature = [{"shape": [None, 7], "dtype": "float64"}, None]
     trained = trained_by(make_run(tmp_path, signature=signature), monkeypatch)
-    with pytest.raises(InferenceError, match="the model refuses made-up inputs"):
+    with pytest.raises(InferenceError, match="the model fails on synthetic inputs"):
         rows_of(trained)

@@ -51,7 +51,7 @@ def test_what_of_a_batch_the_model_is_given():
     assert inputs_of([ROWS, torch.zeros(3)]) is ROWS
     assert inputs_of([ROWS]) is ROWS
     assert inputs_of((named, ROWS)) is named
-    with pytest.raises(InferenceError, match="form list of 3; say with predict: in the job"):
+    with pytest.raises(InferenceError, match="are a list of 3; define with predict: in the job"):
         inputs_of([ROWS, ROWS, ROWS])
 
 
@@ -61,11 +61,11 @@ def test_the_forward_path_computes_without_gradients_in_the_precision_asked_for(
     class Noting(torch.nn.Linear):
         def forward(self, inputs):
             outputs = super().forward(inputs)
-            seen.append((torch.is_inference_mode_enabled(), outputs.dtype))
+            seen.append((torch.is_grad_enabled(), outputs.dtype))
             return outputs
 
     model = Noting(2, 2)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         columns = Predictor(model, torch.device("cpu"), precision)([ROWS, torch.zeros(3)], 3)
-        assert seen.pop() == (True, dtype)
+        assert seen.pop() == (False, dtype)
         assert columns["output"].dtype == numpy.float32

@@ -82,7 +82,7 @@ def test_what_is_refused_names_the_row_and_shows_the_users_own_traceback(tmp_pat
     summary = make_run(tmp_path, job=JOB.replace("Mlp", "Summary"), run_id="summary")
     loaded = make_run(tmp_path, job=JOB.replace("batch_size: 4", "batch_size: 4\n  loader_workers: 1"), run_id="loaded")
     out = tmp_path / "out.npy"
-    by_dataset = ["row 7: the dataset refuses it: KeyError", "in __getitem__"]
+    by_dataset = ["row 7: the dataset fails on it: KeyError", "in __getitem__"]
     refusals = {
         "the dataset": (
             run,
@@ -98,9 +98,9 @@ def test_what_is_refused_names_the_row_and_shows_the_users_own_traceback(tmp_pat
             1,
             by_dataset,
         ),
-        "the collation": (run, "Refusing", "{count: 9, row: 6, how: long}", 1, ["row 6", "the dataset refuses it"]),
-        "the model": (fussy, "Refusing", "{count: 9, row: 7, how: nan}", 3, ["row 7: the model refuses", "ValueError"]),
-        "the form": (run, "Triples", "{count: 3}", 1, ["batches of the form list of 3", "predict:"]),
+        "the collation": (run, "Refusing", "{count: 9, row: 6, how: long}", 1, ["row 6", "the dataset fails on it"]),
+        "the model": (fussy, "Refusing", "{count: 9, row: 7, how: nan}", 3, ["row 7: the model fails", "ValueError"]),
+        "the form": (run, "Triples", "{count: 3}", 1, ["batches are a list of 3", "predict:"]),
         "one answer for all": (summary, "Inputs", "{count: 3}", 1, ["one entry for each of 3 rows", "predict:"]),
         "no such dataset": (run, "Nothing", "{}", 1, ["--data", "has no 'Nothing'"]),
         "a wrong argument": (run, "Inputs", "{cont: 3}", 1, ["--args", "did you mean 'count'"]),
@@ -118,7 +118,7 @@ def test_not_a_number_goes_where_it_can(tmp_path, predict_all):
     args = "{count: 6, row: 5, how: nan}"
     outs = [tmp_path / name for name in ("out.jsonl", "out.npy", "out.parquet")]
     results = predict_all([case(run, out, "Refusing", 2, args=args) for out in outs])
-    assert "row 5: its output is NaN or infinite, which JSON cannot hold" in results[0]["error"]
+    assert "row 5: its output is NaN or infinite, which JSON cannot represent" in results[0]["error"]
     assert numpy.isnan(numpy.load(outs[1])[5]).all()
     assert numpy.isnan(pyarrow.parquet.read_table(outs[2]).to_pydict()["output"][5]).all()
 
@@ -185,7 +185,7 @@ def test_a_process_that_dies_is_told_of(tmp_path, workplace):
     command = ["predict", "made", "--data", "inference_jobs:Inputs", "--args", "{count: 6}", "--batch-size", "2"]
     launch = start(workplace, *command, "--out", "out.npy", "--workers", "2")
     assert launch.wait(60) == 1
-    assert "was killed by SIGKILL (out of memory, perhaps" in launch.stderr
+    assert "was killed by SIGKILL (possibly out of memory" in launch.stderr
     assert "Traceback" not in launch.stderr
     assert not (tmp_path / "out.npy").exists()
 

@@ -256,7 +256,7 @@ def serve_in_vain(place, *options, env=None, run="made"):
 def test_other_addresses_need_a_token(place):
     code, message = serve_in_vain(place, "--host", "0.0.0.0", "--port", "0")
     assert code == 2
-    assert "can be reached from other machines, so requests must carry a token" in message
+    assert "can be reached from other machines, so a token is required" in message
     assert serve_in_vain(place, "--host", "0.0.0.0", "--token", "")[0] == 2
     service = Service(place, "made", "--host", "0.0.0.0", env={"DISTRIB_SERVE_TOKEN": TOKEN})
     statuses = {}
@@ -285,7 +285,7 @@ def test_a_port_that_is_taken_and_an_address_that_is_not_there(place):
         code, message = serve_in_vain(place, "--port", str(taken.getsockname()[1]))
         assert (code, "in use; choose another --port" in message) == (3, True)
     code, message = serve_in_vain(place, "--host", "no.such.host.invalid")
-    assert (code, "is no address of this machine" in message) == (2, True)
+    assert (code, "is not an address of this machine" in message) == (2, True)
 
 
 def test_what_is_not_installed_is_named_with_the_command_that_installs_it(place):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distrib.errors import InferenceError
-from distrib.inference.signature import InputForm
+from distrib.inference.signature import InputSignature
 from distrib.train.data.batches import describe
 
 FLOATS, LABELS = torch.zeros(5, 4, 2), torch.zeros(5, dtype=torch.int64)
@@ -21,7 +21,7 @@ BATCHES = {
 
 @pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
 def test_a_made_up_batch_has_the_form_of_those_in_training(batch):
-    form = InputForm.of(describe(batch))
+    form = InputSignature.of(describe(batch))
     made = form.example(5)
     has_targets = isinstance(batch, list) and len(batch) == 2
     assert describe(made) == describe([batch[0], None] if has_targets else batch)
@@ -45,4 +45,4 @@ WRONG = {
 @pytest.mark.parametrize(("signature", "message"), WRONG.values(), ids=WRONG)
 def test_what_cannot_be_served_is_refused(signature, message):
     with pytest.raises(InferenceError, match=message):
-        InputForm.of(signature)
+        InputSignature.of(signature)

@@ -91,7 +91,7 @@ def test_a_damaged_checkpoint_is_passed_over_said_and_left(real, capsys):
     (data,) = newest.path.glob("*.distcp")
     data.write_bytes(data.read_bytes()[:-7])
     assert_same(state(real), expected)
-    assert "damaged, passed over: step-00000006-a0/__0_0.distcp: its size" in capsys.readouterr().err
+    assert "damaged, skipped: step-00000006-a0/__0_0.distcp: its size" in capsys.readouterr().err
     assert newest.path.exists()
     shutil.rmtree(real.layout.checkpoints / "step-00000004-a0")
     with pytest.raises(InferenceError, match=r"no checkpoint can be read:\n.*its size differs"):

@@ -7,12 +7,14 @@ import numpy
 import pytest
 
 from distrib.inference.serving.wire_format import RefusedError, json_schema, read_json, read_raw, write_json, write_raw
-from distrib.inference.signature import InputForm
+from distrib.inference.signature import InputSignature
 
-SINGLE = InputForm.of([{"shape": [None, 2], "dtype": "float32"}, None])
-TOKENS = InputForm.of({"shape": [None, 2], "dtype": "int16"})
-FLAGS = InputForm.of({"shape": [None], "dtype": "bool"})
-NAMED = InputForm.of([{"a": {"shape": [None, 1], "dtype": "float64"}, "b": {"shape": [None], "dtype": "int64"}}, None])
+SINGLE = InputSignature.of([{"shape": [None, 2], "dtype": "float32"}, None])
+TOKENS = InputSignature.of({"shape": [None, 2], "dtype": "int16"})
+FLAGS = InputSignature.of({"shape": [None], "dtype": "bool"})
+NAMED = InputSignature.of(
+    [{"a": {"shape": [None, 1], "dtype": "float64"}, "b": {"shape": [None], "dtype": "int64"}}, None]
+)
 
 
 def body(inputs):
@@ -82,7 +84,7 @@ def test_raw_bytes_there_and_back():
 
 
 RAW = {
-    "a part of a row": (SINGLE, b"1234567", {}, 422, "7 bytes are no [rows, 2] of float32; a row has 8 bytes"),
+    "a part of a row": (SINGLE, b"1234567", {}, 422, "7 bytes are not [rows, 2] of float32; a row has 8 bytes"),
     "nothing": (SINGLE, b"", {}, 422, "0 bytes"),
     "another type": (SINGLE, bytes(8), {"x-dtype": "float64"}, 422, "must be float32, not float64"),
     "another shape": (SINGLE, bytes(8), {"x-shape": "2,1"}, 422, "X-Shape says 2,1, but the body is [1, 2]"),

@@ -73,12 +73,12 @@ def test_columns_of_another_type_are_refused(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 def test_complex_numbers_are_refused(tmp_path, suffix):
-    with pytest.raises(InferenceError, match=f"row 0.*{suffix} cannot hold"):
+    with pytest.raises(InferenceError, match=f"row 0.*{suffix} cannot represent"):
         write(tmp_path, suffix, [[{"output": numpy.ones(2, dtype=complex)}]])
 
 
 def test_text_is_no_npy(tmp_path):
-    with pytest.raises(InferenceError, match="holds numbers"):
+    with pytest.raises(InferenceError, match="stores numbers"):
         write(tmp_path, ".npy", [[{"output": ["a", "b"]}]])
 
 

@@ -18,7 +18,7 @@ class Service:
     def __init__(self, workplace, run, *options, env=None, host="127.0.0.1"):
         command = [sys.executable, "-m", "distrib", "serve", run, "--runs-dir", str(workplace.runs), "--port", "0"]
         self.launch = workplace.start_command([*command, *map(str, options)], env)
-        self.launch.wait_until(lambda: "; Ctrl-C ends it" in self.launch.stdout)
+        self.launch.wait_until(lambda: "; Ctrl-C stops it" in self.launch.stdout)
         self.port = int(self.launch.stdout.split("/predict")[0].rpartition(":")[2])
         self.url = f"http://{host}:{self.port}"
 

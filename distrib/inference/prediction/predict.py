@@ -1,4 +1,4 @@
-"""Batch inference: the rows of a dataset to a file, one output row for each, in order, over local processes."""
+"""Predicts every row of a dataset with several local processes and writes one output row for each, in order."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from distrib.launch.process.fork_safety import torch_ready_to_fork
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was predicted.
+    """The result of a prediction.
 
     Attributes:
-        out: The file.
-        num_rows: Its rows.
-        num_workers: How many processes answered them.
-        seconds: How long that took, start-up apart.
+        out: The output file.
+        num_rows: The number of rows.
+        num_workers: The number of processes.
+        seconds: The duration, excluding start-up.
     """
 
     out: Path
@@ -36,19 +36,19 @@ class Prediction:
 
     @property
     def samples_per_second(self) -> float | None:
-        """Rows answered a second; None where there were none."""
+        """Rows predicted per second; None if there are no rows."""
         return self.num_rows / self.seconds if self.num_rows else None
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How to predict.
+    """Options of a prediction.
 
     Attributes:
-        num_workers: Processes, each with its own part of the rows.
-        device: `auto`, `cpu` or `cuda`; on CUDA the processes take the GPUs in turn.
-        batch_size: Rows of a forward pass; None for what the job evaluates or trains with.
-        overwrites: Whether a file that exists is replaced.
+        num_workers: The number of processes; each predicts a contiguous range of rows.
+        device: `auto`, `cpu` or `cuda`; on CUDA, processes are assigned to GPUs round-robin.
+        batch_size: Rows of a forward pass; by default the job's evaluation or training batch size.
+        overwrites: Whether to replace an existing file.
     """
 
     num_workers: int = 1
@@ -58,10 +58,10 @@ class PredictOptions:
 
 
 def check_out(out: Path, overwrites: bool) -> None:
-    """Refuses a file that cannot or must not be written.
+    """Checks that the output file can be written.
 
     Raises:
-        JobError: saying why.
+        JobError: Its format is unknown, it exists, or its folder does not.
     """
     check_format(out)
     check_new_file(out, overwrites)
@@ -75,25 +75,25 @@ def predict(
     options: PredictOptions,
     progress: Callable[[int, int], None],
 ) -> Prediction:
-    """Answers every row of a dataset.
+    """Predicts every row of a dataset.
 
     Args:
         trained: The model.
         data: The dataset's target.
         args: Its arguments as YAML.
-        out: The file; it appears whole or not at all.
-        options: How.
-        progress: Told now and then (rows done, rows in all).
+        out: The output file, written atomically.
+        options: How to predict.
+        progress: Called regularly with (rows done, total rows).
 
     Raises:
-        JobError: The file, the dataset or the model is not as it must be.
-        InferenceError: The dataset, the model or the format refuses a row; the message names it.
+        JobError: The output file, the dataset or the model is wrong.
+        InferenceError: The dataset, the model or the file format fails on a row; the message names the row.
     """
     check_out(out, options.overwrites)
     target = read_target(data, args)
     with torch_ready_to_fork() as can_fork, folder_beside(out) as folder:
         from distrib.compat import torch_dynamo
-        from distrib.inference.prediction.processes import answer_in_processes
+        from distrib.inference.prediction.processes import predict_in_processes
         from distrib.inference.prediction.shard import Inherited, Shard
         from distrib.inference.predictor import choose_device
         from distrib.launch.process.fork_safety import build_to_inherit
@@ -120,31 +120,31 @@ def predict(
         ]
         started = time.perf_counter()
         inherited = Inherited(model, dataset if can_be_inherited else None)
-        parts = answer_in_processes(shards, inherited, can_fork, lambda done: progress(done, num_rows))
+        parts = predict_in_processes(shards, inherited, can_fork, lambda done: progress(done, num_rows))
         seconds = time.perf_counter() - started
         _finish(parts, folder / f"whole{out.suffix}", out, options.overwrites)
     return Prediction(out, num_rows, len(shards), seconds)
 
 
 def split_rows(num_rows: int, num_workers: int) -> list[range]:
-    """Rows ⌊r·n/W⌋ … ⌊(r+1)·n/W⌋ for worker r of W, at most as many workers as rows but one at least."""
+    """Rows ⌊r·n/W⌋ … ⌊(r+1)·n/W⌋ for worker r of W; at least one worker, and no more workers than rows."""
     num_workers = max(1, min(num_workers, num_rows))
     bounds = [number * num_rows // num_workers for number in range(num_workers + 1)]
     return [range(first, stop) for first, stop in pairwise(bounds)]
 
 
 def _finish(parts: Sequence[Part], whole: Path, out: Path, overwrites: bool) -> None:
-    """Joins the parts and gives the file its name."""
+    """Joins the parts and renames the file to its final name."""
     join_parts(parts, whole)
     with whole.open("rb") as file:
         os.fsync(file.fileno())
     if out.exists() and not overwrites:
-        raise JobError(f"{out} has appeared meanwhile; --force overwrites it", field="--out")
+        raise JobError(f"{out} was created in the meantime; --force overwrites it", field="--out")
     whole.replace(out)
 
 
 def describe(prediction: Prediction) -> dict[str, Any]:
-    """A prediction as `distrib predict --json` prints it."""
+    """A prediction as printed by `distrib predict --json`."""
     return {
         "out": str(prediction.out),
         "rows": prediction.num_rows,

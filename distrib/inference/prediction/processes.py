@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, NoReturn
 
 from distrib.errors import DistribError, InferenceError, JobError
-from distrib.inference.prediction.shard import Inherited, Shard, answer_shard
+from distrib.inference.prediction.shard import Inherited, Shard, predict_shard
 from distrib.inference.prediction.writers import Part
 from distrib.launch.process.child import FORWARDED_SIGNALS, fork_child, signals_blocked, spawn_child
 from distrib.train.tracebacks import user_traceback
@@ -19,22 +19,22 @@ from distrib.train.tracebacks import user_traceback
 _WAIT_SECONDS = 0.1
 
 
-def answer_in_processes(
+def predict_in_processes(
     shards: Sequence[Shard], inherited: Inherited, can_fork: bool, report: Callable[[int], None]
 ) -> list[Part]:
-    """Answers each shard in a process of its own.
+    """Predicts each shard in its own process.
 
     Args:
-        shards: The work.
-        inherited: What a forked process need not build itself.
-        can_fork: Whether this process can be forked.
-        report: Told now and then how many rows are done in all.
+        shards: The shards to predict.
+        inherited: What a forked process does not have to build.
+        can_fork: Whether forking this process is safe.
+        report: Called regularly with the total number of rows done.
 
     Returns:
         The parts, in the order of the shards.
 
     Raises:
-        DistribError: What went wrong in the first process to fail.
+        DistribError: The error of the first process that failed.
     """
     processes = _Processes()
     try:
@@ -46,7 +46,7 @@ def answer_in_processes(
 
 
 class _Processes:
-    """The processes that are alive, by the pipe on which each tells how it goes."""
+    """The running processes, by the pipe on which each reports its progress."""
 
     def __init__(self) -> None:
         self._pids: dict[Connection, int] = {}
@@ -67,7 +67,7 @@ class _Processes:
             writer.close()
 
     def wait(self, report: Callable[[int], None]) -> list[Part]:
-        """Waits until all have ended; returns their parts in order."""
+        """Waits until all processes have ended; returns their parts in order."""
         parts: dict[int, Part] = {}
         num_done = dict.fromkeys((shard.number for shard in self._shards.values()), 0)
         while self._pids:
@@ -92,7 +92,7 @@ class _Processes:
             rows = self._shards[pipe].rows
             status = os.waitstatus_to_exitcode(self._reap(pipe))
             how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
-            advice = " (out of memory, perhaps: try a smaller --batch-size)" if status == -signal.SIGKILL else ""
+            advice = " (possibly out of memory: try a smaller --batch-size)" if status == -signal.SIGKILL else ""
             raise InferenceError(f"the process of rows {rows.start} to {rows.stop - 1} {how}{advice}") from None
 
     def _reap(self, pipe: Connection) -> int:
@@ -101,7 +101,7 @@ class _Processes:
         return status
 
     def end(self) -> None:
-        """Kills those that are left."""
+        """Kills the remaining processes."""
         with signals_blocked():
             for pid in self._pids.values():
                 with suppress(ProcessLookupError):
@@ -129,9 +129,9 @@ def _run(shard: Shard, descriptor: int, inherited: Inherited | None) -> NoReturn
 
 
 def _result(shard: Shard, inherited: Inherited, pipe: Connection) -> Part | DistribError:
-    """The part, or the error in its place, in a form that can be sent."""
+    """The part or the error, in a picklable form."""
     try:
-        return answer_shard(shard, inherited, pipe.send)
+        return predict_shard(shard, inherited, pipe.send)
     except JobError as error:
         return JobError(str(error))
     except DistribError as error:

@@ -1,4 +1,4 @@
-"""Output files: each worker writes a part as it goes, and the parts are joined in order."""
+"""Output files: each process writes a part, and the parts are joined in order."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _COPY_BYTES = 2**24
 
 @dataclass(frozen=True)
 class Part:
-    """A part that is written.
+    """A complete part file.
 
     Attributes:
-        path: Its file.
-        num_rows: How many rows it holds.
-        first_row: The number of its first row.
-        layout: What all parts of one file must have in common; None where the format asks for nothing.
+        path: The file.
+        num_rows: The number of rows.
+        first_row: The index of the first row.
+        layout: What all parts of a file must have in common; None if the format does not require anything.
     """
 
     path: Path
@@ -40,13 +40,13 @@ class Part:
 
 
 class PartWriter(Protocol):
-    """Writes the rows of one worker, batch by batch."""
+    """Writes the rows of one process, batch by batch."""
 
     def write(self, columns: Columns) -> None:
-        """Adds a batch.
+        """Appends a batch.
 
         Raises:
-            InferenceError: The format cannot hold it.
+            InferenceError: The format cannot represent it.
         """
 
     def close(self) -> Part:
@@ -54,10 +54,10 @@ class PartWriter(Protocol):
 
 
 def check_format(path: Path) -> str:
-    """The format that a file's name asks for.
+    """The format selected by the suffix of a file name.
 
     Raises:
-        JobError: None of ours.
+        JobError: The suffix is not supported.
     """
     if path.suffix not in FORMATS:
         raise JobError(f"{path.name}: the name must end with {', '.join(FORMATS[:-1])} or {FORMATS[-1]}", field="--out")
@@ -65,7 +65,7 @@ def check_format(path: Path) -> str:
 
 
 def open_part(path: Path, first_row: int) -> PartWriter:
-    """A writer for the part of a file of that suffix."""
+    """A writer for a part file, by its suffix."""
     writers: dict[str, Callable[[Path, int], PartWriter]] = {
         ".npy": _NpyPart,
         ".parquet": _ParquetPart,
@@ -75,10 +75,10 @@ def open_part(path: Path, first_row: int) -> PartWriter:
 
 
 def join_parts(parts: Sequence[Part], path: Path) -> None:
-    """Writes the parts one after the other into `path`, without holding more than a piece of them in memory.
+    """Concatenates the parts into `path` with bounded memory.
 
     Raises:
-        InferenceError: They do not fit together.
+        InferenceError: Their layouts differ.
     """
     filled = [part for part in parts if part.num_rows] or list(parts[:1])
     for part in filled[1:]:
@@ -100,7 +100,7 @@ _OTHERS = "use .parquet or .jsonl"
 
 
 class _NpyPart:
-    """The bytes of rows that all have one shape and one type."""
+    """Rows of equal shape and type, as raw bytes."""
 
     def __init__(self, path: Path, first_row: int) -> None:
         self._path, self._first_row = path, first_row
@@ -109,14 +109,14 @@ class _NpyPart:
         self._layout: tuple[tuple[int, ...], str] | None = None
 
     def write(self, columns: Columns) -> None:
-        """Adds a batch of one tensor."""
+        """Appends a batch of one tensor."""
         array = columns.get(OUTPUT)
         if len(columns) != 1 or array is None:
             names = ", ".join(columns)
-            raise InferenceError(f".npy holds one tensor, but the outputs are named columns: {names}; {_OTHERS}")
+            raise InferenceError(f".npy stores one tensor, but the outputs are named columns: {names}; {_OTHERS}")
         array = numpy.asarray(array)
         if array.dtype.hasobject or array.dtype.kind in "US":
-            raise InferenceError(f".npy holds numbers, but the outputs are of type {array.dtype}; {_OTHERS}")
+            raise InferenceError(f".npy stores numbers, but the outputs are of type {array.dtype}; {_OTHERS}")
         layout = (array.shape[1:], array.dtype.str)
         if self._layout is None:
             self._layout = layout
@@ -134,8 +134,8 @@ class _NpyPart:
 def _differs(row: int, layout: Any, expected: Any, suffix: str) -> str:
     if suffix == ".npy":
         has, first = (f"shape {tuple(shape)} and type {numpy.dtype(dtype)}" for shape, dtype in (layout, expected))
-        return f"row {row}: its output has {has}, the first ones have {first}; .npy holds rows of one shape; {_OTHERS}"
-    return f"row {row}: its outputs have the columns\n{layout}\nwhere the first ones have\n{expected}"
+        return f"row {row}: its output has {has}, but earlier rows have {first}; .npy needs equal shapes; {_OTHERS}"
+    return f"row {row}: its outputs have the columns\n{layout}\nbut earlier rows have\n{expected}"
 
 
 def _write_npy_header(file: BinaryIO, layout: tuple[tuple[int, ...], str] | None, num_rows: int) -> None:
@@ -145,7 +145,7 @@ def _write_npy_header(file: BinaryIO, layout: tuple[tuple[int, ...], str] | None
 
 
 class _JsonPart:
-    """A JSON object for each row."""
+    """One JSON object per row."""
 
     def __init__(self, path: Path, first_row: int) -> None:
         self._path, self._first_row = path, first_row
@@ -153,7 +153,7 @@ class _JsonPart:
         self._num_rows = 0
 
     def write(self, columns: Columns) -> None:
-        """Adds a line for each row."""
+        """Appends a line per row."""
         values = {name: column.tolist() if isinstance(column, numpy.ndarray) else column
                   for name, column in columns.items()}  # fmt: skip
         for row in zip(*values.values(), strict=True):
@@ -173,8 +173,8 @@ class _JsonPart:
 
 def _why_no_json(row: Any, error: Exception) -> str:
     if _has_no_number(row):
-        return "its output is NaN or infinite, which JSON cannot hold"
-    return f".jsonl cannot hold its output ({error})"
+        return "its output is NaN or infinite, which JSON cannot represent"
+    return f".jsonl cannot represent its output ({error})"
 
 
 def _has_no_number(value: Any) -> bool:
@@ -184,7 +184,7 @@ def _has_no_number(value: Any) -> bool:
 
 
 class _ParquetPart:
-    """Named columns; what has further dimensions becomes lists, which may differ in length."""
+    """Named columns; further dimensions become lists, which may differ in length."""
 
     def __init__(self, path: Path, first_row: int) -> None:
         self._path, self._first_row = path, first_row
@@ -193,7 +193,7 @@ class _ParquetPart:
         self._writer: Any = None
 
     def write(self, columns: Columns) -> None:
-        """Adds a row group."""
+        """Appends a row group."""
         import pyarrow
         import pyarrow.parquet
 
@@ -202,7 +202,7 @@ class _ParquetPart:
             types = {} if self._schema is None else {field.name: field.type for field in self._schema}
             batch = pyarrow.table({name: _to_arrow(column, types.get(name)) for name, column in columns.items()})
         except (pyarrow.ArrowException, TypeError, ValueError, KeyError) as error:
-            raise InferenceError(f"row {row} and after: .parquet cannot hold the outputs: {error}") from None
+            raise InferenceError(f"row {row} and after: .parquet cannot represent the outputs: {error}") from None
         if self._schema is not None and batch.schema != self._schema:
             raise InferenceError(_differs(row, batch.schema, self._schema, ".parquet"))
         if self._writer is None:
@@ -219,7 +219,7 @@ class _ParquetPart:
 
 
 def _to_arrow(column: Column, known: pyarrow.DataType | None) -> pyarrow.Array:
-    """An Arrow array of a column: an array's dimensions after the first as nested lists, a list as its known type."""
+    """A column as an Arrow array: dimensions after the first become nested lists; a list takes its known type."""
     import pyarrow
 
     if not isinstance(column, numpy.ndarray):

@@ -1,4 +1,4 @@
-"""Where a service listens, and the token that an address beyond this machine asks for."""
+"""The address on which the service listens; addresses reachable from other machines require a token."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from distrib.errors import JobError, LaunchError
 
 
 def open_socket(host: str, port: int, token: str | None) -> socket.socket:
-    """A socket bound to the address; it does not listen yet.
+    """A socket bound to the address, not listening yet.
 
     Raises:
         JobError: There is no such address, or it is not loopback and there is no token.
-        LaunchError: The port is taken.
+        LaunchError: The port is in use.
     """
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise JobError(f"{host} is no address of this machine: {error}", field="--host") from None
+        raise JobError(f"{host} is not an address of this machine: {error}", field="--host") from None
     is_loopback = all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
     if not is_loopback and token is None:
         raise JobError(
-            f"{host or 'every address'} can be reached from other machines, so requests must carry a token: "
+            f"{host or 'every address'} can be reached from other machines, so a token is required: "
             "set DISTRIB_SERVE_TOKEN or --token, or serve on 127.0.0.1",
             field="--host",
         )

@@ -1,4 +1,4 @@
-"""Dynamic batching: requests that come together are answered together, in a thread beside the event loop."""
+"""Dynamic batching: concurrent requests share a forward pass, which runs in a thread beside the event loop."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ import numpy
 from distrib.inference.columns import Columns
 from distrib.inference.serving.wire_format import Arrays
 
-Answer = Callable[[Arrays, int], Columns]
+PredictBatch = Callable[[Arrays, int], Columns]
 
 QUICK_SECONDS = 0.002
-"""How long the event loop may be kept by an answer that it gives itself, which spares a request two thread switches."""
+"""A forward pass below this time runs in the event loop, which saves a lone request two thread switches."""
 
 
 class QueueFullError(Exception):
-    """As many requests wait as may wait."""
+    """The queue has no room for another request."""
 
 
 @dataclass(frozen=True)
 class BatchingOptions:
-    """How requests are put together.
+    """How requests are combined into batches.
 
     Attributes:
-        max_batch: The most rows of a forward pass.
-        max_wait_seconds: The longest that a request waits for others that are just coming in.
-        max_queue: The most requests that wait or are being answered.
+        max_batch: The maximum number of rows in a forward pass.
+        max_wait_seconds: The maximum time that a request waits for others that are being received.
+        max_queue: The maximum number of requests that are waiting or being processed.
     """
 
     max_batch: int = 64
@@ -42,7 +42,7 @@ class BatchingOptions:
 
 @dataclass
 class _Waiting:
-    """A request that waits for its answer."""
+    """A queued request."""
 
     arrays: Arrays
     num_rows: int
@@ -51,23 +51,23 @@ class _Waiting:
 
 
 class Batcher:
-    """Answers requests in batches, in the order of their arrival.
+    """Processes requests in batches, in order of arrival.
 
-    While the model computes, requests gather; when it is free it takes all that wait, up to `max_batch` rows. It waits
-    for more only while others are known to be coming in, and never longer than `max_wait_seconds`. A request that is
-    alone and can be answered at once, by what the model took before, does not go through the thread.
+    Requests queue up while the model computes; the next batch takes all of them, up to `max_batch` rows. A batch waits
+    for further requests only while some are being received, and at most `max_wait_seconds`. A lone request runs in the
+    event loop if the previous forward pass was fast enough.
 
     Args:
-        answer: Answers a batch; never called by two threads at a time.
+        predict: Computes the outputs of a batch; never called by two threads at a time.
         options: How to batch.
-        observe: Told the rows of a batch and the seconds that it took.
+        observe: Called with the rows of a batch and the seconds of its forward pass.
     """
 
-    def __init__(self, answer: Answer, options: BatchingOptions, observe: Callable[[int, float], None]) -> None:
+    def __init__(self, predict: PredictBatch, options: BatchingOptions, observe: Callable[[int, float], None]) -> None:
         self.num_arriving = 0
-        """Requests that are being received; kept up to date by the service."""
+        """Requests that are being received; updated by the service."""
         self.num_waiting = 0
-        self._answer = answer
+        self._predict = predict
         self._options = options
         self._observe = observe
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -81,30 +81,30 @@ class Batcher:
 
     @property
     def is_full(self) -> bool:
-        """Whether a further request would be refused."""
+        """Whether a further request would be rejected."""
         return self.num_waiting >= self._options.max_queue
 
     @property
     def is_alive(self) -> bool:
-        """Whether requests are answered."""
+        """Whether the model's thread is running."""
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Starts the model's thread; to be called in the event loop."""
+        """Starts the model's thread; call it in the event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def stop(self) -> None:
-        """Answers what waits, then ends the thread."""
+        """Processes the queued requests, then ends the thread."""
         self._queue.put(None)
         self._thread.join()
 
     async def submit(self, arrays: Arrays, num_rows: int) -> Columns:
-        """The answers to a request of at most `max_batch` rows.
+        """The outputs for a request of at most `max_batch` rows.
 
         Raises:
-            QueueFullError: Too many wait.
-            Exception: What the model raised for this request alone.
+            QueueFullError: The queue is full.
+            Exception: The model failed on this request.
         """
         if self.is_full:
             raise QueueFullError
@@ -113,7 +113,7 @@ class Batcher:
         self.num_waiting += 1
         try:
             if is_alone:
-                return self._timed_answer(arrays, num_rows)
+                return self._timed_predict(arrays, num_rows)
             waiting = _Waiting(arrays, num_rows, self._loop.create_future())
             self._queue.put(waiting)
             return await waiting.future
@@ -121,11 +121,11 @@ class Batcher:
             self.num_waiting -= 1
 
     def _is_quick(self, num_rows: int) -> bool:
-        """Whether the model, by its last answer, takes so little time that the event loop can give it."""
+        """Whether the forward pass, judging by the last one, is fast enough to run in the event loop."""
         return max(self._seconds_per_call, num_rows * self._seconds_per_row) < QUICK_SECONDS
 
     async def _is_alone(self) -> bool:
-        """Whether, after all that has come in by now was looked at, no other request waits or is coming."""
+        """Whether no other request is queued or being received, after pending events were handled."""
         self._num_deciding += 1
         try:
             await asyncio.sleep(0)
@@ -133,9 +133,9 @@ class Batcher:
         finally:
             self._num_deciding -= 1
 
-    def _timed_answer(self, arrays: Arrays, num_rows: int) -> Columns:
+    def _timed_predict(self, arrays: Arrays, num_rows: int) -> Columns:
         started = time.perf_counter()
-        columns = self._answer(arrays, num_rows)
+        columns = self._predict(arrays, num_rows)
         seconds = time.perf_counter() - started
         self._seconds_per_call, self._seconds_per_row = seconds, seconds / num_rows
         self._observe(num_rows, seconds)
@@ -145,7 +145,7 @@ class Batcher:
         while not self._is_stopping:
             batch = self._gather()
             if batch:
-                self._answer_all(batch)
+                self._process(batch)
 
     def _gather(self) -> list[_Waiting]:
         """The requests of the next batch; waits for the first of them."""
@@ -157,7 +157,7 @@ class Batcher:
         batch, num_rows = [first], first.num_rows
         while num_rows < self._options.max_batch:
             try:
-                following = self._queue.get(timeout=self._patience(first))
+                following = self._queue.get(timeout=self._wait_seconds(first))
             except queue.Empty:
                 break
             if following is None:
@@ -170,28 +170,28 @@ class Batcher:
             num_rows += following.num_rows
         return batch
 
-    def _patience(self, first: _Waiting) -> float:
-        """How long to wait for another request: not at all unless one is coming in."""
+    def _wait_seconds(self, first: _Waiting) -> float:
+        """How long to wait for another request; 0 unless one is being received."""
         if self.num_arriving == 0:
             return 0.0
         return max(0.0, first.arrived + self._options.max_wait_seconds - time.monotonic())
 
-    def _answer_all(self, batch: Sequence[_Waiting]) -> None:
-        """Answers a batch; where that fails, each request by itself, so that only the one at fault suffers."""
-        answers: list[Columns | Exception]
+    def _process(self, batch: Sequence[_Waiting]) -> None:
+        """Predicts a batch; if it fails, retries each request alone, so that only the faulty one fails."""
+        results: list[Columns | Exception]
         try:
-            answers = list(self._answer_together(batch))
+            results = list(self._predict_together(batch))
         except Exception as error:
-            answers = [error] if len(batch) == 1 else [self._answer_alone(waiting) for waiting in batch]
+            results = [error] if len(batch) == 1 else [self._predict_alone(waiting) for waiting in batch]
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(_deliver, batch, answers)
+        self._loop.call_soon_threadsafe(_deliver, batch, results)
 
-    def _answer_together(self, batch: Sequence[_Waiting]) -> list[Columns]:
+    def _predict_together(self, batch: Sequence[_Waiting]) -> list[Columns]:
         if len(batch) == 1:
-            return [self._timed_answer(batch[0].arrays, batch[0].num_rows)]
+            return [self._timed_predict(batch[0].arrays, batch[0].num_rows)]
         names = batch[0].arrays
         arrays = {name: numpy.concatenate([waiting.arrays[name] for waiting in batch]) for name in names}
-        columns = self._timed_answer(arrays, sum(waiting.num_rows for waiting in batch))
+        columns = self._timed_predict(arrays, sum(waiting.num_rows for waiting in batch))
         parts, start = [], 0
         for waiting in batch:
             stop = start + waiting.num_rows
@@ -199,19 +199,19 @@ class Batcher:
             start = stop
         return parts
 
-    def _answer_alone(self, waiting: _Waiting) -> Columns | Exception:
+    def _predict_alone(self, waiting: _Waiting) -> Columns | Exception:
         try:
-            return self._timed_answer(waiting.arrays, waiting.num_rows)
+            return self._timed_predict(waiting.arrays, waiting.num_rows)
         except Exception as error:
             return error
 
 
-def _deliver(batch: Sequence[_Waiting], answers: Sequence[Columns | Exception]) -> None:
-    """Hands the answers over, in the event loop; whoever has gone gets none."""
-    for waiting, answer in zip(batch, answers, strict=True):
+def _deliver(batch: Sequence[_Waiting], results: Sequence[Columns | Exception]) -> None:
+    """Delivers the results in the event loop; clients that disconnected are skipped."""
+    for waiting, result in zip(batch, results, strict=True):
         if waiting.future.done():
             continue
-        if isinstance(answer, Exception):
-            waiting.future.set_exception(answer)
+        if isinstance(result, Exception):
+            waiting.future.set_exception(result)
         else:
-            waiting.future.set_result(answer)
+            waiting.future.set_result(result)

@@ -1,4 +1,4 @@
-"""What a service tells Prometheus."""
+"""The Prometheus metrics of the service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class ServiceMetrics:
-    """Counters and histograms of one service, in a registry of their own."""
+    """The counters and histograms of one service, in a separate registry."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -21,10 +21,10 @@ class ServiceMetrics:
             "distrib_requests", "Requests to /predict by status.", ["status"], registry=self._registry
         )
         self._seconds = Histogram(
-            "distrib_request_seconds", "Time of an answered request, queue included.", buckets=_SECONDS,
+            "distrib_request_seconds", "Time of a successful request, including the queue.", buckets=_SECONDS,
             registry=self._registry,
         )  # fmt: skip
-        self._rows = Counter("distrib_rows", "Rows answered by the model.", registry=self._registry)
+        self._rows = Counter("distrib_rows", "Rows predicted by the model.", registry=self._registry)
         self._batch_rows = Histogram(
             "distrib_batch_rows", "Rows of a forward pass.", buckets=_ROWS, registry=self._registry
         )
@@ -32,7 +32,7 @@ class ServiceMetrics:
             "distrib_model_seconds", "Time of a forward pass.", buckets=_SECONDS, registry=self._registry
         )
         self._queue = Gauge(
-            "distrib_queue_requests", "Requests that wait or are being answered.", registry=self._registry
+            "distrib_queue_requests", "Requests that are waiting or being processed.", registry=self._registry
         )
 
     def request(self, status: int, seconds: float) -> None:
@@ -48,9 +48,9 @@ class ServiceMetrics:
         self._model_seconds.observe(seconds)
 
     def watch(self, batcher: Batcher) -> None:
-        """Shows the length of its queue."""
+        """Exports the length of its queue."""
         self._queue.set_function(lambda: batcher.num_waiting)
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """All metrics in the Prometheus text format."""
         return generate_latest(self._registry)

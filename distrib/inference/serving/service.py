@@ -35,23 +35,23 @@ from distrib.inference.serving.wire_format import (
     write_json,
     write_raw,
 )
-from distrib.inference.signature import InputForm
+from distrib.inference.signature import InputSignature
 
 HEALTH_PATH = "/healthz"
 _CLOSE = {"connection": "close"}
 _GONE = 499
-"""What is counted for a client that went away before it was answered."""
+"""The status counted for clients that disconnected before the response."""
 
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """How a service behaves.
+    """Options of the service.
 
     Attributes:
-        batching: How requests are put together.
-        max_body_bytes: The largest body that is accepted.
-        client_seconds: How long a client may take to send a request.
-        token: What requests must carry as `Authorization: Bearer TOKEN`; None for no such demand.
+        batching: How requests are combined into batches.
+        max_body_bytes: The largest accepted body.
+        client_seconds: The time that a client has to send a request.
+        token: The bearer token that requests must carry; None for no authorization.
     """
 
     batching: BatchingOptions = field(default_factory=BatchingOptions)
@@ -60,16 +60,16 @@ class ServiceOptions:
     token: str | None = None
 
 
-def make_app(forward: Predictor, form: InputForm, about: dict[str, Any], options: ServiceOptions) -> FastAPI:
-    """The service as an ASGI app; its model thread lives as long as the app's lifespan.
+def make_app(predictor: Predictor, signature: InputSignature, info: dict[str, Any], options: ServiceOptions) -> FastAPI:
+    """The service as an ASGI app; its model thread runs during the app's lifespan.
 
     Args:
-        forward: The model.
-        form: What requests must look like.
-        about: What /healthz tells beside the status.
+        predictor: The model.
+        signature: What requests must look like.
+        info: Fields of /healthz besides the status.
         options: How to behave.
     """
-    service = _Service(forward, form, options)
+    service = _Service(predictor, signature, options)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -77,17 +77,17 @@ def make_app(forward: Predictor, form: InputForm, about: dict[str, Any], options
         yield
         await asyncio.to_thread(service.batcher.stop)
 
-    app = FastAPI(title="distrib", summary=f"The trained model of {about.get('run')}", version=__version__,
+    app = FastAPI(title="distrib", summary=f"The trained model of {info.get('run')}", version=__version__,
                   lifespan=lifespan)  # fmt: skip
     app.add_api_route("/predict", service.predict, methods=["POST"], response_class=Response,
-                      openapi_extra=_describe_predict(form), responses=_ANSWERS)  # fmt: skip
+                      openapi_extra=_describe_predict(signature), responses=_ANSWERS)  # fmt: skip
 
     @app.get(HEALTH_PATH)
     async def healthz() -> Response:
-        """Whether the model answers; needs no token."""
-        is_well = service.batcher.is_alive and not service.is_broken
-        body = {"status": "ok" if is_well else "broken", **about}
-        return Response(json.dumps(body), 200 if is_well else 503, media_type=JSON_TYPE)
+        """Whether the service works; requires no token."""
+        is_healthy = service.batcher.is_alive and not service.is_broken
+        body = {"status": "ok" if is_healthy else "broken", **info}
+        return Response(json.dumps(body), 200 if is_healthy else 503, media_type=JSON_TYPE)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -95,24 +95,24 @@ def make_app(forward: Predictor, form: InputForm, about: dict[str, Any], options
         return Response(service.metrics.text(), headers={"content-type": service.metrics.content_type})
 
     if options.token is not None:
-        app.add_middleware(_Guard, token=options.token)
+        app.add_middleware(_TokenMiddleware, token=options.token)
     return app
 
 
 class _Service:
-    """The model behind its queue, and what a request to it goes through."""
+    """The request handler: reads a request, queues it for the model and writes the response."""
 
-    def __init__(self, forward: Predictor, form: InputForm, options: ServiceOptions) -> None:
-        self._forward = forward
-        self._form = form
+    def __init__(self, predictor: Predictor, signature: InputSignature, options: ServiceOptions) -> None:
+        self._predictor = predictor
+        self._signature = signature
         self._options = options
         self.is_broken = False
         self.metrics = ServiceMetrics()
-        self.batcher = Batcher(self._answer, options.batching, self.metrics.batch)
+        self.batcher = Batcher(self._predict_batch, options.batching, self.metrics.batch)
         self.metrics.watch(self.batcher)
 
     async def predict(self, request: Request) -> Response:
-        """Answers each row of the inputs; in the form of the request, JSON or raw bytes."""
+        """Predicts each row of the inputs; the response is JSON or raw bytes, like the request."""
         started = time.perf_counter()
         try:
             response = await self._predict(request)
@@ -136,7 +136,7 @@ class _Service:
             if self.batcher.is_full:
                 raise _too_many()
             is_raw = content_type == RAW_TYPE
-            read = read_raw(body, self._form, request.headers) if is_raw else read_json(body, self._form)
+            read = read_raw(body, self._signature, request.headers) if is_raw else read_json(body, self._signature)
         finally:
             self.batcher.num_arriving -= 1
         columns = await self._submit(*read)
@@ -158,11 +158,11 @@ class _Service:
         except Exception as error:
             print("".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
             if self.is_broken:
-                raise RefusedError(503, "the GPU has failed; this service must be started again") from None
-            raise RefusedError(422, f"the model refuses these inputs: {type(error).__name__}: {error}") from None
+                raise RefusedError(503, "the GPU has failed; restart this service") from None
+            raise RefusedError(422, f"the model fails on these inputs: {type(error).__name__}: {error}") from None
 
     async def _receive(self, request: Request) -> bytes:
-        """The body; one that is too large is read to its end, so that the client can hear of it, but not kept."""
+        """The body. One that is too large is read to its end and discarded, so that the client receives the error."""
         limit = self._options.max_body_bytes
         is_too_large = int(request.headers.get("content-length") or 0) > limit
         chunks: list[bytes] = []
@@ -181,41 +181,41 @@ class _Service:
             if not is_too_large:
                 seconds = self._options.client_seconds
                 raise RefusedError(
-                    408, f"the body did not come within {seconds:g} s", {"connection": "close"}
+                    408, f"the body was not received within {seconds:g} s", {"connection": "close"}
                 ) from None
         if is_too_large:
             raise RefusedError(413, f"the body is larger than {limit} bytes", _CLOSE)
         return b"".join(chunks)
 
-    def _answer(self, arrays: Arrays, num_rows: int) -> Columns:
-        """Answers a batch, in the model's thread."""
-        tensors = {name: torch.from_numpy(array).to(self._form.tensors[name].torch_dtype)
+    def _predict_batch(self, arrays: Arrays, num_rows: int) -> Columns:
+        """Predicts a batch, in the model's thread."""
+        tensors = {name: torch.from_numpy(array).to(self._signature.tensors[name].torch_dtype)
                    for name, array in arrays.items()}  # fmt: skip
         try:
-            return self._forward(self._form.batch(tensors), num_rows)
+            return self._predictor(self._signature.batch(tensors), num_rows)
         except Exception as error:
             self.is_broken = self.is_broken or is_broken_cuda(str(error))
             raise
 
 
 def _too_many() -> RefusedError:
-    return RefusedError(429, "too many requests wait; try again", {"retry-after": "1"})
+    return RefusedError(429, "too many requests are waiting; try again", {"retry-after": "1"})
 
 
-class _Guard:
-    """Lets no request pass without the token, but those that ask for the service's health."""
+class _TokenMiddleware:
+    """Rejects requests without the token, except for /healthz."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
         self._expected = f"bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on, or answers it with 401."""
+        """Forwards the request, or responds with 401."""
         if scope["type"] != "http" or scope["path"] == HEALTH_PATH or self._is_authorized(scope):
             await self._app(scope, receive, send)
             return
         answer = Response(
-            json.dumps({"detail": "a bearer token is needed, and this is not the right one"}),
+            json.dumps({"detail": "a valid bearer token is required"}),
             401,
             media_type=JSON_TYPE,
             headers={"www-authenticate": "Bearer", "connection": "close"},
@@ -230,11 +230,11 @@ class _Guard:
         return hmac.compare_digest(scheme.lower() + b" " + token.strip(), self._expected)
 
 
-def _describe_predict(form: InputForm) -> dict[str, Any]:
-    """What OpenAPI says of a request's body."""
-    content: dict[str, Any] = {JSON_TYPE: {"schema": json_schema(form)}}
-    if not form.is_named:
-        (tensor,) = form.tensors.values()
+def _describe_predict(signature: InputSignature) -> dict[str, Any]:
+    """The OpenAPI description of a request's body."""
+    content: dict[str, Any] = {JSON_TYPE: {"schema": json_schema(signature)}}
+    if not signature.is_named:
+        (tensor,) = signature.tensors.values()
         shape = ", ".join(map(str, ("rows", *tensor.row_shape)))
         text = f"Little-endian {tensor.dtype} values of shape [{shape}]; X-Shape and X-Dtype are checked if given."
         content[RAW_TYPE] = {"schema": {"type": "string", "format": "binary", "description": text}}
@@ -243,16 +243,16 @@ def _describe_predict(form: InputForm) -> dict[str, Any]:
 
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The outputs, a row for each row of the inputs.",
+        "description": "The outputs, one row per row of the inputs.",
         "content": {
             JSON_TYPE: {"schema": {"type": "object", "required": ["outputs"], "properties": {"outputs": {}}}},
             RAW_TYPE: {"schema": {"type": "string", "format": "binary"}},
         },
     },
     400: {"description": "The body is not JSON."},
-    408: {"description": "The body did not come in time."},
+    408: {"description": "The body was not received in time."},
     413: {"description": "Too large a body, or too many rows."},
-    415: {"description": "Neither JSON nor raw bytes."},
-    422: {"description": "The inputs do not fit the model's signature, or the model refuses them."},
-    429: {"description": "Too many requests wait; Retry-After says when to try again."},
+    415: {"description": "The content type is neither JSON nor raw bytes."},
+    422: {"description": "The inputs do not match the model's signature, or the model fails on them."},
+    429: {"description": "Too many requests are waiting; Retry-After says when to try again."},
 }

@@ -1,4 +1,4 @@
-"""Bodies of HTTP requests and answers: checked against the run's input signature, from and to JSON or raw bytes."""
+"""The wire format: request and response bodies in JSON or raw bytes, checked against the input signature."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 import numpy
 
 from distrib.inference.columns import OUTPUT, Columns
-from distrib.inference.signature import INPUTS, InputForm, TensorForm
+from distrib.inference.signature import INPUTS, InputSignature, TensorSignature
 
 JSON_TYPE, RAW_TYPE = "application/json", "application/octet-stream"
 SHAPE_HEADER, DTYPE_HEADER = "x-shape", "x-dtype"
 _NUMPY_NAMES = {"bfloat16": "float32"}
-"""Types that travel as another, which holds the same values."""
+"""Types that are sent as another type with the same values."""
 
 Arrays = dict[str, numpy.ndarray[Any, Any]]
 
 
 class RefusedError(Exception):
-    """A request that is answered with a status of its own.
+    """A request that is rejected.
 
     Attributes:
         status: The HTTP status.
         detail: What is wrong.
-        headers: Further headers of the answer.
+        headers: Further headers of the response.
     """
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -36,11 +36,11 @@ class RefusedError(Exception):
         self.headers = dict(headers or {})
 
 
-def read_json(body: bytes, form: InputForm) -> tuple[Arrays, int]:
-    """The tensors of `{"inputs": …}` by name, and their number of rows.
+def read_json(body: bytes, signature: InputSignature) -> tuple[Arrays, int]:
+    """Reads the tensors of `{"inputs": …}` by name, and their number of rows.
 
     Raises:
-        RefusedError: 400 for what is no JSON, 422 for what does not fit the signature.
+        RefusedError: 400 if the body is not JSON, 422 if it does not match the signature.
     """
     try:
         data = _DECODER.decode(body.decode())
@@ -49,47 +49,47 @@ def read_json(body: bytes, form: InputForm) -> tuple[Arrays, int]:
         raise RefusedError(400, f"the body is not JSON: {reason}") from None
     if not isinstance(data, dict) or data.keys() != {INPUTS}:
         raise RefusedError(422, f'the body must be a JSON object with the key "{INPUTS}" alone')
-    values = data[INPUTS] if form.is_named else {INPUTS: data[INPUTS]}
-    if not isinstance(values, dict) or values.keys() != form.tensors.keys():
-        names = ", ".join(form.tensors)
+    values = data[INPUTS] if signature.is_named else {INPUTS: data[INPUTS]}
+    if not isinstance(values, dict) or values.keys() != signature.tensors.keys():
+        names = ", ".join(signature.tensors)
         raise RefusedError(422, f'"{INPUTS}" must be an object with the keys {names}')
-    arrays = {name: _from_list(name, values[name], tensor) for name, tensor in form.tensors.items()}
+    arrays = {name: _from_list(name, values[name], tensor) for name, tensor in signature.tensors.items()}
     return arrays, _num_rows(arrays)
 
 
-def read_raw(body: bytes, form: InputForm, headers: Mapping[str, str]) -> tuple[Arrays, int]:
-    """The tensor whose little-endian values, row after row, are the body; and its number of rows.
+def read_raw(body: bytes, signature: InputSignature, headers: Mapping[str, str]) -> tuple[Arrays, int]:
+    """Reads a tensor from its little-endian values in row-major order, and its number of rows.
 
-    `X-Shape: 3,64` and `X-Dtype: float32` may say what the client means; then they are checked.
+    The optional headers `X-Shape: 3,64` and `X-Dtype: float32` are checked.
 
     Raises:
-        RefusedError: 415 where the inputs are several tensors, 422 for what does not fit the signature.
+        RefusedError: 415 if the inputs are several tensors, 422 if the body does not match the signature.
     """
-    if form.is_named:
+    if signature.is_named:
         raise RefusedError(415, f"the inputs of this model are several tensors; send them as {JSON_TYPE}")
-    tensor = form.tensors[INPUTS]
+    tensor = signature.tensors[INPUTS]
     dtype = numpy.dtype(_numpy_name(tensor)).newbyteorder("<")
-    said_dtype = headers.get(DTYPE_HEADER, dtype.name)
-    if said_dtype != dtype.name:
-        raise RefusedError(422, f"the values must be {dtype.name}, not {said_dtype}")
+    header_dtype = headers.get(DTYPE_HEADER, dtype.name)
+    if header_dtype != dtype.name:
+        raise RefusedError(422, f"the values must be {dtype.name}, not {header_dtype}")
     row_bytes = int(numpy.prod(tensor.row_shape)) * dtype.itemsize
     if not body or row_bytes == 0 or len(body) % row_bytes:
         expected = _shown((None, *tensor.row_shape))
-        raise RefusedError(422, f"{len(body)} bytes are no {expected} of {dtype.name}; a row has {row_bytes} bytes")
+        raise RefusedError(422, f"{len(body)} bytes are not {expected} of {dtype.name}; a row has {row_bytes} bytes")
     shape = (len(body) // row_bytes, *tensor.row_shape)
-    said_shape = headers.get(SHAPE_HEADER)
-    if said_shape is not None and [part.strip() for part in said_shape.split(",")] != [str(size) for size in shape]:
-        raise RefusedError(422, f"X-Shape says {said_shape}, but the body is {_shown(shape)}")
+    header_shape = headers.get(SHAPE_HEADER)
+    if header_shape is not None and [part.strip() for part in header_shape.split(",")] != [str(size) for size in shape]:
+        raise RefusedError(422, f"X-Shape says {header_shape}, but the body is {_shown(shape)}")
     array = numpy.frombuffer(body, dtype).reshape(shape)
     _check_finite(INPUTS, array)
     return {INPUTS: array.astype(dtype.newbyteorder("="))}, shape[0]
 
 
 def write_json(columns: Columns) -> bytes:
-    """`{"outputs": …}`: a nested list for one tensor, or an object of lists by name; NaN and infinities become null.
+    """Writes `{"outputs": …}`: a nested list, or an object of lists by name; NaN and infinities become null.
 
     Raises:
-        RefusedError: 500 where the job's `predict` gives what JSON cannot hold.
+        RefusedError: 500 if JSON cannot represent the result of the job's `predict`.
     """
     lists = {name: _to_list(column) for name, column in columns.items()}
     outputs = lists[OUTPUT] if lists.keys() == {OUTPUT} else lists
@@ -100,10 +100,10 @@ def write_json(columns: Columns) -> bytes:
 
 
 def write_raw(columns: Columns) -> tuple[bytes, dict[str, str]]:
-    """The bytes of the only tensor, and the headers that describe it.
+    """Writes the bytes of the only tensor, and the headers that describe it.
 
     Raises:
-        RefusedError: 406 where the outputs are no single tensor.
+        RefusedError: 406 if the outputs are not a single tensor.
     """
     array = columns.get(OUTPUT)
     if len(columns) != 1 or not isinstance(array, numpy.ndarray) or array.dtype.hasobject:
@@ -112,10 +112,10 @@ def write_raw(columns: Columns) -> tuple[bytes, dict[str, str]]:
     return array.tobytes(), {SHAPE_HEADER: ",".join(map(str, array.shape)), DTYPE_HEADER: array.dtype.name}
 
 
-def json_schema(form: InputForm) -> dict[str, Any]:
+def json_schema(signature: InputSignature) -> dict[str, Any]:
     """The JSON Schema of a request's body."""
-    tensors = {name: _tensor_schema(tensor) for name, tensor in form.tensors.items()}
-    inputs = _object_schema(tensors) if form.is_named else tensors[INPUTS]
+    tensors = {name: _tensor_schema(tensor) for name, tensor in signature.tensors.items()}
+    inputs = _object_schema(tensors) if signature.is_named else tensors[INPUTS]
     return _object_schema({INPUTS: inputs})
 
 
@@ -131,20 +131,20 @@ def _object_schema(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
-def _tensor_schema(tensor: TensorForm) -> dict[str, Any]:
+def _tensor_schema(tensor: TensorSignature) -> dict[str, Any]:
     kind = numpy.dtype(_numpy_name(tensor)).kind
     schema: dict[str, Any] = {"type": {"f": "number", "b": "boolean"}.get(kind, "integer")}
     for size in reversed(tensor.row_shape):
         schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
-    return {"type": "array", "items": schema, "minItems": 1, "description": f"{tensor.dtype}, a row for each answer"}
+    return {"type": "array", "items": schema, "minItems": 1, "description": f"{tensor.dtype}, one row per prediction"}
 
 
-def _numpy_name(tensor: TensorForm) -> str:
+def _numpy_name(tensor: TensorSignature) -> str:
     return _NUMPY_NAMES.get(tensor.dtype, tensor.dtype)
 
 
-def _from_list(name: str, values: Any, tensor: TensorForm) -> numpy.ndarray[Any, Any]:
-    """Nested lists as an array of the signature's type and shape."""
+def _from_list(name: str, values: Any, tensor: TensorSignature) -> numpy.ndarray[Any, Any]:
+    """Converts nested lists to an array of the signature's type and shape."""
     dtype = numpy.dtype(_numpy_name(tensor))
     expected = _shown((None, *tensor.row_shape))
     try:
@@ -174,8 +174,8 @@ def _check_finite(name: str, array: numpy.ndarray[Any, Any]) -> None:
 def _num_rows(arrays: Arrays) -> int:
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
-        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise RefusedError(422, f"the inputs must have as many rows as each other, but have: {told}")
+        lengths_text = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise RefusedError(422, f"the inputs must have equal numbers of rows, but have: {lengths_text}")
     return next(iter(lengths.values()))
 
 
@@ -193,7 +193,7 @@ def _to_list(column: Any) -> Any:
 
 
 def _without_nan(value: Any) -> Any:
-    """Nested lists with null for every float that is not finite."""
+    """Nested lists with None for every float that is not finite."""
     if isinstance(value, list | tuple):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
