@@ -55,12 +55,17 @@ class RunRequest:
     is_extended: bool = False
 
 
-def acquire_run(request: RunRequest, check_start: Callable[[], None] = lambda: None) -> AcquiredRun:
+def acquire_run(
+    request: RunRequest,
+    check_start: Callable[[], None] = lambda: None,
+    check_extension: Callable[[], None] = lambda: None,
+) -> AcquiredRun:
     """Creates a run, or acquires an unfinished one, or finds that it has finished.
 
     Args:
         request: Which run.
         check_start: Called if the run will start with its first step; raises if it cannot.
+        check_extension: Called if the run has checkpoints of a shorter training; raises if they cannot be continued.
 
     Raises:
         JobError: The runs folder cannot be written, or the run was made by another job.
@@ -83,7 +88,7 @@ def acquire_run(request: RunRequest, check_start: Callable[[], None] = lambda: N
     try:
         run.storage.prepare(lease)
         if not _is_done(run, request):  # another launcher may have finished it meanwhile
-            return _start_or_resume(run, lease, request, check_start)
+            return _start_or_resume(run, lease, request, check_start, check_extension)
         lease.release()
         return AcquiredRun(run, None, attempt=0, is_new=False)
     except BaseException:
@@ -92,7 +97,13 @@ def acquire_run(request: RunRequest, check_start: Callable[[], None] = lambda: N
         raise
 
 
-def _start_or_resume(run: Run, lease: Lease, request: RunRequest, check_start: Callable[[], None]) -> AcquiredRun:
+def _start_or_resume(
+    run: Run,
+    lease: Lease,
+    request: RunRequest,
+    check_start: Callable[[], None],
+    check_extension: Callable[[], None],
+) -> AcquiredRun:
     if not run.exists:
         run.write_job(request.job.text)
         return AcquiredRun(run, lease, attempt=0, is_new=True)
@@ -105,6 +116,8 @@ def _start_or_resume(run: Run, lease: Lease, request: RunRequest, check_start: C
             f"run {run.id} has a checkpoint of step {checkpoints[0].step}, but the job now ends at step "
             f"{request.num_steps}; ask for more, or use --fresh to start a new run beside it"
         )
+    elif request.num_steps != _planned_steps(run):
+        check_extension()
     return AcquiredRun(run, lease, attempt=int(run.record.get("attempt") or 0) + 1, is_new=False)
 
 
@@ -118,8 +131,12 @@ def _is_done(run: Run, request: RunRequest) -> bool:
     """Whether the run has finished and is not to be extended."""
     if not run.exists or run.status != "finished":
         return False
-    done = int((run.record.get("schedule") or {}).get("total_steps") or 0)
-    return not request.is_extended or request.num_steps <= done
+    return not request.is_extended or request.num_steps <= _planned_steps(run)
+
+
+def _planned_steps(run: Run) -> int:
+    """The optimizer steps that the run was to make so far."""
+    return int((run.record.get("schedule") or {}).get("total_steps") or 0)
 
 
 def _check_same_job(run: Run, request: RunRequest) -> None:

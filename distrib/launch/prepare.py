@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distrib.job.plan import Device, Facts, LauncherName, Plan, Request, make_request, make_step_plan
+from distrib.job.plan import Device, LauncherName, Plan, Request, StepPlan, make_request, make_step_plan
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
 from distrib.launch.devices import check_compression
@@ -21,25 +21,48 @@ class PreparedJob:
         job: The job.
         request: What it asks of its launcher.
         resolved: The callables that it names.
-        facts: The lengths of its datasets.
-        inherited_datasets: The datasets if forked ranks may use them as they are; None if each rank builds its own.
+        datasets: Its datasets.
+        can_inherit: Whether forked ranks may use the datasets as they are.
     """
 
     job: Job
     request: Request
     resolved: ResolvedJob
-    facts: Facts
-    inherited_datasets: Datasets | None
+    datasets: Datasets
+    can_inherit: bool
+
+    @property
+    def inherited_datasets(self) -> Datasets | None:
+        """The datasets for forked ranks, or None if each rank has to build its own."""
+        return self.datasets if self.can_inherit else None
 
     def plan_for(self, world_size: int) -> Plan:
         """The plan on `world_size` ranks."""
-        return Plan(self.request, make_step_plan(self.job.spec, self.facts, world_size))
+        return Plan(self.request, make_step_plan(self.job.spec, self.datasets.facts, world_size))
 
-    def check_weights(self) -> None:
-        """Checks that the file of `model.weights`, if there is one, fits the model; JobError if it does not."""
+    def check_start(self, step_plan: StepPlan, *, may_allocate: bool = False) -> None:
+        """Checks what a first step needs: that model, optimizer and schedule can be built, and that weights fit.
+
+        Args:
+            step_plan: The plan.
+            may_allocate: Whether a model that cannot be built on the meta device may be built on the CPU.
+
+        Raises:
+            JobError: Something cannot.
+        """
+        from distrib.train.check_parts import check_parts
         from distrib.train.checkpoint.warm_start import check_weights
 
         check_weights(self.resolved, Path.cwd())
+        check_parts(self.resolved, step_plan, may_allocate=may_allocate)
+
+    def check_extension(self, step_plan: StepPlan) -> None:
+        """Checks that a longer training can continue a shorter one; JobError if it cannot."""
+        from distrib.train.check_parts import check_parts
+        from distrib.train.lr_schedule import check_extension
+
+        check_extension(self.resolved)
+        check_parts(self.resolved, step_plan, may_allocate=True)
 
 
 def prepare(job: Job, launcher: LauncherName, choose_device: Callable[[Job], Device]) -> PreparedJob:
@@ -62,4 +85,4 @@ def prepare(job: Job, launcher: LauncherName, choose_device: Callable[[Job], Dev
     datasets, can_inherit = build_to_inherit(resolved.build_datasets, job.spec.train.seed)
     request = make_request(job.spec, launcher, choose_device(job))
     check_compression(job, request)
-    return PreparedJob(job, request, resolved, datasets.facts, datasets if can_inherit else None)
+    return PreparedJob(job, request, resolved, datasets, can_inherit)

@@ -64,9 +64,9 @@ def _execute(
     placement = launcher.find_room(prepared.request, observer.notice, lambda: False)
     assert placement is not None, "only a stop ends the search for room without a placement"
     signals.begin_acquiring()
-    num_steps = prepared.plan_for(placement.world_size).schedule.total_steps
-    request = RunRequest(prepared.job, options.run_id, num_steps, options.fresh, options.extend)
-    acquired = acquire_run(request, prepared.check_weights)
+    plan = prepared.plan_for(placement.world_size).schedule
+    request = RunRequest(prepared.job, options.run_id, plan.total_steps, options.fresh, options.extend)
+    acquired = acquire_run(request, lambda: prepared.check_start(plan), lambda: prepared.check_extension(plan))
     if acquired.lease is None:
         observer.notice(
             f"{acquired.run.id} has finished already; `extend` continues it, `fresh` starts a new run beside it"
@@ -117,8 +117,8 @@ def plan(job: Job, *, launcher: LauncherName = "local") -> Plan:
 
         num_gpus = torch.cuda.device_count()
         prepared = prepare(job, launcher, lambda job: choose_device(job, num_gpus))
-        prepared.check_weights()
         plan = prepared.plan_for(fit_workers(prepared.request, num_gpus))
+        prepared.check_start(plan.schedule, may_allocate=True)
         description = make_launcher(job, launcher).describe(prepared.request)
         memory = estimate_memory(prepared.resolved, plan.schedule)
         return replace(plan, launch=description, memory=memory)

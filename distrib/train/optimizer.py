@@ -1,38 +1,112 @@
-"""The optimizer and its learning-rate schedule, built from the spec."""
+"""The optimizer, built from the spec over the model and a loss that has parameters of its own."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from distrib.errors import DistribError
 from distrib.job.plan import StepPlan, with_steps
 from distrib.train.resolved_job import ResolvedJob, is_optimizer_class
 
 _CHOICES_OF_IMPLEMENTATION = ("fused", "foreach", "differentiable", "capturable")
 _EXACT_IF_FUSED = (torch.optim.Adam, torch.optim.AdamW)
+_LOSS = "loss"
+_MAX_NAMES = 3
 
 
-def build_optimizer(resolved: ResolvedJob, step_plan: StepPlan, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over the unwrapped model; fused where that is exact and the user chose nothing else."""
+class OptimizerError(DistribError):
+    """What `optimizer` names gives no optimizer that can train the job's model."""
+
+
+def build_optimizer(
+    resolved: ResolvedJob, step_plan: StepPlan, model: nn.Module, loss: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """The job's optimizer; fused where that is exact and the user chose no other implementation.
+
+    Args:
+        resolved: The job.
+        step_plan: Gives the values of `$steps` and `$steps_per_epoch`.
+        model: The unwrapped model.
+        loss: The loss if it is a module; its parameters are named `loss.…`.
+
+    Raises:
+        OptimizerError: It gives no optimizer, or leaves the loss's parameters out.
+    """
     target = with_steps(resolved.job.spec.optimizer, step_plan)
-    factory = resolved.optimizer
-    if not is_optimizer_class(factory):
-        optimizer = factory(model, **target.args)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(
-                f"optimizer: {target.target} gave a {type(optimizer).__name__}, not a torch.optim.Optimizer"
-            )
+    named = named_parameters(model, loss)
+    if is_optimizer_class(resolved.optimizer):
+        arguments = dict(target.args)
+        if _can_be_fused(resolved.optimizer, arguments, named.values()):
+            arguments["fused"] = True
+        return _instantiated(resolved.optimizer, named, arguments)
+    optimizer = _made(resolved.optimizer, target.target, target.args, model, loss)
+    _check_has_loss(optimizer, target.target, loss)
+    return optimizer
+
+
+def named_parameters(model: nn.Module, loss: nn.Module | None) -> dict[str, nn.Parameter]:
+    """The parameters of the model by name, and those of the loss as `loss.…`; tied ones once."""
+    named = dict(model.named_parameters())
+    known = {id(parameter) for parameter in named.values()}
+    others = [] if loss is None else loss.named_parameters(prefix=_LOSS)
+    return named | {name: parameter for name, parameter in others if id(parameter) not in known}
+
+
+def _instantiated(
+    factory: Callable[..., torch.optim.Optimizer], named: Mapping[str, nn.Parameter], arguments: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """An optimizer of named parameters, or of bare ones if its class cannot take names, as older ones cannot."""
+    try:
+        return factory(list(named.items()), **arguments)
+    except (AttributeError, TypeError, ValueError, IndexError) as error:
+        try:
+            return factory(list(named.values()), **arguments)
+        except Exception:
+            raise error from None
+
+
+def _made(
+    factory: Callable[..., Any], name: str, arguments: Mapping[str, Any], model: nn.Module, loss: nn.Module | None
+) -> torch.optim.Optimizer:
+    """What a function of the model gives, and of the loss if it has a parameter of that name."""
+    more = {_LOSS: loss} if _LOSS in _parameters_of(factory) and _LOSS not in arguments else {}
+    optimizer = factory(model, **arguments, **more)
+    if isinstance(optimizer, torch.optim.Optimizer):
         return optimizer
-    arguments = dict(target.args)
-    if _can_be_fused(factory, arguments, model):
-        arguments["fused"] = True
-    result: torch.optim.Optimizer = factory(model.named_parameters(), **arguments)
-    return result
+    kind = f"a {type(optimizer).__name__}"
+    advice = "return one optimizer"
+    if isinstance(optimizer, list | tuple | dict):
+        kind += f" of {len(optimizer)}"
+        advice = "return one optimizer, with a parameter group for each kind of parameters"
+    raise OptimizerError(f"optimizer: {name} gave {kind}, not a torch.optim.Optimizer; {advice}")
 
 
-def _can_be_fused(factory: Any, arguments: dict[str, Any], model: nn.Module) -> bool:
+def _parameters_of(factory: Callable[..., Any]) -> Iterable[str]:
+    try:
+        return inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return ()
+
+
+def _check_has_loss(optimizer: torch.optim.Optimizer, name: str, loss: nn.Module | None) -> None:
+    """Refuses an optimizer that leaves out what is to be trained of the loss."""
+    taken = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    named = [] if loss is None else list(loss.named_parameters(prefix=_LOSS))
+    missing = [name for name, parameter in named if parameter.requires_grad and id(parameter) not in taken]
+    if missing:
+        more = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
+        raise OptimizerError(
+            f"optimizer: {name} leaves out the loss's parameters {', '.join(missing[:_MAX_NAMES])}{more}; give it a "
+            "parameter named loss, which gets the loss, and take its parameters too"
+        )
+
+
+def _can_be_fused(factory: Any, arguments: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> bool:
     """Whether torch's fused kernel computes what its plain loop does, so that it may be chosen unasked.
 
     Only Adam's kernels do in every case that a job can meet. SGD's reads uninitialized momentum after a gradient that
@@ -41,7 +115,7 @@ def _can_be_fused(factory: Any, arguments: dict[str, Any], model: nn.Module) -> 
     """
     if factory not in _EXACT_IF_FUSED or any(choice in arguments for choice in _CHOICES_OF_IMPLEMENTATION):
         return False
-    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") and _is_dense(p) for p in model.parameters())
+    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") and _is_dense(p) for p in parameters)
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
@@ -52,35 +126,3 @@ def _is_dense(tensor: torch.Tensor) -> bool:
             return False
         expected *= size
     return True
-
-
-class SchedulerState:
-    """The learning-rate schedule, advanced after each step, epoch or evaluation as the spec says."""
-
-    def __init__(self, resolved: ResolvedJob, step_plan: StepPlan, optimizer: torch.optim.Optimizer) -> None:
-        spec = resolved.job.spec.schedule
-        self._step_plan = step_plan
-        self._every = None if spec is None else spec.every
-        self._metric = None if spec is None else spec.metric
-        self._scheduler: Any = None
-        if spec is not None and resolved.schedule is not None:
-            self._scheduler = resolved.schedule(optimizer, **with_steps(spec, step_plan).args)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The scheduler's state; empty without one."""
-        return {} if self._scheduler is None else dict(self._scheduler.state_dict())
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        if self._scheduler is not None and state:
-            self._scheduler.load_state_dict(state)
-
-    def after_step(self, completed_steps: int) -> None:
-        """Advances a schedule by steps or, at an epoch's end, one by epochs."""
-        if self._every == "step" or (self._every == "epoch" and self._step_plan.is_end_of_epoch(completed_steps)):
-            self._scheduler.step()
-
-    def after_evaluation(self, results: dict[str, Any]) -> None:
-        """Advances a schedule by evaluations with its metric."""
-        if self._every == "eval" and self._metric is not None:
-            self._scheduler.step(results[self._metric])

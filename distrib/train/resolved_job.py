@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import traceback
 from collections.abc import Callable
@@ -10,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils.data import IterableDataset
 
 from distrib.job.plan import Facts
 from distrib.job.reader import Job
 from distrib.job.spec import Target
 from distrib.job.target import check_arguments, resolve
+from distrib.train.data.collate import bind_collate, find_collate
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class ResolvedJob:
             model=find("model", spec.model),
             train_dataset=find("data.train", spec.data.train),
             eval_dataset=find("data.eval", spec.data.eval),
-            collate=find("data.collate", spec.data.collate, 1),
+            collate=find_collate(job),
             loss=None if spec.loss is None else _find_loss(job, spec.loss),
             step=find("step", spec.step, 2),
             metrics={name: find(f"metrics.{name}", target) for name, target in spec.metrics.items()},
@@ -96,6 +97,12 @@ class ResolvedJob:
             where = traceback.extract_tb(error.__traceback__)[-1]
             reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
             raise self.job.error(field, f"{target.target} could not be built: {reason}") from error
+        if isinstance(dataset, IterableDataset):
+            raise self.job.error(
+                field,
+                f"{target.target} gives a {type(dataset).__name__}, an IterableDataset; a map-style dataset is needed, "
+                "whose samples can be fetched in any order by index (__getitem__ and __len__)",
+            )
         if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__getitems__"):
             raise self.job.error(
                 field, f"{target.target} gives a {type(dataset).__name__}, which has no __getitem__; "
@@ -113,8 +120,7 @@ class ResolvedJob:
 
     def bound_collate(self) -> Callable[[list[Any]], Any] | None:
         """`data.collate` with its args bound, or None for PyTorch's own."""
-        target = self.job.spec.data.collate
-        return None if self.collate is None or target is None else functools.partial(self.collate, **target.args)
+        return bind_collate(self.job, self.collate)
 
 
 def _find_loss(job: Job, target: Target) -> Callable[..., Any]:

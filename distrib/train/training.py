@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from distrib.job.plan import StepPlan
 from distrib.train.checkpoint.warm_start import load_first_weights
 from distrib.train.loss_accumulator import LossAccumulator
-from distrib.train.optimizer import SchedulerState, build_optimizer
+from distrib.train.lr_schedule import SchedulerState
+from distrib.train.optimizer import build_optimizer
 from distrib.train.precision import Precision
 from distrib.train.rank import Rank
 from distrib.train.resolved_job import ResolvedJob

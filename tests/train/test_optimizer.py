@@ -9,7 +9,7 @@ from exact_jobs import Mlp
 
 from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
-from distrib.train.optimizer import build_optimizer
+from distrib.train.optimizer import OptimizerError, build_optimizer
 from distrib.train.resolved_job import ResolvedJob
 
 SPEC = {
@@ -115,7 +115,7 @@ def test_a_factory_gets_the_model_and_the_numbers_of_the_plan(build, tmp_path):
 
 
 def test_a_factory_that_gives_no_optimizer_is_refused(build):
-    with pytest.raises(TypeError, match=r"optimizer: builtins:str gave a str, not a torch\.optim\.Optimizer"):
+    with pytest.raises(OptimizerError, match=r"builtins:str gave a str, not a torch\.optim\.Optimizer"):
         build("builtins:str", Mlp())
 
 

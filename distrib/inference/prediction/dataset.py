@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from distrib.errors import JobError
 from distrib.job.reader import Job
 from distrib.job.spec import Target
-from distrib.job.target import bind, find_callable
+from distrib.job.target import find_callable
 from distrib.job.values import read_values
 from distrib.job.yaml.nodes import MapNode, SourceLocation
 from distrib.job.yaml.parser import parse
@@ -66,5 +66,6 @@ def build_dataset(job: Job, target: Target) -> Any:
 
 def bound_collate(job: Job) -> Callable[[list[Any]], Any] | None:
     """The job's `data.collate` bound with its args, or None for PyTorch's own."""
-    target = job.spec.data.collate
-    return None if target is None else bind(job, "data.collate", target, num_positional=1)
+    from distrib.train.data.collate import bind_collate, find_collate
+
+    return bind_collate(job, find_collate(job))

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from distrib.job.plan import StepPlan
 from distrib.train.data.batches import pin_memory as pin
 from distrib.train.data.batches import tensors_in, to_device
+from distrib.train.data.collate import Collate, collate_samples
 from distrib.train.data.sampler import EpochIndices, GlobalBatchSampler, MicroBatch, SamplerOfRun
-from distrib.train.openmp import end_idle_threads
 from distrib.train.process import die_with_parent
 from distrib.train.randomness import derive_seed, reseed
 from distrib.train.tracebacks import user_traceback
-
-Collate = Callable[[list[Any]], Any]
 
 
 class Fetcher:
@@ -33,7 +31,7 @@ class Fetcher:
     def __init__(self, dataset: Any, collate: Collate | None, seed: int) -> None:
         self.dataset = dataset
         self.seed = seed
-        self.collate = collate or default_collate
+        self.collate = collate
         self.is_whole = (
             collate is None
             and isinstance(dataset, TensorDataset)
@@ -48,8 +46,10 @@ class Fetcher:
             return [tensor[rows] for tensor in self.dataset.tensors]
         if self.is_by_batch:
             reseed(derive_seed("sample", self.seed, indices.epoch, indices[0]))
-            return self.collate(self.dataset.__getitems__(list(indices)))
-        return self.collate([self._sample(indices.epoch, index) for index in indices])
+            samples = self.dataset.__getitems__(list(indices))
+        else:
+            samples = [self._sample(indices.epoch, index) for index in indices]
+        return collate_samples(samples, indices) if self.collate is None else self.collate(samples)
 
     def _sample(self, epoch: int, index: int) -> Any:
         reseed(derive_seed("sample", self.seed, epoch, index))
@@ -129,7 +129,6 @@ def iterate(
         worker_init_fn=_start_loader_worker,
         generator=torch.Generator().manual_seed(fetcher.seed),
     )
-    end_idle_threads()  # a loader worker may use OpenMP, which a rank that trains has used
     for micro_batch, batch in loader:
         if isinstance(batch, LoaderFailedError):
             raise batch

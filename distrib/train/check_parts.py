@@ -1,0 +1,143 @@
+"""What a job's model, optimizer and schedule raise, found before anything is started."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from distrib.errors import DistribError, JobError
+from distrib.job.plan import StepPlan
+from distrib.job.spec import Target
+from distrib.train.checkpoint.plain_state import dump_state
+from distrib.train.lr_schedule import SchedulerState, check_length
+from distrib.train.optimizer import build_optimizer
+from distrib.train.resolved_job import ResolvedJob
+
+Built = TypeVar("Built")
+
+_MAX_NAMES = 3
+
+
+def check_parts(resolved: ResolvedJob, step_plan: StepPlan, *, may_allocate: bool) -> None:
+    """Builds model, loss, optimizer and schedule on the meta device, where nothing is allocated.
+
+    What fails there is tried again on the CPU, since some code does not work without values.
+
+    Args:
+        resolved: The job.
+        step_plan: Its plan.
+        may_allocate: Whether a model that cannot be built on the meta device is built on the CPU; otherwise it is not
+            checked, and the ranks report what is wrong with it.
+
+    Raises:
+        JobError: One of them cannot be built, or cannot train.
+    """
+    try:
+        model = _build_model(resolved, "meta")
+    except JobError:
+        if not may_allocate:
+            return
+        model = None
+    if model is not None:
+        with contextlib.suppress(_OnMetaOnlyError):
+            _check_with(resolved, step_plan, model, "meta")
+            return
+    _check_with(resolved, step_plan, _build_model(resolved, "cpu"), "cpu")
+
+
+class _OnMetaOnlyError(Exception):
+    """Something failed on the meta device that may work with values."""
+
+
+def _build_model(resolved: ResolvedJob, device: str) -> nn.Module:
+    target = resolved.job.spec.model
+    model = _built(resolved, "model", target, device, lambda: resolved.model(**target.args))
+    if not isinstance(model, nn.Module):
+        raise resolved.job.error("model", f"{target.target} gave a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _check_with(resolved: ResolvedJob, step_plan: StepPlan, model: nn.Module, device: str) -> None:
+    spec = resolved.job.spec
+    loss = None
+    if spec.loss is not None and inspect.isclass(resolved.loss):
+        args = spec.loss.args
+        loss = _retried(resolved, "loss", spec.loss, device, lambda: resolved.loss(**args))  # type: ignore[misc]
+    loss = loss if isinstance(loss, nn.Module) else None
+    _check_trainable(resolved, model, loss)
+
+    def make_optimizer() -> torch.optim.Optimizer:
+        return build_optimizer(resolved, step_plan, model, loss)
+
+    optimizer = _retried(resolved, "optimizer", spec.optimizer, device, make_optimizer)
+    _check_closure(resolved, optimizer)
+    if spec.schedule is not None:
+        _retried(
+            resolved,
+            "schedule",
+            spec.schedule,
+            device,
+            lambda: dump_state(SchedulerState(resolved, step_plan, optimizer).state_dict()),
+        )
+        check_length(resolved, step_plan, make_optimizer)
+
+
+def _retried(
+    resolved: ResolvedJob, field: str, target: Target, device: str, build: Callable[[], Built]
+) -> Built:  # fmt: skip
+    """What `build` gives; an error of torch's about the meta device says nothing about the job."""
+    try:
+        return _built(resolved, field, target, device, build)
+    except JobError as error:
+        if device == "meta" and not isinstance(error.__cause__, DistribError):
+            raise _OnMetaOnlyError from error
+        raise
+
+
+def _built(resolved: ResolvedJob, field: str, target: Target, device: str, build: Callable[[], Built]) -> Built:
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device(device), warnings.catch_warnings(action="ignore"):
+            return build()
+    except DistribError as error:
+        raise resolved.job.error(field, str(error).removeprefix(f"{field}: ")) from error
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+        raise resolved.job.error(field, f"{target.target} could not be built: {reason}") from error
+
+
+def _check_trainable(resolved: ResolvedJob, model: nn.Module, loss: nn.Module | None) -> None:
+    """Refuses a model without parameters to train, or whose parameters have no shape yet."""
+    named: dict[str, Any] = dict(model.named_parameters())
+    lazy = [name for name, parameter in named.items() if torch.nn.parameter.is_lazy(parameter)]
+    if lazy:
+        more = f" and {len(lazy) - _MAX_NAMES} more" if len(lazy) > _MAX_NAMES else ""
+        raise resolved.job.error(
+            "model",
+            f"{', '.join(lazy[:_MAX_NAMES])}{more}: lazy parameters have no shape before a first forward pass, and so "
+            "cannot be trained in parallel or saved; give the sizes (nn.Linear instead of nn.LazyLinear), or run a "
+            "batch through the model in a factory that returns it",
+        )
+    others = [] if loss is None else list(loss.parameters())
+    if not any(parameter.requires_grad for parameter in [*named.values(), *others]):
+        what = "it has no parameters" if not named else f"all its {len(named)} parameters are frozen"
+        raise resolved.job.error("model", f"there is nothing to train: {what} (requires_grad is false)")
+
+
+def _check_closure(resolved: ResolvedJob, optimizer: torch.optim.Optimizer) -> None:
+    """Refuses an optimizer that evaluates the loss several times a step."""
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        name = type(optimizer).__name__
+        raise resolved.job.error(
+            "optimizer",
+            f"{name} needs a closure that evaluates the loss several times a step, and a job's step is evaluated once; "
+            "take an optimizer that needs none, such as torch.optim:AdamW",
+        )

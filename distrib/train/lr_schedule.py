@@ -1,0 +1,216 @@
+"""The learning-rate schedule: built from the spec, rebuilt when a run is extended, tried over its whole length."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import types
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from distrib.errors import DistribError
+from distrib.job.plan import StepPlan, with_steps
+from distrib.job.spec import LearningRateSchedule, Target
+from distrib.train.checkpoint.plain_state import FromJob
+from distrib.train.resolved_job import ResolvedJob
+
+_MAX_TRIED_STEPS = 100_000
+
+
+class ScheduleError(DistribError):
+    """A schedule cannot be used for the job, or not over its whole length."""
+
+
+class SchedulerState:
+    """The learning-rate schedule, advanced after each step, epoch or evaluation as the spec says.
+
+    Its state names the length of the run for which it was built. If a run is extended, a schedule whose arguments
+    depend on that length is built for the new one and advanced to where the run is.
+    """
+
+    def __init__(self, resolved: ResolvedJob, step_plan: StepPlan, optimizer: torch.optim.Optimizer) -> None:
+        self._spec = resolved.job.spec.schedule
+        self._step_plan = step_plan
+        self._optimizer = optimizer
+        self._num_advances = 0
+        self._first_groups = [_values(group) for group in optimizer.param_groups]
+        self._build: Callable[[], Any] | None = None
+        self._scheduler: Any = None
+        factory = resolved.schedule
+        if self._spec is not None and factory is not None:
+            args = with_steps(self._spec, step_plan).args
+            self._build = lambda: factory(optimizer, **args)
+            self._scheduler = self._build()
+            _check_interface(self._scheduler, self._spec)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's state, and for which length; empty without one."""
+        if self._scheduler is None:
+            return {}
+        return {
+            "scheduler": _without_code(self._scheduler.state_dict()),
+            "total_steps": self._step_plan.total_steps,
+            "num_advances": self._num_advances,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned; call it after the optimizer is restored."""
+        if self._scheduler is None or not state:
+            return
+        assert self._spec is not None
+        if state["total_steps"] != self._step_plan.total_steps and depends_on_length(self._spec):
+            self._rebuild(state["num_advances"])
+        else:
+            self._num_advances = state["num_advances"]
+            self._scheduler.load_state_dict(_with_code(state["scheduler"], self._scheduler.state_dict()))
+
+    def _rebuild(self, num_advances: int) -> None:
+        """Builds the schedule anew, from the optimizer's first values on, and advances it."""
+        assert self._build is not None
+        for group, first in zip(self._optimizer.param_groups, self._first_groups, strict=True):
+            for name in _values(group):
+                del group[name]
+            group.update(copy.deepcopy(first))
+        self._scheduler = self._build()
+        with warnings.catch_warnings(action="ignore"):  # of steps of a scheduler without steps of the optimizer
+            for _ in range(num_advances):
+                self._advance()
+
+    def _advance(self, *metric: Any) -> None:
+        self._num_advances += 1
+        self._scheduler.step(*metric)
+
+    def after_step(self, completed_steps: int) -> None:
+        """Advances a schedule by steps and, at the end of an epoch, one by epochs."""
+        every = None if self._spec is None else self._spec.every
+        if every == "step" or (every == "epoch" and self._step_plan.is_end_of_epoch(completed_steps)):
+            self._advance()
+
+    def after_evaluation(self, results: dict[str, Any]) -> None:
+        """Advances a schedule by evaluations, with its metric."""
+        if self._spec is not None and self._spec.every == "eval" and self._spec.metric is not None:
+            self._advance(*[results[self._spec.metric]][: _needs_metric(self._scheduler)])
+
+
+def _without_code(state: Any) -> Any:
+    """A scheduler's state without functions and classes, such as those by which it anneals."""
+    if isinstance(state, dict):
+        return {key: _without_code(value) for key, value in state.items()}
+    if type(state) in (list, tuple):
+        return type(state)(map(_without_code, state))
+    is_code = isinstance(state, type | types.FunctionType | types.BuiltinFunctionType | types.MethodType)
+    return FromJob(getattr(state, "__qualname__", "")) if is_code else state
+
+
+def _with_code(state: Any, built: Any) -> Any:
+    """A saved state with the functions and classes of the scheduler that was built anew."""
+    if isinstance(state, FromJob):
+        return built
+    if isinstance(state, dict):
+        of = built if isinstance(built, dict) else {}
+        return {key: _with_code(value, of.get(key)) for key, value in state.items()}
+    if type(state) in (list, tuple):
+        others = built if type(built) is type(state) and len(built) == len(state) else [None] * len(state)
+        return type(state)(_with_code(value, other) for value, other in zip(state, others, strict=True))
+    return state
+
+
+def depends_on_length(target: Target) -> bool:
+    """Whether a target's arguments contain `$steps`."""
+
+    def is_in(value: Any) -> bool:
+        if isinstance(value, Mapping):
+            return any(map(is_in, value.values()))
+        return any(map(is_in, value)) if isinstance(value, list) else value == "$steps"
+
+    return is_in(target.args)
+
+
+def check_extension(resolved: ResolvedJob) -> None:
+    """Refuses to extend a run whose schedule cannot be rebuilt for another length.
+
+    Raises:
+        JobError: It cannot.
+    """
+    spec = resolved.job.spec.schedule
+    if spec is not None and spec.every == "eval" and depends_on_length(spec):
+        raise resolved.job.error(
+            "schedule",
+            f"{spec.target} depends on $steps and on what evaluations gave, so it cannot be rebuilt for a longer run; "
+            "name a number instead of $steps",
+        )
+
+
+def check_length(
+    resolved: ResolvedJob, step_plan: StepPlan, make_optimizer: Callable[[], torch.optim.Optimizer]
+) -> None:
+    """Refuses a schedule that ends before the run does, as one with a fixed number of steps may.
+
+    Args:
+        resolved: The job.
+        step_plan: Its plan.
+        make_optimizer: Builds the job's optimizer anew.
+
+    Raises:
+        JobError: It raises before the last step.
+    """
+    spec = resolved.job.spec.schedule
+    if spec is None or spec.every == "eval":
+        return
+    length = step_plan.total_steps // (1 if spec.every == "step" else step_plan.steps_per_epoch)
+
+    def build() -> Any:
+        return SchedulerState(resolved, step_plan, make_optimizer())._scheduler
+
+    with warnings.catch_warnings(action="ignore"):
+        error = _error_at_the_end(build(), length)
+        if error is None or length > _MAX_TRIED_STEPS:
+            return
+        scheduler = build()  # the jump to the end may be what failed
+        for number in range(length):
+            try:
+                scheduler.step()
+            except Exception as error:
+                raise resolved.job.error(
+                    "schedule",
+                    f"{spec.target} fails at its step {number + 1} of {length}: {type(error).__name__}: {error}; "
+                    "make it as long as the run, with $steps in its args",
+                ) from error
+
+
+def _error_at_the_end(scheduler: Any, length: int) -> Exception | None:
+    """What the last of its steps raises, to which it is moved at once."""
+    try:
+        scheduler.last_epoch = length - 1
+        scheduler.step()
+    except Exception as error:
+        return error
+    return None
+
+
+def _check_interface(scheduler: Any, spec: LearningRateSchedule) -> None:
+    for method in ("step", "state_dict", "load_state_dict"):
+        if not callable(getattr(scheduler, method, None)):
+            raise ScheduleError(
+                f"schedule: {spec.target} gave a {type(scheduler).__name__}, which has no {method}(); a "
+                "scheduler as those in torch.optim.lr_scheduler is needed"
+            )
+    if spec.every != "eval" and _needs_metric(scheduler):
+        raise ScheduleError(
+            f"schedule: {spec.target} needs the value of a metric; set every: eval and metric: the name of a metric, "
+            "or loss"
+        )
+
+
+def _needs_metric(scheduler: Any) -> bool:
+    """Whether a scheduler's step needs a metric."""
+    parameters = list(inspect.signature(scheduler.step).parameters.values())
+    return bool(parameters) and parameters[0].default is inspect.Parameter.empty
+
+
+def _values(group: Mapping[str, Any]) -> dict[str, Any]:
+    """What a parameter group holds beside its parameters."""
+    return {name: copy.deepcopy(value) for name, value in group.items() if name not in ("params", "param_names")}
