@@ -8,15 +8,15 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 SIDE_BY_SIDE := -n $(TESTERS) --dist loadgroup --no-loadscope-reorder
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-all lint format lab-tools bench soak clean
+.PHONY: demo test test-all lint format lab-tools browser bench soak clean
 
 demo: $(VENV)/.jobs
 	$(BIN)/distrib run jobs/digits.yaml
 
-test: lint lab-tools
+test: lint lab-tools browser
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests
 
-test-all: lint lab-tools
+test-all: lint lab-tools browser
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests -m "long or not long"
 
 lint: $(VENV)/.dev
@@ -33,6 +33,11 @@ format: $(VENV)/.dev
 lab-tools:
 	@command -v ip >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	    && apt-get update -qq && apt-get install -qq -y iproute2 >/dev/null; } || true
+
+# The browser in which reports are tested; where it cannot be installed, those tests are skipped and say why.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	    && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; } || true
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m tests.bench

@@ -23,6 +23,7 @@ from distrib.cli.list import list_
 from distrib.cli.logs import logs
 from distrib.cli.plan import plan
 from distrib.cli.predict import predict
+from distrib.cli.report import report
 from distrib.cli.run import EXIT_CODES, run
 from distrib.cli.scale import scale
 from distrib.cli.serve import serve
@@ -67,6 +68,7 @@ app.command("doctor", epilog=DOCTOR_EXIT_CODES)(doctor)
 app.command("submit", epilog=EXIT_CODES)(submit)
 app.command("list")(list_)
 app.command("compare")(compare)
+app.command("report")(report)
 app.command("watch")(watch)
 app.command("status")(status)
 app.command("logs")(logs)

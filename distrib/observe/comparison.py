@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from distrib.observe.format import duration, number, plural
 from distrib.observe.spec_fields import differing_fields, spec_fields
-from distrib.observe.summary import samples_per_second
+from distrib.observe.summary import read_state
 
 if TYPE_CHECKING:
     from distrib.runs.run import Run
@@ -31,15 +31,15 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
 
 def result_of(run: Run) -> dict[str, Any]:
     """The result of a run by name: status, steps, metrics, speed and times."""
-    record, (step, _) = run.record, run.steps
+    state, speed, _ = read_state(run)
     return {
         "status": run.status,
-        "steps": step,
+        "steps": state.step,
         **{name: value for name, value in run.metrics.items() if not isinstance(value, dict)},
-        "samples_per_second": samples_per_second(run.events()),
+        "samples_per_second": speed,
         "duration_seconds": run.duration_seconds,
-        "first_step_seconds": record.get("first_step_seconds"),
-        "restarts": sum(event.get("event") == "restart" for event in run.events()),
+        "first_step_seconds": run.record.get("first_step_seconds"),
+        "restarts": state.num_restarts,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from distrib.runs.run import Run
 
 Event = Mapping[str, Any]
+_LARGEST = 1e300
+_LARGEST_COUNT = 2**53
+"""Larger numbers, which only damage produces, would overflow in computations."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +50,36 @@ class RunLength:
         return max(1, -(-step // self.steps_per_epoch))
 
 
-@dataclass(frozen=True)
-class History:
-    """The events of a run.
+class EventReader:
+    """Reads the events of a run, one at a time, from the beginning.
+
+    Lines that are no event are left out and counted. A last line without an end is what a writer leaves while it
+    writes; it is damage only if the run has ended.
+
+    Args:
+        run: The run.
 
     Attributes:
-        events: All readable events, in the order of the file.
-        num_damaged: Lines that are no event.
+        num_damaged: Lines left out so far.
     """
 
-    events: list[dict[str, Any]]
-    num_damaged: int = 0
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.num_damaged = 0
 
-    def of_kind(self, *kinds: str) -> list[dict[str, Any]]:
-        """The events of these kinds."""
-        return [event for event in self.events if event["event"] in kinds]
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self.num_damaged = 0
+        try:
+            file = self._run.metrics_file.open("rb")
+        except OSError:
+            return
+        with file:
+            for line in file:
+                event = parse_event(line)
+                if is_event(event):
+                    yield event
+                elif line.strip() and (line.endswith(b"\n") or self._run.status != "running"):
+                    self.num_damaged += 1
 
     @property
     def note(self) -> str | None:
@@ -71,45 +89,16 @@ class History:
         return f"metrics.jsonl has {plural(self.num_damaged, 'damaged line')}, left out here"
 
 
-def read_history(run: Run) -> History:
-    """Reads the events of a run; a last line without an end, as a writer leaves while it writes, is not damage."""
-    try:
-        *lines, rest = run.metrics_file.read_bytes().split(b"\n")
-    except OSError:
-        return History([])
-    parsed = [parse_event(line) for line in lines if line.strip()]
-    events = [event for event in parsed if is_event(event)]
-    num_damaged = len(parsed) - len(events)
-    last = parse_event(rest) if rest.strip() else None
-    if is_event(last):
-        events.append(last)
-    elif rest.strip() and run.status != "running":
-        num_damaged += 1
-    return History(events, num_damaged)
-
-
 def is_event(event: object) -> TypeGuard[dict[str, Any]]:
     """Whether what was read has the fields that every event has."""
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return False
     counts = (event.get("step"), event.get("attempt"), event.get("samples"))
     return is_number(event.get("time")) and all(
-        isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts
+        isinstance(count, int) and not isinstance(count, bool) and 0 <= count < _LARGEST_COUNT for count in counts
     )
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value of an event is a number, neither null nor a Boolean."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def superseded(events: Iterable[Event]) -> list[bool]:
-    """For each event in order, whether a later attempt trained its step again, so that it has no part in the result."""
-    found: list[bool] = []
-    first_step: dict[int, int] = {}  # of later attempts, the step after which they continued
-    for event in reversed(list(events)):
-        attempt, step = event["attempt"], event["step"]
-        found.append(any(later > attempt and start < step for later, start in first_step.items()))
-        if event["event"] == "start":
-            first_step[attempt] = min(step, first_step.get(attempt, step))
-    return found[::-1]
+    """Whether a value of an event is a finite number, neither null nor a Boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST

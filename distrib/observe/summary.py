@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from distrib.observe.format import duration, flow, num_bytes, plural, rate, short_path, value_pairs
-from distrib.observe.history import History, RunLength, is_number, read_history
+from distrib.observe.history import EventReader, RunLength, is_number
 from distrib.observe.resume_command import resume_command
 from distrib.observe.state import RunState
 from distrib.runs.run import Run
@@ -25,8 +24,7 @@ def summarize(run: Run, exit_code: int | None) -> dict[str, Any]:
         run: The run.
         exit_code: What the command that ran it exits with, where it is known.
     """
-    history = read_history(run)
-    state = state_of(run, history)
+    state, speed, _ = read_state(run)
     return {
         "id": run.id,
         "folder": str(run.location),
@@ -39,7 +37,7 @@ def summarize(run: Run, exit_code: int | None) -> dict[str, Any]:
         "metrics": run.metrics,
         "duration_seconds": run.duration_seconds,
         "first_step_seconds": run.record.get("first_step_seconds"),
-        "samples_per_second": samples_per_second(history.events),
+        "samples_per_second": speed,
         "error": run.error,
     }
 
@@ -52,10 +50,9 @@ def summary_lines(run: Run, width: int | None = None) -> list[str]:
         width: Columns of the terminal, within which metrics are wrapped; None to keep them on one line.
     """
     status, error = run.status, run.error
-    history = read_history(run)
-    state = state_of(run, history)
+    state, speed, note = read_state(run)
     metrics = value_pairs(run.metrics)
-    head = [_failure(error)] if error else flow(f"{status}  ", metrics, width)
+    head = [failure_line(error)] if error else flow(f"{status}  ", metrics, width)
     if error and error.get("traceback"):
         head += ["", str(error["traceback"]).strip("\n"), ""]
     facts = {
@@ -63,28 +60,59 @@ def summary_lines(run: Run, width: int | None = None) -> list[str]:
         "steps": None if status == "finished" else _steps(state),
         "duration": _duration(run),
         "first step": _first_step(run),
-        "speed": None if error else _speed(history.events),
+        "speed": None if error else _speed(speed),
         "run": short_path(run.location),
         "log": _log(run, error) if error else None,
         "weights": _weights(run),
         "continue": resume_command(run) if status in ("stopped", "failed") else None,
         "use it": _use(run) if status == "finished" and run.weights_location else None,
-        "note": history.note,
+        "note": note,
         "all runs": list_command(run.storage.runs_location),
     }
     return head + [f"  {label:<{LABEL_WIDTH}}{fact}" for label, fact in facts.items() if fact]
 
 
-def state_of(run: Run, history: History) -> RunState:
-    """The state of a run after all of its events and by its record."""
+def read_state(run: Run) -> tuple[RunState, float | None, str | None]:
+    """The state of a run after all of its events and by its record, its mean speed, and a note about damage."""
     record = run.record
     state = RunState(RunLength.of_record(record), float(record.get("started") or 0.0))
-    for event in history.events:
+    meter = SpeedMeter()
+    reader = EventReader(run)
+    for event in reader:
         state.add(event)
+        meter.add(event)
     activity = record.get("activity")
     if isinstance(activity, dict) and activity.get("message"):
         state.set_message(float(activity.get("since") or 0.0), str(activity["message"]))
-    return state
+    return state, meter.samples_per_second, reader.note
+
+
+class SpeedMeter:
+    """Mean speed of training: samples over the time spent in steps and data, without the first step if possible."""
+
+    def __init__(self) -> None:
+        self._last: Mapping[str, Any] | None = None
+        self._samples = 0.0
+        self._seconds = 0.0
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Takes an event into account."""
+        if event["event"] != "train" or not is_number(event.get("samples_per_second")):
+            return
+        if event["samples_per_second"] <= 0:
+            return
+        if self._last is not None and self._last["attempt"] == event["attempt"]:
+            samples = event["samples"] - self._last["samples"]
+            self._samples += samples
+            self._seconds += samples / event["samples_per_second"]
+        self._last = event
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """The speed; None without train events."""
+        if self._seconds > 0:
+            return self._samples / self._seconds
+        return None if self._last is None else float(self._last["samples_per_second"])
 
 
 def prediction_line(told: Mapping[str, Any]) -> str:
@@ -110,20 +138,11 @@ def list_command(runs_folder: Path | str) -> str:
 
 
 def samples_per_second(events: Iterable[Mapping[str, Any]]) -> float | None:
-    """Mean speed of training: samples over the time spent in steps and data, without the first step if possible."""
-    train = [event for event in events if event["event"] == "train" and _has_speed(event)]
-    samples = seconds = 0.0
-    for before, event in pairwise(train):
-        if event["attempt"] == before["attempt"]:
-            samples += event["samples"] - before["samples"]
-            seconds += (event["samples"] - before["samples"]) / event["samples_per_second"]
-    if seconds > 0:
-        return samples / seconds
-    return float(train[-1]["samples_per_second"]) if train else None
-
-
-def _has_speed(event: Mapping[str, Any]) -> bool:
-    return is_number(event.get("samples_per_second")) and event["samples_per_second"] > 0
+    """The mean speed of training by a run's events; see `SpeedMeter`."""
+    meter = SpeedMeter()
+    for event in events:
+        meter.add(event)
+    return meter.samples_per_second
 
 
 def _use(run: Run) -> str:
@@ -133,8 +152,8 @@ def _use(run: Run) -> str:
     return f"distrib serve {name}; or predict, export, latency instead of serve"
 
 
-def _failure(error: Mapping[str, Any]) -> str:
-    """What failed where: `failed  rank 1 on node2: ValueError: no such label`."""
+def failure_line(error: Mapping[str, Any]) -> str:
+    """What failed, and where: `failed  rank 1 on node2: ValueError: no such label`."""
     rank = "" if error.get("rank") is None else f"rank {error['rank']}"
     host = "" if error.get("host") is None else f"on {error['host']}"
     culprit = " ".join(part for part in (rank, host) if part)
@@ -176,8 +195,7 @@ def _first_step(run: Run) -> str | None:
     return None if seconds is None else f"{duration(seconds)} after the command"
 
 
-def _speed(events: Iterable[Mapping[str, Any]]) -> str | None:
-    speed = samples_per_second(events)
+def _speed(speed: float | None) -> str | None:
     return None if speed is None else rate(speed)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from distrib.observe.format import plural
-from distrib.observe.history import RunLength, is_event, read_history
+from distrib.observe.history import EventReader, RunLength, is_event
 from distrib.observe.lines import has_line
 from distrib.observe.progress import Progress, make_progress
 from distrib.observe.state import RunState
@@ -49,8 +49,11 @@ class RunWatcher:
             progress.attach(self._title(record, state), state)
             for event in [event for event in events if event["event"] != "train" and has_line(event)][-_NUM_RECENT:]:
                 progress.show(event)
-            if (note := read_history(self._run).note) is not None:
-                progress.notice(note)
+            reader = EventReader(self._run)
+            for _ in reader:
+                pass  # only to count damaged lines
+            if reader.note is not None:
+                progress.notice(reader.note)
             for _ in self._polls(progress):
                 self._show_news(progress)
             progress.finished(self._run)

@@ -83,7 +83,7 @@ def parse_event(line: bytes) -> dict[str, Any] | None:
     """The event in a line, or None where the line is torn: no part of a JSON object is one itself."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) else None
 
