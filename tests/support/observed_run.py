@@ -15,7 +15,7 @@ from distrib.runs.owner import this_process
 from distrib.runs.record import create_record, update_record
 
 TOTAL_STEPS = 12
-SECONDS = 0.2
+SECONDS = 0.15
 
 
 def main(folder, first, last, attempt, end):

@@ -147,17 +147,10 @@ def mark_positions(page, chart, kind):
     return page.evaluate(script, [chart, kind])
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"),
-    [
-        (1280, "light"),
-        (390, "dark"),
-        pytest.param(1280, "dark", marks=pytest.mark.long),
-        pytest.param(390, "light", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.long)])
+@pytest.mark.parametrize("scheme", ["dark", pytest.param("light", marks=pytest.mark.long)])
 def test_pages_are_sound(finished, failed, restarted, page_of, visit, axe, width, scheme):
-    for runs in ([failed], [restarted], [finished, failed]):
+    for runs in ([restarted], [finished, failed]):
         page = visit(page_of(*runs), width, scheme)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.messages == []
@@ -226,7 +219,7 @@ def write_long_run(run, count, spikes):
             file.write(line % (1_700_000_000 + step / 100, step, step * 64, spikes.get(step, 1 + step % 7 / 100)))
 
 
-@pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [50_000, pytest.param(1_000_000, marks=pytest.mark.long)])
 def test_downsampling_keeps_planted_spikes(new_run, page_of, visit, count):
     spikes = {count // 3: 97.0, count // 2: 0.001, count - 5: 55.0}
     run, writer = new_run("long")
@@ -271,8 +264,6 @@ def test_damaged_events_are_shown_as_far_as_they_go(new_run, page_of, visit):
     assert page.charts()["loss-step"]["curves"][0]["x"][-1] == 120
 
 
-def test_a_run_without_events(new_run, page_of, visit, axe):
+def test_a_run_without_events(new_run, page_of, visit):
     run, _ = new_run("empty")
-    page = visit(page_of(run))
-    assert texts(page, ".result") == ["running"]
-    assert page.violations(axe) == []
+    assert texts(visit(page_of(run)), ".result") == ["running"]
