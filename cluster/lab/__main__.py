@@ -1,6 +1,20 @@
-"""`python -m cluster.lab`."""
+"""`python -m cluster.lab`: an interrupt is reported as one from the first moment, while the verbs are imported too."""
 
-from cluster.lab.cli import main
+import sys
+
+from cluster.lab.interrupts import raise_interrupts
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    raise_interrupts()
+    try:
+        from cluster.lab.cli import run_command_line
+    except KeyboardInterrupt:
+        print("lab: interrupted", file=sys.stderr)
+        sys.exit(130)
+    run_command_line()
+
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
 from typing import Annotated, Any, Literal
 
@@ -182,11 +181,13 @@ def down(name: NameOption = DEFAULT_NAME, folder: FolderOption = None) -> None:
         print(f"there is no lab {name!r} in {lab.folder.parent}: nothing to do")
 
 
-def main() -> None:
-    """Runs the command line and exits with its code; SIGTERM is to it what Ctrl-C is."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def run_command_line() -> None:
+    """Runs the command line and exits with its code."""
     try:
-        app(prog_name="python -m cluster.lab")
+        try:
+            app(prog_name="python -m cluster.lab")
+        except KeyboardInterrupt:  # before or after the verb itself
+            raise StoppedError("interrupted") from None
     except DistribError as error:
         print(f"lab: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

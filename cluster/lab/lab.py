@@ -12,6 +12,7 @@ from typing import IO, Any
 from cluster.lab import ray_node
 from cluster.lab.entering import command_on, hide
 from cluster.lab.errors import LabError
+from cluster.lab.interrupts import interrupts_held
 from cluster.lab.leaving import await_departure, drain, end_host, take_down
 from cluster.lab.machine import MAX_HOSTS, check_folder, check_machine, check_name
 from cluster.lab.network import Network, choose_subnet, parse_rate
@@ -103,19 +104,21 @@ class Lab:
                 f"something is left of a lab {name!r}, or it keeps its files in another --folder; "
                 f"take it down with python -m cluster.lab down --name {name}"
             )
-        lab._file.create(state)
-        try:
-            if has_ray:
+        with interrupts_held() as release:
+            lab._file.create(state)
+            try:
+                release()  # now that what is there is taken down
+                if has_ray:
+                    with lab._file.change() as state:
+                        state.token_file = ray_node.make_token(lab.folder / "ray_token")
+                lab._network.add_switch(subnet)
+                start_hosts(lab._file, lab._network, state.hosts, report)
                 with lab._file.change() as state:
-                    state.token_file = ray_node.make_token(lab.folder / "ray_token")
-            lab._network.add_switch(subnet)
-            start_hosts(lab._file, lab._network, state.hosts, report)
-            with lab._file.change() as state:
-                state.status = "up"
-                state.builders = []
-        except BaseException:
-            lab.down()
-            raise
+                    state.status = "up"
+                    state.builders = []
+            except BaseException:
+                lab.down()
+                raise
         return lab
 
     @classmethod

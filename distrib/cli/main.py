@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import sys
 from typing import Annotated, Any, TextIO
@@ -16,6 +15,7 @@ from distrib import __version__
 from distrib.cli.compare import compare
 from distrib.cli.doctor import EXIT_CODES as DOCTOR_EXIT_CODES
 from distrib.cli.doctor import doctor
+from distrib.cli.ending import end_process
 from distrib.cli.export import export
 from distrib.cli.flags import with_flags
 from distrib.cli.latency import latency
@@ -80,16 +80,13 @@ app.command("serve")(serve)
 
 
 def main() -> None:
-    """Runs the command line and exits with its code; SIGTERM is handled like Ctrl-C."""
+    """Runs the command line and ends the process with its exit code; SIGTERM has the effect of Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # so that any exception text can be printed
     code = _run_and_report(sys.argv[1:])
-    if code == StoppedError.exit_code:
-        sys.stderr.flush()
-        os._exit(code)  # Python would otherwise exit by SIGINT if the caught KeyboardInterrupt was raised in an exec()
-    sys.exit(code)
+    end_process(code, waits_for_threads=code != StoppedError.exit_code)
 
 
 def _print_version(is_asked_for: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from distrib.errors import JobError
-from distrib.job.plan import LauncherName
+from distrib.job.launcher_names import LauncherName
 
 if TYPE_CHECKING:
     from distrib.job.reader import Job

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from distrib.job.launcher_names import LauncherName
 from distrib.job.spec import Interval, JobSpec, Target, WorkerRange, parse_bytes
 
 Device = Literal["cpu", "cuda"]
-LauncherName = Literal["local", "ray"]
 
 _A_TRACE = 0.001
 """The amount that Ray itself requests of a resource that only marks a host."""

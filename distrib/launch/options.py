@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from distrib.job.plan import LauncherName
+from distrib.job.launcher_names import LauncherName
 
 if TYPE_CHECKING:
     from distrib.train.context import Measurement

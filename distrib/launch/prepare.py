@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distrib.job.plan import Device, LauncherName, Plan, Request, StepPlan, make_request, make_step_plan
+from distrib.job.launcher_names import LauncherName
+from distrib.job.plan import Device, Plan, Request, StepPlan, make_request, make_step_plan
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
 from distrib.launch.devices import check_compression

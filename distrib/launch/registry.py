@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from distrib.job.plan import LauncherName
+from distrib.job.launcher_names import LauncherName
 from distrib.job.reader import Job
 from distrib.launch.job_server import JobServer
 from distrib.launch.launcher import Launcher

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distrib.job.plan import LauncherName, Plan, make_request
+from distrib.job.launcher_names import LauncherName
+from distrib.job.plan import Plan, make_request
 from distrib.job.reader import Job
 from distrib.launch.options import RunOptions
 from distrib.launch.process.signals import StopSignals

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distrib.errors import DistribError, JobError, StoppedError
-from distrib.job.plan import LauncherName
+from distrib.job.launcher_names import LauncherName
 from distrib.job.reader import Job
 from distrib.observe.format import plural
 from distrib.observe.observer import SilentObserver

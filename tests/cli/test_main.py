@@ -3,11 +3,14 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from importlib import metadata
 
 import pytest
+
+from tests.support.interrupted import interrupted_at_import
 
 
 @pytest.mark.parametrize("verb", ["", "run", "plan", "list", "schema"])
@@ -87,6 +90,37 @@ def test_a_reader_that_goes_away_is_no_drama(distrib):
         reader.wait()
         result = distrib("schema", capture_output=False, stdout=reader.stdin, stderr=subprocess.PIPE)
     assert (result.returncode, result.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_the_verbs_are_imported(tmp_path, number):
+    done = interrupted_at_import("distrib", tmp_path, number)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "distrib: interrupted\n")
+
+
+ENDS = """
+import atexit, sys, threading, time, torch
+from distrib.cli.ending import end_process
+
+class Late:
+    def __del__(self):
+        print("destroyed")
+
+late = Late()
+atexit.register(print, "registered")
+if "thread" in sys.argv:
+    threading.Thread(target=lambda: (time.sleep(0.3), print("waited for"))).start()
+print("x" * 100_000)
+end_process(7)
+"""
+
+
+@pytest.mark.parametrize(("arguments", "last"), [([], ["registered"]), (["thread"], ["waited for", "registered"])])
+def test_the_end_runs_what_is_registered_for_it_and_destroys_no_objects(arguments, last):
+    command = [sys.executable, "-c", ENDS, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (7, "")
+    assert [line for line in done.stdout.splitlines()[1:] if line != "destroyed" or not arguments] == last
 
 
 def test_ctrl_c_before_anything_has_started(tmp_path, job):

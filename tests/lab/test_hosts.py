@@ -12,6 +12,8 @@ import pytest
 
 from cluster.lab import Lab, LabError
 from cluster.lab.network import NAMESPACES, choose_subnet
+from cluster.lab.state import StateFile
+from tests.support.interrupted import interrupted_at_import
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -151,6 +153,25 @@ def test_up_cleans_up_where_it_is_interrupted(labs, number):
     assert up.wait(10) == 130
     assert up.stderr.read() == "lab: interrupted\n"
     assert traces(name, labs.folder) == []
+
+
+def test_up_cleans_up_where_it_is_interrupted_at_its_first_trace(labs, monkeypatch):
+    create = StateFile.create
+
+    def create_and_interrupt(file, state):
+        create(file, state)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(StateFile, "create", create_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        labs.up("j", 1, has_ray=False)
+    assert traces(labs.name("j"), labs.folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_the_verbs_are_imported(tmp_path, number):
+    done = interrupted_at_import("cluster.lab", tmp_path, number)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "lab: interrupted\n")
 
 
 def test_down_ends_an_up_that_is_at_work(labs, command):
