@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from distrib.runs.proc_stat import read_proc_stat
+
 _POLL_SECONDS = 0.02
 
 
@@ -27,11 +29,8 @@ class Process:
     @classmethod
     def of(cls, pid: int) -> Process | None:
         """The process that has the number `pid` now; None where there is none, or only its remains."""
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        except OSError:
-            return None
-        return None if fields[0] in (b"Z", b"X") else cls(pid, fields[19].decode())
+        stat = read_proc_stat(pid)
+        return None if stat is None or stat.is_dead else cls(pid, str(stat.start_ticks))
 
     @property
     def is_alive(self) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cluster.lab.errors import LabError
 from cluster.lab.processes import Process
+from distrib.runs.files.atomic import atomic_write
 
 _NAME = "lab.json"
 
@@ -194,9 +195,7 @@ class StateFile:
             self.folder.parent.rmdir()
 
     def _write(self, state: LabState) -> None:
-        temporary = self.folder / f".{_NAME}.{os.getpid()}"
-        temporary.write_text(json.dumps(asdict(state), indent=1))
-        temporary.replace(self.folder / _NAME)
+        atomic_write(self.folder / _NAME, json.dumps(asdict(state), indent=1))
 
 
 def missing(folder: Path) -> LabError:

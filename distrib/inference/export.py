@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from distrib.errors import InferenceError
 from distrib.inference.new_file import folder_beside
 from distrib.inference.trained_model import TrainedModel
+from distrib.runs.files.atomic import move_into_place
 
 if TYPE_CHECKING:
     import torch
@@ -93,10 +94,8 @@ def export(trained: TrainedModel, file_format: Format, out: Path) -> Exported:
         else:
             notices, examples = _write_program(trained, model, temporary, examples, signature.is_named)
             difference = _check_program(trained, model, temporary, examples, signature.is_named)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
         num_bytes = temporary.stat().st_size
-        temporary.replace(out)
+        move_into_place(temporary, out)
     return Exported(out, num_bytes, difference, tuple(sorted(examples)), tuple(notices))
 
 

@@ -10,8 +10,8 @@ from distrib.job.plan import Plan
 from distrib.launch.acquire import AcquiredRun
 from distrib.launch.launcher import AttemptResult
 from distrib.observe.observer import Observer
-from distrib.runs.atomic import remove_temporary
 from distrib.runs.events import EventWriter
+from distrib.runs.files.atomic import remove_temporary
 from distrib.runs.owner import this_process
 from distrib.runs.provenance import collect_provenance
 from distrib.runs.sources import changed_sources, hash_sources

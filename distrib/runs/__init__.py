@@ -1,1 +1,1 @@
-"""What a run leaves behind."""
+"""Runs: what they consist of, and where they are kept."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distrib.runs.atomic import atomic_write
+from distrib.runs.files.atomic import atomic_write
 
 _NAME = re.compile(r"^step-(\d{8,})-a(\d+)$")
 MANIFEST = "manifest.json"

@@ -1,4 +1,4 @@
-"""What happens in a run, one JSON object per line: written by rank 0, read by everyone, also while it grows."""
+"""The events of a run, one JSON object per line: written by rank 0, and read while the file grows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from distrib.runs.line_file import LineFile
+from distrib.runs.files.line_file import LineFile
 
 
 class EventWriter:
@@ -17,7 +17,7 @@ class EventWriter:
 
     Args:
         path: The run's metrics.jsonl; its folder must exist.
-        attempt: The attempt, from 0, that is written into each event.
+        attempt: The attempt, from 0, that each event contains.
         clock: Unix seconds.
     """
 
@@ -29,15 +29,15 @@ class EventWriter:
     def write(
         self, event: str, *, step: int, epoch: int, samples: int, time: float | None = None, **fields: Any
     ) -> dict[str, Any]:
-        """Writes one event and returns it as a reader will see it: NaN and infinities are null.
+        """Writes one event and returns it as readers will see it: NaN and infinities become null.
 
         Args:
             event: Its kind, such as `train`.
             step: Completed optimizer steps of the whole run.
             epoch: The epoch of that step.
             samples: Samples trained on in the whole run.
-            time: Unix seconds, where it is not now.
-            fields: What else the event says.
+            time: Unix seconds; by default now.
+            fields: Further values of the event.
         """
         head = {"time": self._clock() if time is None else time, "attempt": self._attempt, "event": event}
         record: dict[str, Any] = finite({**head, "step": step, "epoch": epoch, "samples": samples, **fields})
@@ -45,11 +45,11 @@ class EventWriter:
         return record
 
     def flush(self) -> None:
-        """Writes what a full disk has not taken before; OSError where it still does not."""
+        """Writes what could not be written to a full disk before; OSError if it still cannot."""
         self._lines.flush()
 
     def close(self) -> None:
-        """Closes the file; what could be written is already with the operating system."""
+        """Closes the file; everything that could be written already is."""
         self._lines.close()
 
     def __enter__(self) -> Self:
@@ -60,7 +60,7 @@ class EventWriter:
 
 
 def finite(value: Any) -> Any:
-    """`value` with every NaN and infinity, also inside dicts and lists, replaced by None."""
+    """Replaces every NaN and infinity in `value`, also inside dicts and lists, by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -71,7 +71,7 @@ def finite(value: Any) -> Any:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """All events of a file in order, without torn lines; none where there is no file."""
+    """All events of a file in order, without torn lines; none if there is no file."""
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -80,7 +80,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def parse_event(line: bytes) -> dict[str, Any] | None:
-    """The event in a line, or None where the line is torn: no part of a JSON object is one itself."""
+    """The event in a line; None if the line is torn, since no part of a JSON object is a JSON object."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
@@ -89,7 +89,7 @@ def parse_event(line: bytes) -> dict[str, Any] | None:
 
 
 class _LinesOfBytes:
-    """Reads on from where it last was; holds back a line that is not complete."""
+    """Reads a growing file, each time from where the last read ended; keeps an incomplete line for later."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -128,7 +128,7 @@ class EventTail:
 
 
 class LineTail:
-    """Follows a text file, which need not exist yet; a line that was rewritten by `\\r` counts as last seen."""
+    """Follows a text file, which need not exist yet; of a line rewritten with `\\r` the last version counts."""
 
     def __init__(self, path: Path) -> None:
         self._lines = _LinesOfBytes(path)
@@ -138,7 +138,7 @@ class LineTail:
         return [_as_seen(line) for line in self._lines.poll()]
 
     def rest(self) -> str | None:
-        """What follows the last complete line: once the writer is gone, its last words."""
+        """What follows the last complete line, for use once the writer has ended."""
         partial = self._lines.rest()
         return _as_seen(partial) if partial else None
 

@@ -1,4 +1,4 @@
-"""Where everything of a run lies: each path inside a run's folder comes from here."""
+"""The layout of a run's folder: every path inside it is defined here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 MAX_ID_LENGTH = 100
-"""Longest run id, as the job spec's rule for names has it."""
+"""The longest run id that the job spec's rule for names allows."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class RunLayout:
 
     @property
     def best_file(self) -> Path:
-        """The weights of the best evaluation, where `checkpoint.best` asks for them."""
+        """The weights of the best evaluation, if `checkpoint.best` is set."""
         return self.folder / "best.safetensors"
 
     @property
     def measurement_file(self) -> Path:
-        """What a run has measured that was to measure, not to train."""
+        """The result of a run that measures instead of training."""
         return self.folder / "measurement.json"
 
     @property
@@ -57,11 +57,11 @@ class RunLayout:
         return self.folder / "checkpoints"
 
     def rank_log(self, rank: int) -> Path:
-        """What rank `rank` printed."""
+        """The output of rank `rank`."""
         return self.folder / "logs" / f"rank-{rank}.log"
 
     def rank_error(self, rank: int) -> Path:
-        """Why rank `rank` failed, where it did."""
+        """Why rank `rank` failed, if it did."""
         return self.folder / "logs" / f"rank-{rank}.error.json"
 
     def samples_file(self, rank: int) -> Path:
@@ -70,7 +70,7 @@ class RunLayout:
 
 
 def new_run_id(name: str, now: datetime) -> str:
-    """An id for a new run of the job `name`: NAME-YYYYMMDD-HHMMSS-xxxx, the name shortened where needed.
+    """An id for a new run of the job `name`: NAME-YYYYMMDD-HHMMSS-xxxx, with the name shortened if needed.
 
     Args:
         name: The job's name.

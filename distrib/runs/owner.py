@@ -1,4 +1,4 @@
-"""Which process a run belongs to, and whether that process is still alive."""
+"""The process that owns a run, and whether it is still alive."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from distrib.runs.proc_stat import read_proc_stat
+
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from every other, also from a later one with the same number."""
+    """Identifies this process, also against a later one with the same number."""
     return {**_machine(), "pid": os.getpid(), "start_time": _start_time(os.getpid())}
 
 
 def is_of_this_machine(owner: Mapping[str, Any]) -> bool:
-    """Whether the process runs, or ran, where it can be seen from here."""
+    """Whether the process runs, or ran, where this process could observe it."""
     machine = _machine()
     return all(owner.get(key) == machine[key] for key in ("host", "pid_namespace"))
 
 
 def is_dead(owner: Mapping[str, Any]) -> bool:
-    """Whether the process is certainly gone; False where it cannot be seen from here, as on another host."""
+    """Whether the process has certainly ended; False if it cannot be observed from here, as on another host."""
     machine = _machine()
     if owner.get("host") != machine["host"]:
         return False
@@ -37,7 +39,7 @@ def is_dead(owner: Mapping[str, Any]) -> bool:
 
 @cache
 def _machine() -> dict[str, Any]:
-    """Host, boot and, as containers count processes for themselves, the PID namespace."""
+    """Host, boot and PID namespace, since containers number their own processes."""
     try:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = os.readlink("/proc/self/ns/pid")
@@ -58,7 +60,7 @@ def _is_alive(pid: int, start_time: object) -> bool:
 
 
 def _start_time(pid: int) -> float | None:
-    """When a process started, in a clock of its machine's own; 0 for one that has ended, None where unknown."""
+    """When a process started, on a clock of its machine; 0 for one that has ended, None if unknown."""
     if sys.platform != "linux":
         import psutil
 
@@ -66,9 +68,7 @@ def _start_time(pid: int) -> float | None:
             return psutil.Process(pid).create_time()
         except psutil.Error:
             return None
-    try:
-        # Fields 3 (state) and 22 (ticks since boot); field 2, the name, may hold spaces and parentheses.
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
+    stat = read_proc_stat(pid)
+    if stat is None:
         return None
-    return 0.0 if fields[0] in (b"Z", b"X") else float(fields[19])
+    return 0.0 if stat.is_dead else float(stat.start_ticks)

@@ -1,4 +1,4 @@
-"""Where a run comes from: the code, the versions, the machine and the command, found without importing any of them."""
+"""The origin of a run: its code, versions, machine and command, found without importing any of the packages."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PACKAGES = ("distrib", "torch", "ray")
 
 
 def collect_provenance(spec_folder: Path, command: list[str]) -> dict[str, Any]:
-    """What run.json says of a run's origin.
+    """The origin of a run as run.json contains it.
 
     Args:
-        spec_folder: The folder of the job's file, whose git state is noted; the job's modules may lie there.
+        spec_folder: The folder of the job's file, whose git state is recorded; the job's modules may be there.
         command: The command line that started the run.
     """
     return {
@@ -35,7 +35,7 @@ def collect_provenance(spec_folder: Path, command: list[str]) -> dict[str, Any]:
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit of a folder and whether tracked files differ from it; None without git, repository or commit."""
+    """The commit of a folder and whether tracked files differ from it; None without git, a repository or a commit."""
     command = ["git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
         status = subprocess.run(

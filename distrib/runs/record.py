@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from distrib.errors import JobError
-from distrib.runs.atomic import atomic_write
 from distrib.runs.events import finite
+from distrib.runs.files.atomic import atomic_write
 from distrib.runs.layout import RunLayout
 from distrib.runs.owner import is_dead, this_process
 

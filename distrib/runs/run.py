@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from distrib.errors import JobError
-from distrib.runs.atomic import atomic_write
 from distrib.runs.backwards import MAX_SEARCHED_LINES, newest_event, newest_step
 from distrib.runs.events import parse_event, read_events
+from distrib.runs.files.atomic import atomic_write
 from distrib.runs.layout import RunLayout
 from distrib.runs.record import create_record, error_of, is_abandoned, parse_record, update_record
 from distrib.runs.storage.open import open_run

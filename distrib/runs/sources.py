@@ -1,4 +1,4 @@
-"""The user's own source code, told by checksums: whether a run goes on with the code that it was begun with."""
+"""Checksums of the user's source code, to detect that a run is resumed with changed code."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 def hash_sources(folders: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 by name of the modules that this process has imported from the folders, but for installed packages.
+    """SHA-256 by name of the modules that this process has imported from the folders, without installed packages.
 
     Args:
-        folders: Where a job's modules are found: its own folder and the working directory.
+        folders: Where a job's modules are: its own folder and the working directory.
     """
     roots = [folder.resolve() for folder in folders]
     found = {}
@@ -32,5 +32,5 @@ def hash_sources(folders: Iterable[Path]) -> dict[str, str]:
 
 
 def changed_sources(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The modules of both whose source code differs."""
+    """The modules in both whose source code differs."""
     return [name for name, digest in now.items() if before.get(name, digest) != digest]

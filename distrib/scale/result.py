@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from distrib.errors import JobError
+from distrib.runs.files.atomic import atomic_write
 from distrib.scale.measurement import MeasuredRun
 
 FORMAT = 2
@@ -175,9 +175,7 @@ class ExperimentResult:
 
 def write_result(folder: Path, result: ExperimentResult) -> None:
     """Writes scale.json atomically."""
-    temporary = folder / f".{RESULT_FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps(result.as_data(), indent=1))
-    temporary.replace(folder / RESULT_FILE)
+    atomic_write(folder / RESULT_FILE, json.dumps(result.as_data(), indent=1))
 
 
 def read_result(path: Path | str) -> ExperimentResult:

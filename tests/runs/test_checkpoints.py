@@ -7,12 +7,12 @@ import re
 
 import pytest
 
-from distrib.runs.atomic import atomic_write
 from distrib.runs.checkpoints import (
     CheckpointFolder,
     DamagedError,
     describe_file,
 )
+from distrib.runs.files.atomic import atomic_write
 from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from distrib.runs.events import read_events
 from distrib.runs.layout import RunLayout
+from distrib.runs.proc_stat import read_proc_stat
 from distrib.runs.run import Run
 
 SUPPORT = Path(__file__).parent
@@ -224,10 +225,8 @@ def children_of(pid):
 
 def is_alive(pid):
     """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except OSError:
-        return False
+    stat = read_proc_stat(pid)
+    return stat is not None and not stat.is_dead
 
 
 def seconds_until_dead(pids, timeout):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from distrib.doctor.check import Situation
 from distrib.doctor.finding import Finding
 from distrib.doctor.storage_probe import probe_name, read_probes, remove_probe, write_probe
 from distrib.launch.fleet import Fleet, NoAnswer
-from distrib.runs.storage.location import is_url
+from distrib.runs.storage.location import absolute, is_relative
 
 _SECONDS = 30.0
 _SHARED = "use a folder that all hosts share at the same path, or an object store: --runs-dir or DISTRIB_RUNS_DIR"
@@ -25,10 +24,10 @@ class SharedStorage:
         if situation.job is None:
             return
         location = situation.job.spec.storage
-        if len(fleet.members) > 1 and not is_url(location) and not os.path.isabs(os.path.expanduser(location)):
+        if len(fleet.members) > 1 and is_relative(location):
             yield Finding(self.name, "failed", f"{location!r} is another folder on each host", fix=_SHARED)
             return
-        location = location if is_url(location) else os.path.abspath(os.path.expanduser(location))
+        location = absolute(location)
         names = {member.name: probe_name() for member in fleet.members}
         try:
             yield from self._examine(fleet, location, names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from distrib.inference.prediction.dataset import build_dataset, read_target
 from distrib.inference.prediction.writers import Part, check_format, join_parts
 from distrib.inference.trained_model import TrainedModel
 from distrib.launch.process.fork_safety import torch_ready_to_fork
+from distrib.runs.files.atomic import move_into_place
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,9 @@ def split_rows(num_rows: int, num_workers: int) -> list[range]:
 def _finish(parts: Sequence[Part], whole: Path, out: Path, overwrites: bool) -> None:
     """Joins the parts and renames the file to its final name."""
     join_parts(parts, whole)
-    with whole.open("rb") as file:
-        os.fsync(file.fileno())
     if out.exists() and not overwrites:
         raise JobError(f"{out} was created in the meantime; --force overwrites it", field="--out")
-    whole.replace(out)
+    move_into_place(whole, out)
 
 
 def describe(prediction: Prediction) -> dict[str, Any]:

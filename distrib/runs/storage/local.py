@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distrib.errors import JobError
-from distrib.runs.atomic import atomic_path, atomic_write, flush, is_temporary
+from distrib.runs.files.atomic import atomic_path, atomic_write, flush, is_temporary
 from distrib.runs.storage.storage import Storage, check_name
 
 

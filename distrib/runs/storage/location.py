@@ -25,6 +25,16 @@ def as_folder(location: str) -> Path:
     return Path(location).expanduser()
 
 
+def absolute(location: str) -> str:
+    """The location independent of the working directory."""
+    return location if is_url(location) else str(as_folder(location).absolute())
+
+
+def is_relative(location: str) -> bool:
+    """Whether the location is a folder relative to the working directory."""
+    return not is_url(location) and not as_folder(location).is_absolute()
+
+
 def join(location: str, name: str) -> str:
     """The location of `name` in `location`, a folder or a URL."""
     return f"{location.rstrip('/')}/{name}"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distrib.errors import JobError, LaunchError
-from distrib.runs.atomic import atomic_path
+from distrib.runs.files.atomic import atomic_path
 from distrib.runs.storage.errors import StorageError, explain
-from distrib.runs.storage.location import join, split
+from distrib.runs.storage.location import join
 from distrib.runs.storage.retry import attempts
 from distrib.runs.storage.storage import Storage, check_name
 
@@ -254,12 +254,6 @@ class ObjectStorage:
         if connection is None or connection[0] != os.getpid():
             self._connection = connection = (os.getpid(), _connect(self.url))
         return connection[1]
-
-
-def parent_of(url: str) -> tuple[ObjectStorage, str]:
-    """The storage that an object's URL lies in, and the object's name there."""
-    parent, name = split(url)
-    return ObjectStorage(parent), name
 
 
 def endpoint_of_s3() -> str | None:

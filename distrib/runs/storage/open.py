@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distrib.runs.storage.location import as_folder, is_url
+from distrib.runs.storage.location import as_folder, is_url, split
 
 if TYPE_CHECKING:
     from distrib.runs.storage.protocols import RankStorage, RunStorage
@@ -26,6 +29,31 @@ def open_storage(location: Path | str, *, is_interactive: bool = False) -> Stora
     from distrib.runs.storage.local import LocalStorage
 
     return LocalStorage(as_folder(str(location)).absolute())
+
+
+@contextmanager
+def local_copy(location: str, folders: Iterable[Path]) -> Iterator[Path]:
+    """Gives a file on this host: the one at a path, or a temporary copy of the object at a URL.
+
+    Args:
+        location: The path or URL of the file.
+        folders: Where to look for a relative path.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        StorageError: The object store refuses or cannot be reached.
+    """
+    if not is_url(location):
+        candidates = [folder / as_folder(location) for folder in folders]
+        found = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if found is None:
+            raise FileNotFoundError(location)
+        yield found
+        return
+    parent, name = split(location)
+    with tempfile.TemporaryDirectory(prefix="distrib-copy-") as folder:
+        open_storage(parent).get_file(name, Path(folder) / name)
+        yield Path(folder) / name
 
 
 def open_run(location: Path | str, *, is_training: bool = False) -> RunStorage:

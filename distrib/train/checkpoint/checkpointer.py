@@ -15,9 +15,9 @@ import torch.distributed as dist
 
 from distrib.compat.messages import is_failed_file
 from distrib.compat.torch_checkpoint import METADATA, open_tensor_files_with, tensor_files
-from distrib.runs.atomic import atomic_write
 from distrib.runs.checkpoints import CheckpointFolder
-from distrib.runs.hashed_file import HashedFile
+from distrib.runs.files.atomic import atomic_write
+from distrib.runs.files.hashed_file import HashedFile
 from distrib.runs.storage.errors import storage_problem
 from distrib.train.checkpoint.plain_state import dump_state
 from distrib.train.checkpoint.tensors import Tensors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,8 @@ from torch import nn
 
 from distrib.job.reader import Job
 from distrib.runs.storage.errors import StorageError
-from distrib.runs.storage.location import as_folder, is_url, problem_of
+from distrib.runs.storage.location import is_relative, problem_of
+from distrib.runs.storage.open import local_copy
 from distrib.train.checkpoint.weights import WeightsError, load_weights, misfits
 from distrib.train.resolved_job import ResolvedJob
 
@@ -57,30 +58,14 @@ def _local_file(job: Job, working_directory: Path) -> Iterator[Path]:
     assert named is not None
     if (problem := problem_of(named)) is not None:
         raise WeightsError(problem)
-    if not is_url(named):
-        yield _find(job, named, working_directory)
-        return
-    from distrib.runs.storage.object_store import parent_of
-
-    storage, name = parent_of(named)
-    with tempfile.TemporaryDirectory(prefix="distrib-weights-") as folder:
-        file = Path(folder) / "weights.safetensors"
-        try:
-            storage.get_file(name, file)
-        except FileNotFoundError:
-            raise WeightsError(f"there is no object {named}") from None
-        yield file
-
-
-def _find(job: Job, named: str, working_directory: Path) -> Path:
-    """The file, looked for as modules are: from the working directory, then from the spec's folder."""
-    path = as_folder(named)
     folders = list(dict.fromkeys([working_directory.absolute(), job.folder]))
-    for folder in folders:
-        if (folder / path).is_file():
-            return folder / path
-    where = "" if path.is_absolute() else f" in {' or '.join(map(str, folders))}"
-    raise WeightsError(f"there is no file {named}{where}; give the path of a .safetensors file")
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(local_copy(named, folders))
+        except FileNotFoundError:
+            where = f" in {' or '.join(map(str, folders))}" if is_relative(named) else ""
+            raise WeightsError(f"there is no file {named}{where}; give the path of a .safetensors file") from None
+        yield file
 
 
 def _built_for_a_look(blueprint: ResolvedJob) -> nn.Module | None:

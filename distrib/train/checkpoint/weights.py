@@ -14,7 +14,7 @@ from torch import nn
 
 from distrib.compat.messages import safetensors_error_number
 from distrib.errors import DistribError
-from distrib.runs.atomic import atomic_path
+from distrib.runs.files.atomic import atomic_path
 
 _MOST_NAMES = 20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from distrib.runs.line_file import LineFile
+from distrib.runs.files.line_file import LineFile
 from distrib.train.data.loader import StepBatch
 
 

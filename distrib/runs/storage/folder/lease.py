@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distrib.runs.atomic import atomic_write
+from distrib.runs.files.atomic import atomic_write
+from distrib.runs.files.locks import locked_folder
 from distrib.runs.lease import LEASE, ConflictError, LeaseStorage, Versioned, is_token_of
-from distrib.runs.locks import locked_folder
 
 
 class FolderLease:

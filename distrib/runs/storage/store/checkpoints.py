@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distrib.runs.checkpoints import COMMITTED, MANIFEST, CheckpointFolder, DamagedError, describe_file, parse_name
-from distrib.runs.locks import locked_folder
+from distrib.runs.files.locks import locked_folder
 from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
 from distrib.runs.storage.object_store import ObjectStorage
 

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distrib.runs.files.locks import locked_folder
 from distrib.runs.lease import LEASE, ConflictError, LeaseStorage, Versioned, token_of
-from distrib.runs.locks import locked_folder
 from distrib.runs.storage.object_store import PATIENCE_SECONDS, ObjectStorage
 from distrib.runs.storage.store.conditional import ConditionalObject, UnsupportedError
 

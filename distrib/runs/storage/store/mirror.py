@@ -12,7 +12,7 @@ from typing import Literal
 
 from distrib.errors import JobError
 from distrib.runs.access import make_run_folder
-from distrib.runs.atomic import atomic_write
+from distrib.runs.files.atomic import atomic_write
 from distrib.runs.layout import RunLayout
 from distrib.runs.storage.location import split
 

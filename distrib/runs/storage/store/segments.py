@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from distrib.runs.atomic import atomic_write
+from distrib.runs.files.atomic import atomic_write
 from distrib.runs.storage.object_store import ObjectStorage
 
 METRICS = "metrics"

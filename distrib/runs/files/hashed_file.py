@@ -1,4 +1,4 @@
-"""A large file on its way to disk: written past the page cache and hashed in passing."""
+"""Writing a large file without the page cache, and hashing it on the way."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 _BUFFER_BYTES = 2**22
-"""A multiple of every block size, as direct writes demand."""
+"""A multiple of every block size, as direct writes require."""
 
 
 class HashedFile(io.RawIOBase):
-    """Writes a new file from its beginning to its end; it is on disk for good once closed.
+    """Writes a new file from beginning to end; it is flushed to disk once closed.
 
-    Where the file system allows it, all but the end goes from memory to disk directly. That leaves the page cache to
-    what will be read again, and takes a fraction of the processor time: a page cache that grows by gigabytes is costly.
+    If the file system allows it, all but the end is written to disk directly. That keeps the page cache for data that
+    will be read again, and needs a fraction of the processor time: a page cache that grows by gigabytes is costly.
 
     Args:
         path: The file.
@@ -44,7 +44,7 @@ class HashedFile(io.RawIOBase):
         return True
 
     def fileno(self) -> int:
-        """The descriptor, for a sync meanwhile; `close` does the one that counts."""
+        """The descriptor, for callers that flush; `close` does the flush that matters."""
         return self._descriptor
 
     def tell(self) -> int:
@@ -52,7 +52,7 @@ class HashedFile(io.RawIOBase):
         return self._num_bytes
 
     def write(self, data: Any) -> int:
-        """Takes over all of `data`; OSError where the disk does not take it."""
+        """Writes all of `data`; OSError if the disk is full."""
         view = memoryview(data).cast("B")
         position = 0
         while position < len(view):
@@ -67,7 +67,7 @@ class HashedFile(io.RawIOBase):
         return position
 
     def close(self) -> None:
-        """Writes the end and waits until all of it is on disk."""
+        """Writes the end and waits until everything is on disk."""
         if self.closed:
             return
         try:
@@ -90,11 +90,11 @@ class HashedFile(io.RawIOBase):
                 except OSError:
                     if not self._is_direct:
                         raise
-                    self._set_direct(False)  # a file system that takes the flag and not the writes, or a full disk
+                    self._set_direct(False)  # a file system that accepts the flag but not the writes, or a full disk
         self._filled = 0
 
     def _set_direct(self, is_direct: bool) -> None:
-        """Turns direct writing on, where it has not been refused before, or off."""
+        """Turns direct writing on, unless it was refused before, or off."""
         flag = getattr(os, "O_DIRECT", 0)
         if not flag or is_direct == bool(self._is_direct) or (is_direct and self._is_direct is False):
             return

@@ -1,4 +1,4 @@
-"""A growing file of lines whose writer outlives a full disk."""
+"""A growing file of lines whose writer survives a full disk."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 class LineFile:
-    """Appends lines to a file; each is handed to the operating system whole, by one write.
+    """Appends lines to a file, each with a single write.
 
-    What a full disk does not take is kept, and written with a later line or by `flush`. Threads may share it.
+    What cannot be written to a full disk is kept, and written with a later line or by `flush`. Threads may share it.
 
     Args:
-        path: The file; its folder must exist. A line that an earlier writer died in is ended.
+        path: The file; its folder must exist. If an earlier writer died inside a line, that line is ended.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,10 +30,10 @@ class LineFile:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what could not be written when it came.
+        """Writes lines that could not be written before.
 
         Raises:
-            OSError: It still cannot be.
+            OSError: They still cannot be written.
         """
         with self._lock:
             while self._unwritten:
@@ -41,7 +41,7 @@ class LineFile:
                 self._unwritten = self._unwritten[written:]
 
     def close(self) -> None:
-        """Closes the file; what could be written is already with the operating system."""
+        """Closes the file; everything that could be written already is."""
         os.close(self._file)
 
 

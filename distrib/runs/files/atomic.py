@@ -30,20 +30,31 @@ def atomic_path(path: Path, *, is_durable: bool = True) -> Iterator[Path]:
         yield temporary
         if stat.S_IMODE(temporary.stat().st_mode) != mode:
             temporary.chmod(mode)
-        if is_durable:
-            flush(temporary)
-        temporary.replace(path)
+        move_into_place(temporary, path, is_durable=is_durable)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if is_durable:
-        flush(path.parent)
 
 
 def atomic_write(path: Path, data: bytes | str, *, is_durable: bool = True) -> None:
     """Writes a small file; see `atomic_path`."""
     with atomic_path(path, is_durable=is_durable) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def move_into_place(temporary: Path, path: Path, *, is_durable: bool = True) -> None:
+    """Renames a complete file to `path` on the same file system.
+
+    Args:
+        temporary: The file.
+        path: Its name from now on; what had this name before is replaced.
+        is_durable: Whether the file and its name also survive a crash of the machine.
+    """
+    if is_durable:
+        flush(temporary)
+    temporary.replace(path)
+    if is_durable:
+        flush(path.parent)
 
 
 def is_temporary(path: Path) -> bool:

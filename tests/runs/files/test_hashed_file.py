@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from distrib.runs import hashed_file
-from distrib.runs.hashed_file import HashedFile
+from distrib.runs.files.hashed_file import HashedFile
 
 BUFFER = hashed_file._BUFFER_BYTES
 

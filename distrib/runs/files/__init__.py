@@ -1,0 +1,1 @@
+"""Writing files so that crashes, full disks and other processes do no harm."""
