@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from distrib.runs import hashed_file
+from distrib.runs.files import hashed_file
 from distrib.runs.files.hashed_file import HashedFile
 
 BUFFER = hashed_file._BUFFER_BYTES
