@@ -24,9 +24,14 @@ def test_a_writer_that_creates_files_with_a_mode_of_its_own(tmp_path, umask):
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     atomic_write(tmp_path / "a", "old")
-    with pytest.raises(RuntimeError), atomic_path(tmp_path / "a") as temporary:
-        temporary.write_text("half of the ne")
-        raise RuntimeError
+
+    def fail():
+        with atomic_path(tmp_path / "a") as temporary:
+            temporary.write_text("half of the ne")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert (tmp_path / "a").read_text() == "old"
     assert os.listdir(tmp_path) == ["a"]
 
