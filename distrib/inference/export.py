@@ -127,16 +127,16 @@ def _check_weights(
 ) -> float:
     """Loads the file into a newly built model and compares the outputs."""
     import torch
-    from safetensors.torch import load_model
 
     from distrib.job.target import resolve
+    from distrib.train.checkpoint.weights import load_weights
     from distrib.train.task import build_model
 
     fresh = build_model(trained.job.spec, resolve(trained.job, "model", trained.job.spec.model)).eval()
     with torch.no_grad():
         for parameter in fresh.parameters():
             parameter.zero_()
-    load_model(fresh, path)
+    load_weights(fresh, path)
     differences = [
         _difference(_call(model, tensors, is_named), _call(fresh, tensors, is_named), rows, is_exact=True)
         for rows, tensors in examples.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.distributed as dist
 
 from distrib.runs.storage.errors import StorageError
-from distrib.train.checkpoint.weights import without_duplicates, write_weights
+from distrib.train.checkpoint.weights import write_weights
 from distrib.train.rank import Rank, not_kept
 from distrib.train.state import TrainingState
 
@@ -23,7 +23,7 @@ def save_final_weights(rank: Rank, state: TrainingState) -> None:
     if weights is not None:
         try:
             rank.storage.check_held()
-            write_weights(without_duplicates(weights), path)
+            write_weights(weights, path)
             rank.storage.publish(path)
         except (OSError, StorageError) as error:
             raise not_kept("the final weights were not kept", error, path) from error

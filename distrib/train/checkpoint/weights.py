@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_file, save_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from distrib.compat.messages import safetensors_error_number
+from distrib.compat.torch_compile import own_names
 from distrib.errors import DistribError
 from distrib.runs.files.atomic import atomic_path
 
@@ -24,32 +25,42 @@ class WeightsError(DistribError):
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Writes the state of the unwrapped `model`, tied weights once; the file appears complete or not at all."""
-    _write(path, lambda temporary: save_model(model, temporary))
+    """Writes the state of the unwrapped `model`; see `write_weights`."""
+    write_weights(tensors_of(model.state_dict()), path)
 
 
-def copy_weights(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A model's tensors copied to the CPU, tied ones once, by their first name."""
-    return {
-        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in without_duplicates(state).items()
-    }
+def tensors_of(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors in a model's state."""
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
-def without_duplicates(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A model's tensors, tied ones once, by their first name."""
-    seen: dict[tuple[Any, ...], str] = {}
-    unique: dict[str, torch.Tensor] = {}
-    for name, tensor in state.items():
-        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.storage_offset())
-        if not tensor.numel() or seen.setdefault(key, name) == name:
-            unique[name] = tensor
-    return unique
+def copy_weights(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A model's tensors copied to the CPU; tied ones share a copy."""
+    copies: dict[tuple[Any, ...], torch.Tensor] = {}
+    copied: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype) if tensor.numel() else (name,)
+        if key not in copies:
+            copies[key] = tensor.detach().to("cpu", copy=True).contiguous()
+        copied[name] = copies[key]
+    return copied
 
 
-def write_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Writes tensors of which none is tied to another; the file appears complete or not at all."""
-    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-    _write(path, lambda temporary: save_file(contiguous, temporary))
+def write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes a model's tensors; the file appears complete or not at all.
+
+    The names are those of the model if nothing in it is compiled. Each tensor is complete under each of its names, so
+    that `model.load_state_dict(safetensors.torch.load_file(path))` works for tied weights and overlapping buffers too.
+    """
+    names = own_names(tensors)
+    seen: set[int] = set()
+    separate: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        whole = tensor.detach().contiguous()
+        memory = whole.untyped_storage().data_ptr()
+        separate[names[name]] = whole.clone() if memory in seen else whole  # safetensors refuses shared memory
+        seen.add(memory)
+    _write(path, lambda temporary: save_file(separate, temporary))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -64,7 +75,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise WeightsError(f"model.weights: {error}") from None
     if problem is not None:
         raise WeightsError(f"model.weights: {path} does not fit the model: {problem}")
-    load_model(model, str(path), strict=False)
+    stored = load_file(str(path))
+    file_names = {own: name for name, own in own_names(stored).items()}
+    own = tensors_of(model.state_dict())
+    values = {name: stored[file_names[short]] for name, short in own_names(own).items() if short in file_names}
+    model.load_state_dict(values, strict=False)
 
 
 def misfits(model: nn.Module, path: Path) -> str | None:
@@ -75,12 +90,14 @@ def misfits(model: nn.Module, path: Path) -> str | None:
     Raises:
         WeightsError: The file cannot be read.
     """
-    tensors = model.state_dict(keep_vars=True)
+    state = tensors_of(model.state_dict(keep_vars=True))
+    tensors = {own: state[name] for name, own in own_names(state).items()}
     try:
         with safe_open(str(path), framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from None
+    stored = {own: stored[name] for name, own in own_names(stored).items()}
     shapes = {
         name: f"{stored[name]} in the file, {tuple(tensors[name].shape)} in the model"
         for name in tensors.keys() & stored.keys()

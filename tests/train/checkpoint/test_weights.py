@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file, load_model
+from safetensors.torch import load_file, save_model
 from torch import nn
 
 from distrib.train.checkpoint.weights import WeightsError, copy_weights, load_weights, save_weights, write_weights
@@ -18,13 +18,71 @@ class Tied(nn.Module):
         self.output.weight = self.embedding.weight
 
 
-def test_tied_weights_are_written_once_and_stay_tied(tmp_path):
+class Overlapping(nn.Module):
+    """Buffers that share memory: parts of one tensor, and a view of another order."""
+
+    def __init__(self):
+        super().__init__()
+        table = torch.arange(12.0)
+        self.register_buffer("head", table[:5])
+        self.register_buffer("table", table)
+        self.register_buffer("middle", table[3:9].reshape(2, 3).t())
+
+
+def compiled(module):
+    """What `torch.compile` returns, of which nothing is compiled until it is called."""
+    return torch.compile(module)
+
+
+def fill(module, value):
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            tensor.fill_(value)
+    return module
+
+
+@pytest.mark.parametrize("make", [Tied, Overlapping, lambda: nn.BatchNorm1d(3)])
+def test_a_file_loads_with_plain_pytorch(tmp_path, make):
+    model = make()
+    expected = copy_weights(model.state_dict())
+    save_weights(model, tmp_path / "saved.safetensors")
+    write_weights(expected, tmp_path / "copied.safetensors")
+    for name in ("saved", "copied"):
+        other = make()
+        other.load_state_dict(load_file(tmp_path / f"{name}.safetensors"))
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in other.state_dict().items())
+
+
+def test_tied_weights_stay_tied(tmp_path):
     model, other = Tied(), Tied()
     save_weights(model, tmp_path / "model.safetensors")
-    assert len(load_file(tmp_path / "model.safetensors")) == 1
-    load_model(other, tmp_path / "model.safetensors")
+    load_weights(other, tmp_path / "model.safetensors")
     assert torch.equal(other.output.weight, model.embedding.weight)
     assert other.output.weight is other.embedding.weight
+
+
+def test_one_name_of_tied_weights_is_enough(tmp_path):
+    model, other = Tied(), Tied()
+    save_model(model, tmp_path / "model.safetensors")  # safetensors' own way, and that of earlier files
+    assert len(load_file(tmp_path / "model.safetensors")) == 1
+    load_weights(other, tmp_path / "model.safetensors")
+    assert torch.equal(other.output.weight, model.embedding.weight)
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_weights_of_a_compiled_model_fit_the_model_itself_and_the_reverse(tmp_path, part):
+    def make(is_compiled):
+        if part:
+            return nn.Sequential(compiled(nn.Linear(2, 2)) if is_compiled else nn.Linear(2, 2), nn.Linear(2, 1))
+        return compiled(nn.Linear(2, 2)) if is_compiled else nn.Linear(2, 2)
+
+    for number, (saved, loaded) in enumerate([(True, False), (False, True), (True, True)]):
+        path = tmp_path / f"{number}.safetensors"
+        save_weights(fill(make(saved), 7.0), path)
+        assert not any("_orig_mod" in name for name in load_file(path))
+        model = fill(make(loaded), 0.0)
+        load_weights(model, path)
+        assert all((tensor == 7.0).all() for tensor in model.state_dict().values())
 
 
 def test_the_file_is_replaced_and_nothing_else_is_left(tmp_path):
