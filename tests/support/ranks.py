@@ -1,6 +1,8 @@
 """Runs functions as the ranks of a gloo group, in processes forked from one that has imported torch."""
 
 import multiprocessing
+import multiprocessing.forkserver
+import pickle
 import tempfile
 import traceback
 from datetime import timedelta
@@ -14,6 +16,11 @@ _context.set_forkserver_preload(
 )
 
 
+def start_rank_server():
+    """Starts the process that ranks are forked from; it ends with this one."""
+    multiprocessing.forkserver.ensure_running()
+
+
 def run_ranks(function, world_size, *arguments):
     """Calls `function(rank, world_size, *arguments)` on all ranks; returns the results, by rank.
 
@@ -24,7 +31,9 @@ def run_ranks(function, world_size, *arguments):
         for rank in range(world_size):
             receiver, sender = _context.Pipe(duplex=False)
             store = str(Path(folder) / "store")
-            process = _context.Process(target=_main, args=(sender, function, rank, world_size, store, arguments))
+            process = _context.Process(
+                target=_main, args=(sender, function, rank, world_size, store, pickle.dumps(arguments))
+            )
             process.start()
             sender.close()
             pipes.append(receiver)
@@ -33,7 +42,7 @@ def run_ranks(function, world_size, *arguments):
             results = []
             for rank, pipe in enumerate(pipes):
                 assert pipe.poll(TIMEOUT_SECONDS), f"rank {rank} has not ended after {TIMEOUT_SECONDS} s"
-                results.append(pipe.recv())
+                results.append(pickle.loads(pipe.recv_bytes()))
         finally:
             for process in processes:
                 process.kill()
@@ -56,10 +65,10 @@ def _main(pipe, function, rank, world_size, store, arguments):
             world_size=world_size,
             timeout=timedelta(seconds=TIMEOUT_SECONDS / 2),
         )
-        result = function(rank, world_size, *arguments)
+        result = function(rank, world_size, *pickle.loads(arguments))
         dist.barrier()
-        pipe.send((False, result))
+        pipe.send_bytes(pickle.dumps((False, result)))
     except BaseException:
-        pipe.send((True, f"rank {rank}: {traceback.format_exc()}"))
+        pipe.send_bytes(pickle.dumps((True, f"rank {rank}: {traceback.format_exc()}")))
     finally:
         pipe.close()

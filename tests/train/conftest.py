@@ -16,6 +16,8 @@ if SUPPORT not in sys.path:
 from exact_runs import Runs  # noqa: E402
 from exact_specs import SPECS  # noqa: E402
 
+from tests.support.ranks import start_rank_server  # noqa: E402
+
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "runs(*names): the runs, defined in exact_specs.py, that a test looks at")
@@ -32,6 +34,12 @@ def runs(request, tmp_path_factory, command_server):
                 runs.start(name)
     yield runs
     runs.close()
+
+
+@pytest.fixture(scope="session")
+def rank_server():
+    """For tests that use `run_ranks`: the process that ranks are forked from, which outlives each of them."""
+    start_rank_server()
 
 
 @pytest.fixture
