@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from distrib.job.plan import Device, LaunchDescription, Request
     from distrib.job.reader import Job
     from distrib.launch.monitor import RunMonitor
+    from distrib.observe.observer import Observer
     from distrib.train.context import AttemptConfig
     from distrib.train.failure import Failure
     from distrib.train.resolved_job import Datasets
@@ -90,6 +91,10 @@ class Launcher(Protocol):
 
     def __exit__(self, *exception: object) -> None:
         """Ends everything that was started."""
+
+    @property
+    def observers(self) -> Sequence[Observer]:
+        """What receives the run's events for the launcher, such as a cluster's own metrics."""
 
     def prepare(self, work: Callable[[], Result]) -> Result:
         """Gets ready to start ranks, for example by connecting, while `work` imports the job; returns work's result.

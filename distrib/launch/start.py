@@ -46,8 +46,8 @@ def run(
     options = replace(options or RunOptions(), started=(options and options.started) or time.time())
     if workers is not None:
         job = job.override([f"resources.workers={workers}"])
-    observer = ObserverGroup([ActivityRecorder(), *observers])
     with StopSignals() as signals, make_launcher(job, options.launcher, options.address) as launcher:
+        observer = ObserverGroup([ActivityRecorder(), *launcher.observers, *observers])
         from distrib.launch.prepare import prepare
 
         prepared = launcher.prepare(lambda: prepare(job, options.launcher, launcher.choose_device))

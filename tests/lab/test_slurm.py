@@ -73,7 +73,7 @@ def test_digits_trains_to_the_end_and_its_token_is_nowhere(slurm, tmp_path):
     run = Run(runs / "d")
     assert run.status == "finished"
     assert run.metrics["accuracy"] > 0.97
-    (token,) = watcher.values_of("RAY_AUTH_TOKEN", program="distrib")
+    (token,) = watcher.values_of("RAY_AUTH_TOKEN", program=str(runs))
     assert watcher.commands_with(token) == []
     assert files_with(token, tmp_path, slurm.folder) == []
 

@@ -48,6 +48,10 @@ class ToyLauncher:
     def __exit__(self, *exception):
         pass
 
+    @property
+    def observers(self):
+        return ()
+
     def prepare(self, work):
         return work()
 

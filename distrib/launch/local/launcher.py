@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -13,6 +13,7 @@ from distrib.launch.process.fork_safety import torch_ready_to_fork
 
 if TYPE_CHECKING:
     from distrib.launch.launcher import Attempt, AttemptResult, Placement
+    from distrib.observe.observer import Observer
 
 Result = TypeVar("Result")
 
@@ -48,6 +49,11 @@ class LocalLauncher:
 
     def __exit__(self, *exception: object) -> None:
         self._context.close()
+
+    @property
+    def observers(self) -> Sequence[Observer]:
+        """None: this machine has no metrics of its own."""
+        return ()
 
     def prepare(self, work: Callable[[], Result]) -> Result:
         """Does the work; this machine needs no connection."""

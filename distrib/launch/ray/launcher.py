@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from distrib.job.plan import Device, LaunchDescription, Request
@@ -15,6 +15,7 @@ from distrib.launch.ray.scaling import scaling_settings
 if TYPE_CHECKING:
     from distrib.launch.launcher import Attempt, AttemptResult, Placement
     from distrib.launch.ray.run_trainers import RunTrainers
+    from distrib.observe.observer import Observer
 
 Result = TypeVar("Result")
 
@@ -42,6 +43,16 @@ class RayLauncher:
                 self._trainers.close()
         finally:
             self._cluster.__exit__(*exception)
+
+    @property
+    def observers(self) -> Sequence[Observer]:
+        """The cluster's metrics; a local Ray cluster has none."""
+        if isinstance(self._cluster, LocalRay):
+            return ()
+        from distrib.launch.ray.metrics import RayMetricSink
+        from distrib.observe.metrics.observer import MetricsObserver
+
+        return (MetricsObserver(RayMetricSink()),)
 
     def prepare(self, work: Callable[[], Result]) -> Result:
         """Connects to Ray, or starts it, while a thread does the work."""

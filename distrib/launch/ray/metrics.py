@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-
-from ray.util.metrics import Gauge
+from typing import TYPE_CHECKING
 
 from distrib.observe.metrics.definitions import RUN_LABELS, Metric, Sample
+
+if TYPE_CHECKING:
+    from ray.util.metrics import Gauge
 
 
 class RayMetricSink:
@@ -23,6 +25,8 @@ class RayMetricSink:
             self._gauge(metric).set(sample.value, tags=labels)
 
     def _gauge(self, metric: Metric) -> Gauge:
+        from ray.util.metrics import Gauge
+
         if metric.name not in self._gauges:
             keys = (*RUN_LABELS, metric.label) if metric.label else RUN_LABELS
             self._gauges[metric.name] = Gauge(metric.name, metric.help, tag_keys=keys)

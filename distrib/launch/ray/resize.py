@@ -64,7 +64,9 @@ class Resize:
             following = better
             self.reason = f"there is room for {better.world_size} workers"
         else:
+            self._trainers.ask_for_hosts(request.max_workers - placement.world_size)
             return
+        self._trainers.ask_for_hosts(0)
         self._attempt.monitor.notice(f"{self.reason}: saving a checkpoint, then continuing")
         self._deadline = time.monotonic()
         if following is not None:

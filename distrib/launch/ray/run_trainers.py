@@ -76,6 +76,10 @@ class RunTrainers:
             is_stopping=is_stopping,
         )
 
+    def ask_for_hosts(self, num_workers: int) -> None:
+        """Asks an autoscaler for hosts with room for more workers; 0 asks for none."""
+        self._cluster.ask_for_hosts(self.request, num_workers)
+
     def begin(self, config: AttemptConfig, placement: Placement) -> TrainerHandle:
         """Begins an attempt: in place if the workers of the last one can be restarted, else with another trainer."""
         self.held = {}

@@ -70,6 +70,11 @@ def refusal(address: str, token: Token | None) -> str | None:
         return None
     else:
         return None
+    return describe_refusal(address, token)
+
+
+def describe_refusal(address: str, token: Token | None) -> str:
+    """That the cluster at `address` does not admit this client, with the way out."""
     way_out = f"set {TOKEN_VARIABLE}, or {TOKEN_FILE_VARIABLE} to a file that holds it"
     if token is None:
         return f"the cluster at {address} admits only clients with its token; {way_out}"

@@ -23,8 +23,10 @@ from distrib.job.reader import Job
 from distrib.launch.job_server import check_shared_storage
 from distrib.launch.network import answers
 from distrib.launch.process.environment import environment_defaults
+from distrib.launch.ray.cluster.demand import HostDemand
 from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
 from distrib.launch.ray.cluster.settings import RAY_SETTINGS
+from distrib.launch.ray.token import describe_refusal, find_token
 
 if TYPE_CHECKING:
     from distrib.launch.launcher import Placement
@@ -60,6 +62,7 @@ class ExistingRay:
         self._settings = ExitStack()
         self._connected: Future[None] = Future()
         self._monitor: NodeMonitor | None = None
+        self._demand: HostDemand | None = None
         self.folder = ""
         self._submitted = _submitted_environment()
         if "://" in address:
@@ -90,6 +93,7 @@ class ExistingRay:
 
     def _connect(self) -> None:
         import ray
+        from ray.exceptions import AuthenticationError
 
         host, _, port = self._address.rpartition(":")
         is_there = host and port.isdigit() and answers(host.strip("[]"), int(port), _CONNECT_SECONDS)
@@ -104,6 +108,8 @@ class ExistingRay:
                 logging_level=logging.ERROR,
                 runtime_env=self._runtime_env(),
             )
+        except AuthenticationError as error:
+            raise LaunchError(describe_refusal(self._address, find_token())) from error
         except Exception as error:
             raise LaunchError(f"cannot connect to the Ray cluster at {self._address}: {error}") from error
         finally:
@@ -142,6 +148,15 @@ class ExistingRay:
             self._monitor = NodeMonitor(request)
         return self._monitor
 
+    def ask_for_hosts(self, request: Request, num_workers: int) -> None:
+        """Asks the autoscaler, if the cluster has one, for hosts with room for more workers; 0 asks for none."""
+        if self._demand is None:
+            self._demand = HostDemand(request)
+        if num_workers > 0:
+            self._demand.ask(num_workers)
+        else:
+            self._demand.clear()
+
     def find_room(
         self,
         request: Request,
@@ -171,7 +186,9 @@ class ExistingRay:
             hosts = monitor.hosts
             found = place(hosts, request, held)
             if found is not None:
+                self.ask_for_hosts(request, 0)
                 return found
+            self.ask_for_hosts(request, request.min_workers)
             is_possible = place(hosts, request, is_empty=True) is not None
             waited = time.monotonic() - began
             if not is_possible and not has_autoscaler() and waited >= (patience_seconds or 0.0):
@@ -188,6 +205,8 @@ class ExistingRay:
 
         if self._monitor is not None:
             self._monitor.close()
+        if self._demand is not None:
+            self._demand.clear()
         ray.shutdown()
         shutil.rmtree(self.folder, ignore_errors=True)
         self._settings.close()

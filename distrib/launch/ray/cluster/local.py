@@ -84,6 +84,9 @@ class LocalRay:
     def node_monitor(self, request: Request) -> None:
         """The only host needs no monitor."""
 
+    def ask_for_hosts(self, request: Request, num_workers: int) -> None:
+        """Does nothing: this machine is the only host."""
+
     def find_room(
         self,
         request: Request,
