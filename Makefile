@@ -8,15 +8,15 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 SIDE_BY_SIDE := -n $(TESTERS) --dist loadgroup --no-loadscope-reorder
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-all lint format lab-tools browser bench soak clean
+.PHONY: demo test test-all lint format lab-tools slurm-tools browser bench soak clean
 
 demo: $(VENV)/.jobs
 	$(BIN)/distrib run jobs/digits.yaml
 
-test: lint lab-tools browser
+test: lint lab-tools slurm-tools browser
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests
 
-test-all: lint lab-tools browser
+test-all: lint lab-tools slurm-tools browser
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests -m "long or not long"
 
 lint: $(VENV)/.dev
@@ -38,6 +38,13 @@ lab-tools:
 browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	    && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; } || true
+
+# A Slurm for its tests in the lab, which are skipped and say why where it cannot be installed.
+# Only where no service manager would start it.
+slurm-tools:
+	@command -v slurmctld >/dev/null || { [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get >/dev/null \
+	    && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
+	    --no-install-recommends slurmctld slurmd slurm-client munge >/dev/null; } || true
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m tests.bench

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Train a job."""
+    _receive_secrets()
     loaded = load_job(job, sets, workers=workers, device=device, runs_dir=runs_dir)
     check_run_id(run_id)
     launcher, cluster_address = choose_launcher(on, address)
@@ -104,6 +106,14 @@ def run(
     if as_json:
         _print_json(summarize(progress.finished_run, exit_code))
     raise typer.Exit(exit_code)
+
+
+def _receive_secrets() -> None:
+    """In a job that `submit` sent: takes its secrets before the job's file is read, which may name them."""
+    if "DISTRIB_SECRETS" in os.environ:
+        from distrib.launch.ray.secrets import receive_secrets
+
+        receive_secrets()
 
 
 @contextmanager

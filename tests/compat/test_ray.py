@@ -41,6 +41,16 @@ def test_the_key_value_store(monkeypatch):
             call()
 
 
+@pytest.mark.relies_on("ray._raylet.GcsClient")
+def test_a_value_is_taken_without_a_connection(monkeypatch):
+    from ray import _raylet
+
+    assert isinstance(_raylet.GcsClient, type)  # what it does is tested in the lab, with the secrets of a job
+    monkeypatch.delattr(_raylet, "GcsClient")
+    with pytest.raises(LaunchError, match="cannot hand over the secrets"):
+        ray_kv.take("127.0.0.1:1", "key")
+
+
 @pytest.mark.relies_on(
     "ray._private.state.available_resources_per_node",
     "ray._private.state.state.get_draining_nodes",

@@ -13,6 +13,9 @@ from distrib.train.failure import Failure
 Command = Literal["train", "stop", "end"]
 """What the launcher requests of the ranks: to train, to end with a checkpoint, or to end immediately."""
 
+SECRETS = "secrets"
+"""The entry with the environment variables of the ranks that must not be in a runtime environment."""
+
 _POLL_SECONDS = 0.05
 
 

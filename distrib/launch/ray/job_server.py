@@ -19,6 +19,7 @@ from distrib.launch.job_server import Submission, SubmittedJob
 from distrib.launch.network import answers
 from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
 from distrib.launch.ray.job_environment import submitted_variables
+from distrib.launch.ray.secrets import send_secrets, split_secrets
 from distrib.launch.ray.token import find_token, refusal
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class RayJobServer:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         if not answers(parts.hostname, port, _CONNECT_SECONDS):
             raise LaunchError(f"no job server answers at {address}; is the cluster up, and its dashboard reachable?")
-        token = find_token()
+        self._token = token = find_token()
         try:
             self._client = JobSubmissionClient(address, headers=dict(token.headers) if token else None)
         except Exception as error:
@@ -70,14 +71,14 @@ class RayJobServer:
             raise LaunchError(f"what answers at {address} is not the job server of a Ray cluster: {error}") from error
 
     def describe(self, submission: Submission) -> dict[str, Any]:
-        """The arguments of Ray's `submit_job`, except for the job's id."""
+        """The arguments of Ray's `submit_job`, except for the job's id and its secrets."""
         folder = os.getcwd()
         path_in(folder, submission.job)
         check_size(folder)
         environment: dict[str, Any] = {
             "working_dir": folder,
             "excludes": list(EXCLUDED),
-            "env_vars": submitted_variables(submission.job.spec.failures.grace, submission.variables),
+            "env_vars": submitted_variables(submission.job.spec.failures.grace, split_secrets(submission.variables)[0]),
         }
         if submission.packages:
             environment["pip"] = list(submission.packages)
@@ -95,6 +96,8 @@ class RayJobServer:
             LaunchError: The cluster refuses the job.
         """
         arguments = self.describe(submission)
+        _, hidden = split_secrets(submission.variables)
+        arguments["runtime_env"]["env_vars"] |= send_secrets(self.address, self._token, hidden)
         try:
             return self._client.submit_job(submission_id=self._unused_id(submission.run_id), **arguments)
         except Exception as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from distrib.job.plan import Request
 from distrib.launch.launcher import Placement
-from distrib.launch.ray.control_store import RayControlStore
+from distrib.launch.ray.control_store import SECRETS, RayControlStore
 from distrib.launch.ray.trainer import TrainerHandle
 from distrib.train.context import AttemptConfig
 
@@ -115,6 +115,7 @@ class RunTrainers:
     def _start(self, config: AttemptConfig, placement: Placement) -> TrainerHandle:
         trainer = TrainerHandle(self.control, len(self._started), placement)
         self._started.append(trainer)
+        self.control.write(SECRETS, self._cluster.secret_environment)
         trainer.start(config, self._cluster.folder, self._cluster.worker_environment)
         return trainer
 

@@ -16,7 +16,7 @@ from distrib.launch.network import listen_on, use_interface_of
 from distrib.launch.process.environment import set_rank_variables
 from distrib.launch.process.output import output_redirected
 from distrib.launch.ray.cluster.settings import keep_worker_quiet
-from distrib.launch.ray.control_store import RayControlStore
+from distrib.launch.ray.control_store import SECRETS, RayControlStore
 from distrib.runs.storage.errors import StorageNotSharedError
 from distrib.runs.storage.open import open_rank
 from distrib.train.context import AttemptConfig, RankInfo
@@ -102,6 +102,7 @@ def train_as_ray_worker(config: dict[str, WorkerConfig]) -> None:
 
     worker, context = config["worker"], get_context()
     control = worker.control
+    os.environ.update(control.read(SECRETS) or {})
     number = _await_attempt(control, worker.trainer)
     attempt = replace(worker.attempt, attempt=number)
     address = _address()

@@ -26,6 +26,7 @@ from distrib.launch.process.environment import environment_defaults
 from distrib.launch.ray.cluster.demand import HostDemand
 from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
 from distrib.launch.ray.cluster.settings import RAY_SETTINGS
+from distrib.launch.ray.secrets import is_received, split_secrets
 from distrib.launch.ray.token import describe_refusal, find_token
 
 if TYPE_CHECKING:
@@ -127,11 +128,20 @@ class ExistingRay:
 
     @property
     def worker_environment(self) -> dict[str, str]:
-        """Variables of this process that the ranks get too."""
+        """Variables of this process that the ranks get too, except for secrets."""
         given = set(self._submitted.get("env_vars") or {})
-        own = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED)}
+        own, _ = split_secrets(self._forwarded())
         merged = {**_WORKER_DEFAULTS, **own}
         return {k: v for k, v in merged.items() if k not in given and k not in RAY_SETTINGS}
+
+    @property
+    def secret_environment(self) -> dict[str, str]:
+        """Secrets of this process that the ranks get too, in no runtime environment."""
+        _, hidden = split_secrets(self._forwarded())
+        return hidden
+
+    def _forwarded(self) -> dict[str, str]:
+        return {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED) or is_received(k)}
 
     def num_gpus(self) -> int:
         """The GPUs of the cluster; waits until it is connected."""

@@ -42,6 +42,7 @@ class LocalRay:
     """
 
     worker_environment: dict[str, str] = {}  # noqa: RUF012 - processes of this machine inherit the environment
+    secret_environment: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, job: Job) -> None:
         resources = job.spec.resources
