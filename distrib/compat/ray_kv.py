@@ -7,7 +7,7 @@ from typing import Any
 from distrib.compat.symbols import PrivateSymbol
 from distrib.errors import LaunchError
 
-_STORE = tuple(
+SYMBOLS = tuple(
     PrivateSymbol(
         f"ray.experimental.internal_kv._internal_kv_{name}",
         "small values for every process of a cluster within milliseconds, with no actor to start and no shared disk; "
@@ -16,15 +16,6 @@ _STORE = tuple(
         "the run is refused before it starts",
     )
     for name in ("put", "get", "list", "del")
-)
-SYMBOLS = (
-    *_STORE,
-    PrivateSymbol(
-        "ray._raylet.GcsClient",
-        "reads a value before this process is connected: secrets are needed to read the job",
-        ("2.60",),
-        "a job that was submitted with secrets is refused",
-    ),
 )
 _NAMESPACE = b"distrib"
 
@@ -48,24 +39,6 @@ def count(prefix: str) -> int:
 def remove_all(prefix: str) -> None:
     """Removes all keys that begin with `prefix`."""
     _call("del")(prefix, del_by_prefix=True, namespace=_NAMESPACE)
-
-
-def take(address: str, key: str) -> bytes | None:
-    """The value of a key without a namespace, which is removed; None if there is none.
-
-    Args:
-        address: HOST:PORT of the cluster's head, which this process need not be connected to.
-        key: The key.
-    """
-    try:
-        from ray._raylet import GcsClient  # type: ignore[attr-defined]
-    except ImportError:
-        raise LaunchError("this version of Ray cannot hand over the secrets of --env; give them to the hosts") from None
-    client = GcsClient(address=address)
-    value: bytes | None = client.internal_kv_get(key.encode(), None)
-    if value is not None:
-        client.internal_kv_del(key.encode(), False, None)
-    return value
 
 
 def _call(name: str) -> Any:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from distrib.compat import ray_cluster, ray_kv, ray_packaging, ray_start
+from distrib.compat import ray_cluster, ray_gcs, ray_kv, ray_packaging, ray_start
 from distrib.errors import LaunchError
 
 PACKAGING = "ray._private.runtime_env.packaging"
@@ -48,7 +48,8 @@ def test_a_value_is_taken_without_a_connection(monkeypatch):
     assert isinstance(_raylet.GcsClient, type)  # what it does is tested in the lab, with the secrets of a job
     monkeypatch.delattr(_raylet, "GcsClient")
     with pytest.raises(LaunchError, match="cannot hand over the secrets"):
-        ray_kv.take("127.0.0.1:1", "key")
+        ray_gcs.take("127.0.0.1:1", "key")
+    assert not ray_gcs.refuses_token("127.0.0.1:1")
 
 
 @pytest.mark.relies_on(

@@ -58,6 +58,12 @@ def find_token() -> Token | None:
     return Token(value, str(path)) if value else None
 
 
+def token_mode() -> dict[str, str]:
+    """The setting by which Ray uses a token that the environment names; it does so by itself only from 2.61 on."""
+    is_named = TOKEN_VARIABLE in os.environ or TOKEN_FILE_VARIABLE in os.environ
+    return {MODE_VARIABLE: "token"} if is_named else {}
+
+
 def refusal(address: str, token: Token | None) -> str | None:
     """Why the job server at `address` does not let this client in, with the way out; None if it does or is silent."""
     request = urllib.request.Request(f"{address.rstrip('/')}/api/version", headers=token.headers if token else {})

@@ -96,6 +96,7 @@ def parts(control, tmp_path, monkeypatch):
     monkeypatch.setattr(attempt_module, "_SETTLE_SECONDS", 0.1)
     monitor, nodes, trainer = Monitor(), Nodes(), Trainer()
     trainers = SimpleNamespace(
+        ask_for_hosts=lambda num_workers: None,
         control=control,
         held={"a": 1, "b": 1},
         request=Request("ray", 1, 2, "cpu", "gloo", 2, 300.0, 30.0),

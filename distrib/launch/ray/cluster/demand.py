@@ -6,7 +6,6 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from distrib.compat.ray_cluster import has_autoscaler
 from distrib.job.plan import Request
 
 if TYPE_CHECKING:
@@ -32,14 +31,11 @@ class HostDemand:
         self._quiet_until = 0.0
 
     def ask(self, num_workers: int) -> None:
-        """Asks for room for so many workers, until the next call; does nothing if the cluster cannot grow.
-
-        To be called again and again while the room is needed.
-        """
+        """Asks for room for so many workers; to be called again and again while it is needed."""
         if any(group.wait(0) for group in self._groups):
             self.clear()
             self._quiet_until = time.monotonic() + _QUIET_SECONDS
-        if self._groups or num_workers <= 0 or time.monotonic() < self._quiet_until or not has_autoscaler():
+        if self._groups or num_workers <= 0 or time.monotonic() < self._quiet_until:
             return
         from ray.util.placement_group import placement_group
 

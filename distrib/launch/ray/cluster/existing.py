@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from distrib.compat.ray_cluster import has_autoscaler
+from distrib.compat.ray_gcs import refuses_token
 from distrib.compat.ray_start import silence_worker_deaths
 from distrib.errors import JobError, LaunchError
 from distrib.job.plan import Request
@@ -27,7 +28,7 @@ from distrib.launch.ray.cluster.demand import HostDemand
 from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
 from distrib.launch.ray.cluster.settings import RAY_SETTINGS
 from distrib.launch.ray.secrets import is_received, split_secrets
-from distrib.launch.ray.token import describe_refusal, find_token
+from distrib.launch.ray.token import MODE_VARIABLE, describe_refusal, find_token, token_mode
 
 if TYPE_CHECKING:
     from distrib.launch.launcher import Placement
@@ -77,7 +78,7 @@ class ExistingRay:
 
     def __enter__(self) -> Self:
         self.folder = tempfile.mkdtemp(prefix="distrib-ray-")
-        self._settings.enter_context(environment_defaults(RAY_SETTINGS))
+        self._settings.enter_context(environment_defaults(RAY_SETTINGS | token_mode()))
         return self
 
     def start_beside(self, work: Callable[[], Result]) -> Result:
@@ -94,12 +95,12 @@ class ExistingRay:
 
     def _connect(self) -> None:
         import ray
-        from ray.exceptions import AuthenticationError
 
         host, _, port = self._address.rpartition(":")
         is_there = host and port.isdigit() and answers(host.strip("[]"), int(port), _CONNECT_SECONDS)
         if self._address != "auto" and not is_there:
             raise LaunchError(f"no Ray cluster answers at {self._address}; on its head, `ray status` shows its state")
+        self._check_token()
         silence_worker_deaths()
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
@@ -109,13 +110,18 @@ class ExistingRay:
                 logging_level=logging.ERROR,
                 runtime_env=self._runtime_env(),
             )
-        except AuthenticationError as error:
-            raise LaunchError(describe_refusal(self._address, find_token())) from error
         except Exception as error:
             raise LaunchError(f"cannot connect to the Ray cluster at {self._address}: {error}") from error
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_sigterm)  # Ray has installed one
+
+    def _check_token(self) -> None:
+        """Refuses to connect without the right token: Ray would repeat itself for a while, or end this process."""
+        token = find_token()
+        is_missing = token is None and os.environ.get(MODE_VARIABLE, "").lower() == "token"
+        if is_missing or (self._address != "auto" and refuses_token(self._address)):
+            raise LaunchError(describe_refusal(self._address, token))
 
     def _runtime_env(self) -> dict[str, Any]:
         """What Ray gives to all processes of this run, apart from what the submitted job has given them already."""
@@ -160,11 +166,10 @@ class ExistingRay:
 
     def ask_for_hosts(self, request: Request, num_workers: int) -> None:
         """Asks the autoscaler, if the cluster has one, for hosts with room for more workers; 0 asks for none."""
-        if self._demand is None:
-            self._demand = HostDemand(request)
-        if num_workers > 0:
+        if num_workers > 0 and has_autoscaler():
+            self._demand = self._demand or HostDemand(request)
             self._demand.ask(num_workers)
-        else:
+        elif self._demand is not None:
             self._demand.clear()
 
     def find_room(
