@@ -9,13 +9,16 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from contextlib import suppress
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from distrib.errors import JobError, LaunchError
 from distrib.launch.ray import job_server as submit
 from distrib.launch.ray.job_server import RayJobServer
+from distrib.runs.events import read_events
 from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
 from tests.support.lab_runs import NUM_STEPS, Project, left_on_hosts
 from tests.support.recovery_runs import REPOSITORY, assert_each_sample_once_per_epoch
@@ -270,3 +273,39 @@ def test_what_cannot_be_sent_is_refused_at_once(lab, project, tmp_path):
     code, _, err = distrib(project, "submit", "job.yaml", "--address", lab.address, "--runs-dir", tmp_path)
     big.unlink()
     assert (code, "600 MiB  big.bin" in err) == (2, True), err
+
+
+def ray_metrics(lab):
+    """The samples that Ray exports on the lab's hosts: by metric, the values and their labels."""
+    (discovery,) = lab.folder.glob("host1/ray/**/prom_metrics_service_discovery.json")
+    found = {}
+    for target in (target for entry in json.loads(discovery.read_text()) for target in entry["targets"]):
+        try:
+            with urllib.request.urlopen(f"http://{target}/metrics", timeout=5) as answer:
+                text = answer.read().decode()
+        except OSError:
+            continue
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append((sample.value, sample.labels))
+    return found
+
+
+def test_ray_exports_the_metrics_of_a_training(lab, project):
+    shutil.rmtree(project.runs / "watched", ignore_errors=True)
+    project.pace(0.4)
+    options = ["--address", lab.address, "--runs-dir", project.runs]
+    code, out, err = distrib(project, "submit", "job.yaml", "--run-id", "watched", "--no-wait", *options)
+    assert code == 0, out + err
+    deadline = time.monotonic() + 90
+    while not (found := ray_metrics(lab)).get("ray_distrib_checkpoint_step"):
+        assert time.monotonic() < deadline, sorted(name for name in found if "distrib" in name)
+        time.sleep(1)
+    project.pace(0)
+    events = read_events(project.runs / "watched" / "metrics.jsonl")
+    for metric, field in {"step": "step", "loss": "loss", "samples_per_second": "samples_per_second"}.items():
+        ((value, labels),) = found[f"ray_distrib_{metric}"]
+        assert (labels["run"], labels["job"]) == ("watched", "paced")
+        assert any(value == pytest.approx(event[field]) for event in events if event["event"] == "train")
+    assert found["ray_distrib_workers"][0][0] == 3
+    assert RayJobServer(lab.address).wait("watched", 60).status == "SUCCEEDED"
