@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 SIDE_BY_SIDE := -n $(TESTERS) --dist loadgroup --no-loadscope-reorder
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-all lint format lab-tools slurm-tools browser bench soak clean
+.PHONY: demo test test-all lint docs format lab-tools slurm-tools browser bench soak clean
 
 demo: $(VENV)/.jobs
 	$(BIN)/distrib run jobs/digits.yaml
@@ -20,14 +20,20 @@ test-all: lint lab-tools slurm-tools browser
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests -m "long or not long"
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check distrib jobs cluster tests
-	$(BIN)/ruff format --check distrib jobs cluster tests
+	$(BIN)/ruff check distrib jobs cluster tests tools
+	$(BIN)/ruff format --check distrib jobs cluster tests tools
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(MAKE) --no-print-directory docs
+
+# The documentation as a site in build/site; a broken link is an error.
+docs: $(VENV)/.dev
+	$(BIN)/python tools/generate_reference.py
+	$(BIN)/zensical build --clean --strict
 
 format: $(VENV)/.dev
-	$(BIN)/ruff check --fix distrib jobs cluster tests
-	$(BIN)/ruff format distrib jobs cluster tests
+	$(BIN)/ruff check --fix distrib jobs cluster tests tools
+	$(BIN)/ruff format distrib jobs cluster tests tools
 
 # What cluster/lab needs; where it cannot be had, its tests are skipped and say why.
 lab-tools:
