@@ -94,6 +94,9 @@ class StepBoundary:
         training.state.completed_steps = step = self.completed_steps + 1
         self._sample_ids[step] = batch.sample_ids
         seconds = times.compute_seconds + times.data_seconds
+        for message in training.weighting.warnings:
+            self._records.warn(step, message)
+        training.weighting.warnings.clear()
         training.losses.end_step(plan.batch_size_at(batch.step), seconds, times.data_seconds)
         training.scheduler.after_step(step)
         if plan.is_logged(step):
@@ -172,7 +175,7 @@ class StepBoundary:
         assert self._evaluator is not None
         started = time.perf_counter()
         state = self._training.state
-        state.strategy.sync_buffers(state.model)
+        state.sync_buffers()
         results = self._evaluator.evaluate()
         self._training.scheduler.after_evaluation(results)
         self._saving.consider_best(results, state)

@@ -36,6 +36,7 @@ class Evaluator:
         self._precision = training.precision
         self._fetcher = fetcher
         self._control = rank.control_group
+        self._global_batch_size = step_plan.global_batch_size
         mine = part_of(step_plan.eval_samples or 0, rank.info.rank, rank.info.world_size)
         size = step_plan.eval_batch_size
         slices = [list(mine[start : start + size]) for start in range(0, len(mine), size)]
@@ -43,9 +44,11 @@ class Evaluator:
 
     def evaluate(self) -> dict[str, Any]:
         """The mean loss (None if nothing has weight) and every metric over the whole data, on every rank."""
-        model = self._task.model
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
+        model, loss_module = self._task.model, self._task.loss_module
+        parts = [model] if loss_module is None else [model, loss_module]
+        modes = {module: module.training for part in parts for module in part.modules()}
+        for part in parts:
+            part.eval()
         reseed(derive_seed("eval", self._fetcher.seed, self._rank.info.rank))
         try:
             with torch.no_grad():  # not inference_mode, whose tensors no gradient can be computed for
@@ -64,9 +67,11 @@ class Evaluator:
         for micro_batch, batch in self._fetch():
             with self._precision.autocast():
                 output = self._task.run(model, batch)
-            weight = micro_batch.num_samples if output.weight is None else output.weight
-            weight = torch.as_tensor(weight, dtype=torch.float64, device=device)
-            loss = torch.where(weight > 0, output.loss.detach().double() * weight, 0.0)
+            weight = torch.as_tensor(_weight(output, micro_batch), dtype=torch.float64, device=device)
+            loss = output.loss.detach().double()
+            if self._task.form.is_sum:  # as over a training step's batch, whatever the size of this one
+                loss = loss * (self._global_batch_size / micro_batch.num_samples)
+            loss = torch.where(weight > 0, loss * weight, 0.0)
             sums += torch.stack([loss, weight])
             self._update_metrics(output)
         rows = gather_rows(sums.tolist(), self._control)
@@ -88,3 +93,10 @@ class Evaluator:
             )
         for metric in self._task.metrics.values():
             metric.update(*map_tensors((output.outputs, output.targets), torch.Tensor.detach))
+
+
+def _weight(output: StepOutput, micro_batch: MicroBatch) -> torch.Tensor | float:
+    """What the loss of a batch is a mean over."""
+    if output.weight is not None:
+        return output.weight
+    return micro_batch.num_samples if output.count is None else output.count()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from distrib.train.checkpoint.parts import (
+    LAYOUT,
     MODEL,
     OPTIMIZER,
     TRAINABLE,
@@ -18,6 +19,7 @@ from distrib.train.checkpoint.parts import (
     RestoreError,
     Stateful,
     as_part,
+    restore_layout,
     trainable_as,
     trainable_names,
 )
@@ -97,6 +99,8 @@ class TrainingState:
         """Wraps and registers a model, which is on its device."""
         first = self._first_trainable[name] = trainable_names(model)
         stored = None if self._stored is None else self._stored.values(name)
+        if stored is not None:
+            restore_layout(model, stored[LAYOUT])
         with trainable_as(model, first if stored is None else stored[TRAINABLE]):
             self.wrapped[name] = self.strategy.wrap(model, name)
         self.models[name] = model
@@ -108,10 +112,18 @@ class TrainingState:
         self.register(name, optimizer)
 
     @contextmanager
-    def first_trainable(self, name: str = MODEL) -> Iterator[None]:
+    def first_trainable(self) -> Iterator[None]:
         """For building optimizers: parameters require gradients as they did before anything was restored."""
-        with trainable_as(self.models[name], self._first_trainable[name]):
+        with ExitStack() as stack:
+            for name, model in self.models.items():
+                stack.enter_context(trainable_as(model, self._first_trainable[name]))
             yield
+
+    def sync_buffers(self) -> None:
+        """Gives every rank the buffers and extra state of rank 0 in all modules, to which they belong."""
+        for registered in self._registered.values():
+            if isinstance(registered.value, nn.Module):
+                self.strategy.sync_buffers(registered.value)
 
     def rewrap_outdated(self) -> None:
         """Wraps models again whose parameters were frozen or unfrozen since; call it between steps, on all ranks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,17 +13,19 @@ from torch import nn
 from distrib.compat.torch_tensors import multiply_
 from distrib.errors import DistribError
 from distrib.job.plan import StepPlan
-from distrib.train.checkpoint.parts import MODEL
+from distrib.train.autograd_graph import parameters_beside
+from distrib.train.checkpoint.parts import LOSS, MODEL
 from distrib.train.data.loader import StepBatch
 from distrib.train.data.sampler import MicroBatch
-from distrib.train.process_groups import gather_rows
 from distrib.train.rank import Rank
 from distrib.train.task import StepOutput
 from distrib.train.training import Training
 
+_MAX_SHOWN = 3
 
-class WeightError(DistribError):
-    """The user's step gave weights only sometimes, or a value that cannot be a weight."""
+
+class OutsideParameterError(DistribError):
+    """The optimizer has parameters that belong neither to the model nor to the loss."""
 
 
 class TrainStep:
@@ -32,7 +34,8 @@ class TrainStep:
     With L the loss of a micro-batch, w its weight and W the number of ranks, backward runs on L·w·c and the strategy
     averages over ranks, which gives c·Σ(w·∇L)/W. Where weights are numbers of samples, c = W/m with m the samples of
     the global batch: the mean at once. Otherwise c = W/B with B the plan's batch, which keeps the scale of fp16, and
-    gradients are multiplied by B/Σw, Σw being summed over the ranks beside the last backward pass.
+    gradients are multiplied by B/Σw, Σw being summed over the ranks beside the last backward pass. A loss that is known
+    to be a sum is the mean times the number of its samples, and counts as the sum over the global batch, m means.
 
     Args:
         rank: This rank.
@@ -49,9 +52,10 @@ class TrainStep:
         self._clip_norm = rank.spec.train.clip_norm
         self._control_group = rank.control_group
         self._device = rank.device
-        self._parameters = list(self._state.model.parameters())
+        self._weighting = training.weighting
+        self._parameters = [parameter for model in self._state.models.values() for parameter in model.parameters()]
         self._norms = find_batch_norms(self._state.model)
-        self._is_weighted: bool | None = None
+        self._is_first = True
 
     def run(
         self, batch: StepBatch, *, is_synced: bool = True, on_gradients: Callable[[], object] = lambda: None
@@ -68,43 +72,81 @@ class TrainStep:
         on_gradients()
         if is_synced:
             self._update()
-        self._state.model.zero_grad()
+        for model in self._state.models.values():
+            model.zero_grad()
 
     def _forward_backward(self, batch: StepBatch, is_synced: bool) -> None:
         """Leaves the gradient of the global batch's mean loss in the parameters, the same on every rank."""
-        strategy, model = self._state.strategy, self._state.wrapped[MODEL]
+        strategy, wrapped = self._state.strategy, self._state.wrapped
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         pending: Any = None
         last = len(batch.batches) - 1
         for number, (part, data) in enumerate(zip(batch.micro_batches, batch.batches, strict=True)):
             is_last = number == last
-            with nullcontext() if is_last and is_synced else strategy.without_sync(model):
+            with ExitStack() as stack:
+                if not (is_last and is_synced):
+                    for model in wrapped.values():
+                        stack.enter_context(strategy.without_sync(model))
                 with self._precision.autocast(), self._as_stand_in(part.num_samples == 0):
-                    output = self._task.run(model, data)
+                    output = self._task.run(
+                        wrapped[MODEL], data, wrapped.get(LOSS), counts_targets=self._weighting.counts_targets
+                    )
                 weight = self._weight(output, part)
-                if self._is_weighted:
+                if isinstance(weight, torch.Tensor):
                     total += weight
                     if is_last and self._step_plan.world_size > 1:
                         pending = dist.all_reduce(total, async_op=True)
                 self._backward(output, weight, batch)
         if is_synced:
-            strategy.finish_backward(MODEL)
-        if self._is_weighted:
+            for name in wrapped:
+                strategy.finish_backward(name)
+        if self._weighting.is_weighted:
             if pending is not None:
                 pending.wait()
             self._losses.add_total(total)
-            self._divide_by(total)
+            if not self._is_whole(batch):
+                self._divide_by(total)
+
+    def _is_whole(self, batch: StepBatch) -> bool:
+        """Whether the global batch is this rank's only micro-batch, whose mean is that of the step at once."""
+        return self._step_plan.world_size == 1 and len(batch.batches) == 1
+
+    def _weight(self, output: StepOutput, part: MicroBatch) -> torch.Tensor | int:
+        """The micro-batch's weight; in the first step, looks at what the loss reaches too."""
+        weight = self._weighting.weight(output, part)
+        if self._is_first:
+            self._is_first = False
+            self._check_reach(output.loss)
+            if self._weighting.is_weighted:
+                self._losses.use_weights()
+        return weight
+
+    def _check_reach(self, loss: torch.Tensor) -> None:
+        """Reports parameters outside of model and loss, which nothing trains, synchronizes or saves."""
+        outside = parameters_beside(loss, self._parameters)
+        if not outside:
+            return
+        shapes = ", ".join(str(tuple(parameter.shape)) for parameter in outside[:_MAX_SHOWN])
+        what = f"{len(outside)} parameter(s) of shape {shapes} that belong neither to the model nor to a loss module"
+        advice = "make them part of the model, or of a loss that is a module"
+        taken = {id(parameter) for group in self._state.optimizer.param_groups for parameter in group["params"]}
+        if any(id(parameter) in taken for parameter in outside):
+            raise OutsideParameterError(f"optimizer: it has {what}, so ranks cannot synchronize or save them; {advice}")
+        self._weighting.warnings.append(f"the loss reaches {what}: they are neither trained nor saved; {advice}")
 
     def _backward(self, output: StepOutput, weight: torch.Tensor | int, batch: StepBatch) -> None:
         """Runs the backward pass of a micro-batch and adds its loss to the step's."""
-        self._losses.add(output.loss.detach(), weight)
-        world_size = self._step_plan.world_size
-        if isinstance(weight, torch.Tensor):
-            scale = world_size / self._step_plan.global_batch_size
-            loss = output.loss * (weight * scale).to(output.loss.dtype)
+        world_size, num_samples = self._step_plan.world_size, self._step_plan.batch_size_at(batch.step)
+        mean = output.loss
+        if self._task.form.is_sum and isinstance(weight, int) and weight:
+            mean = mean * (num_samples / weight)
+        self._losses.add(mean.detach(), weight)
+        if not isinstance(weight, torch.Tensor):
+            loss = mean * (weight * (world_size / num_samples))
+        elif self._is_whole(batch):
+            loss = mean * (weight > 0).to(mean.dtype)
         else:
-            scale = world_size / self._step_plan.batch_size_at(batch.step)
-            loss = output.loss * (weight * scale)
+            loss = mean * (weight * (world_size / self._step_plan.global_batch_size)).to(mean.dtype)
         with self._zero_gradients_of_zero_weight(weight):
             self._precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
@@ -116,28 +158,6 @@ class TrainStep:
             self._state.strategy.clip(self._parameters, self._clip_norm)
         scaler.step(optimizer)
         scaler.update()
-
-    def _weight(self, output: StepOutput, part: MicroBatch) -> torch.Tensor | int:
-        """The micro-batch's weight: a number of samples, or the user's as a float64 scalar on the device."""
-        if self._is_weighted is None:
-            self._learn_whether_weighted(output)
-        if not self._is_weighted:
-            return part.num_samples
-        if output.weight is None:
-            raise WeightError("step: gave no weight this time, but did at first; give a weight always or never")
-        weight = torch.as_tensor(output.weight, dtype=torch.float64, device=self._device)
-        if weight.device.type == "cpu" and not 0 <= float(weight) < float("inf"):
-            raise WeightError(f"step: gave the weight {float(weight)}; a weight is a count, finite and not below 0")
-        return weight if part.num_samples else torch.zeros_like(weight)
-
-    def _learn_whether_weighted(self, output: StepOutput) -> None:
-        """In the first step of an attempt, agrees with the other ranks on whether the user's step gives weights."""
-        rows = gather_rows([float(output.weight is not None)], self._control_group)
-        self._is_weighted = any(row[0] for row in rows)
-        if self._is_weighted and output.weight is None:
-            raise WeightError("step: gave no weight on this rank, but did on another; give a weight always or never")
-        if self._is_weighted:
-            self._losses.use_weights()
 
     @contextmanager
     def _as_stand_in(self, is_stand_in: bool) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,9 +12,15 @@ import torch
 from torch import nn
 
 from distrib.errors import DistribError
+from distrib.job.fields import nearest
 from distrib.job.spec import JobSpec
+from distrib.train.data.batches import tensors_in
+from distrib.train.loss_weights import LossForm, loss_form
 from distrib.train.randomness import reseed
 from distrib.train.resolved_job import ResolvedJob
+
+_STEP_KEYS = ("loss", "weight", "outputs", "targets")
+_MAX_NAMES = 3
 
 
 class TaskError(DistribError):
@@ -26,46 +33,85 @@ class StepOutput:
 
     Attributes:
         loss: A scalar tensor: the mean over what `weight` counts.
-        weight: What the loss is a mean over, as a number or scalar tensor; None where it is the samples.
+        weight: What the loss is a mean over, as a number or scalar tensor; None if the job does not say.
         outputs: What metrics read as predictions.
         targets: What metrics compare them with.
+        count: Computes what a known loss is a mean over; None if that is the samples.
+        has_ignored: Whether a known loss ignores some of the targets; not looked at where these are counted.
+        num_rows: The first dimension that all tensors of the batch share, or the number of targets that a known loss
+            may count; None if there is no such number, or if it does not matter.
     """
 
     loss: torch.Tensor
     weight: torch.Tensor | float | None
     outputs: Any = None
     targets: Any = None
+    count: Callable[[], torch.Tensor] | None = None
+    has_ignored: bool = False
+    num_rows: int | None = None
 
 
 class Task:
-    """The unwrapped model on its device, the loss or step, and the metrics."""
+    """The unwrapped model on its device, the loss or step, and the metrics.
+
+    Attributes:
+        model: The model.
+        loss: The loss, if the job has one.
+        form: What is known of the loss.
+        metrics: By name.
+        notices: What the job's user should know of how the model came.
+    """
 
     def __init__(self, resolved: ResolvedJob, device: torch.device) -> None:
         spec = resolved.job.spec
         self.model: nn.Module = build_model(spec, resolved.model).to(device)
-        self._loss = None
+        self.notices = use_train_mode(self.model)
+        self.loss: Callable[..., Any] | None = None
+        self.loss_name = "" if spec.loss is None else spec.loss.target
         self._step = None
         if resolved.loss is not None and spec.loss is not None:
-            if isinstance(resolved.loss, type):
-                self._loss = resolved.loss(**spec.loss.args)
-                if isinstance(self._loss, nn.Module):
-                    self._loss.to(device)
-            else:
-                self._loss = functools.partial(resolved.loss, **spec.loss.args)
+            self.loss = _build_loss(resolved.loss, spec.loss.args, device)
         if resolved.step is not None and spec.step is not None:
             self._step = functools.partial(resolved.step, **spec.step.args)
+        self.form = LossForm() if self.loss is None else loss_form(self.loss)
+        if spec.loss is not None and "ignore_index" in spec.loss.args:
+            self.form = dataclasses.replace(self.form, is_explicit=True)
+        self._collate_weight: Callable[[Any], Any] | None = getattr(resolved.bound_collate(), "weight", None)
         self.metrics: dict[str, Any] = {
             name: metric(**spec.metrics[name].args).to(device) for name, metric in resolved.metrics.items()
         }
 
-    def run(self, model: nn.Module, batch: Any) -> StepOutput:
-        """Runs `batch` through `model` (wrapped or not).
+    @property
+    def loss_module(self) -> nn.Module | None:
+        """The loss if it is a module."""
+        return self.loss if isinstance(self.loss, nn.Module) else None
+
+    def run(
+        self, model: nn.Module, batch: Any, loss: Callable[..., Any] | None = None, *, counts_targets: bool = True
+    ) -> StepOutput:
+        """Runs `batch` through `model`.
+
+        Args:
+            model: The model, wrapped or not.
+            batch: The batch.
+            loss: The wrapped loss; by default the loss itself.
+            counts_targets: Whether a known loss's weight is wanted; otherwise it is only looked for ignored targets.
 
         Raises:
             TaskError: The batch or the result has not the form that the spec's `loss` or `step` promises.
         """
-        if self._step is not None:
-            return _read_step(self._step(model, batch))
+        output = self._run_step(model, batch) if self._step else self._run_loss(model, batch, loss, counts_targets)
+        if output.weight is None and self._collate_weight is not None:
+            return dataclasses.replace(output, weight=self._collate_weight(batch), count=None)
+        return output
+
+    def _run_step(self, model: nn.Module, batch: Any) -> StepOutput:
+        assert self._step is not None
+        return dataclasses.replace(_read_step(self._step(model, batch)), num_rows=_num_rows(batch))
+
+    def _run_loss(
+        self, model: nn.Module, batch: Any, loss: Callable[..., Any] | None, counts_targets: bool
+    ) -> StepOutput:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise TaskError(
                 f"loss: needs batches of (inputs, targets), but the dataset gives {_form(batch)}; "
@@ -73,8 +119,39 @@ class Task:
             )
         inputs, targets = batch
         outputs = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
-        assert self._loss is not None
-        return StepOutput(_scalar(self._loss(outputs, targets), "loss"), None, outputs, targets)
+        assert self.loss is not None
+        value = _scalar((self.loss if loss is None else loss)(outputs, targets), "loss")
+        form = self.form
+        if form.count is None or not isinstance(outputs, torch.Tensor):
+            num_rows = None if form.is_sum else _num_rows(batch)
+            return StepOutput(value, None, outputs, targets, num_rows=num_rows)
+        count = functools.partial(form.count, outputs.detach(), targets)
+        if counts_targets:
+            _silence_without_weight(outputs, count)
+        return StepOutput(
+            value,
+            None,
+            outputs,
+            targets,
+            count=count,
+            has_ignored=not counts_targets and form.has_ignored(targets),
+            num_rows=int(targets.numel()) if isinstance(targets, torch.Tensor) else None,
+        )
+
+
+def _silence_without_weight(outputs: torch.Tensor, count: Callable[[], torch.Tensor]) -> None:
+    """Makes gradients zero where no target counts, which are those of 0/0; without waiting for the device."""
+    if outputs.requires_grad and outputs.device.type == "cuda":
+        weight = count()
+        outputs.register_hook(lambda gradient: torch.where(weight > 0, gradient, 0.0))  # type: ignore[no-untyped-call]
+
+
+def _build_loss(factory: Callable[..., Any], args: Mapping[str, Any], device: torch.device) -> Callable[..., Any]:
+    """The loss: an instance on the device, or a function with its arguments bound."""
+    if not isinstance(factory, type):
+        return functools.partial(factory, **args)
+    loss: Callable[..., Any] = factory(**args)
+    return loss.to(device) if isinstance(loss, nn.Module) else loss
 
 
 def build_model(spec: JobSpec, factory: Callable[..., Any]) -> nn.Module:
@@ -88,6 +165,28 @@ def build_model(spec: JobSpec, factory: Callable[..., Any]) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TaskError(f"model: {spec.model.target} gave a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def use_train_mode(model: nn.Module) -> list[str]:
+    """Puts a model that arrives in evaluation mode into training mode; what to report of it.
+
+    Parts that are in evaluation mode while the whole is not have been frozen on purpose, and stay so.
+    """
+    if not model.training:
+        model.train()
+        return ["model: it came in evaluation mode, as pretrained models do, and was put into training mode"]
+    parts = [name for name, part in model.named_modules() if not part.training]
+    tops = [name for name in parts if name.rpartition(".")[0] not in parts]
+    if not tops:
+        return []
+    more = f" and {len(tops) - _MAX_NAMES} more" if len(tops) > _MAX_NAMES else ""
+    return [f"model: parts came in evaluation mode and stay in it: {', '.join(tops[:_MAX_NAMES])}{more}"]
+
+
+def _num_rows(batch: Any) -> int | None:
+    """The first dimension that all tensors of a batch share."""
+    sizes = {tensor.shape[0] if tensor.ndim else None for tensor in tensors_in(batch)}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _form(batch: Any) -> str:
@@ -108,6 +207,11 @@ def _read_step(result: Any) -> StepOutput:
         return StepOutput(_scalar(result, "step"), None)
     if "loss" not in result:
         raise TaskError(f"step: the dict that it returns has no 'loss'; its keys are {', '.join(map(str, result))}")
+    for key in result:
+        if key not in _STEP_KEYS:
+            match = nearest(str(key), _STEP_KEYS)
+            advice = f"did you mean '{match}'?" if match else f"it may have {', '.join(_STEP_KEYS)}"
+            raise TaskError(f"step: the dict that it returns has an unknown key '{key}'; {advice}")
     weight = result.get("weight")
     if isinstance(weight, torch.Tensor):
         weight = weight.detach().reshape(())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distrib.job.plan import StepPlan
+from distrib.train.checkpoint.parts import LOSS
 from distrib.train.checkpoint.warm_start import load_first_weights
 from distrib.train.loss_accumulator import LossAccumulator
 from distrib.train.lr_schedule import SchedulerState
@@ -17,6 +18,7 @@ from distrib.train.state import TrainingState
 from distrib.train.strategy.base import StrategySettings
 from distrib.train.strategy.registry import make_strategy
 from distrib.train.task import Task
+from distrib.train.weighting import Weighting
 
 if TYPE_CHECKING:
     from distrib.train.checkpoint.restore import StoredState
@@ -32,6 +34,7 @@ class Training:
         scheduler: The learning-rate schedule.
         precision: The precision of the forward pass, and the gradient scaler.
         losses: Adds up the losses of the steps.
+        weighting: What each micro-batch weighs.
     """
 
     task: Task
@@ -39,6 +42,7 @@ class Training:
     scheduler: SchedulerState
     precision: Precision
     losses: LossAccumulator
+    weighting: Weighting
 
 
 def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, stored: StoredState | None) -> Training:
@@ -50,15 +54,31 @@ def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, store
     strategy = make_strategy(StrategySettings(spec, info.rank, info.world_size, rank.device))
     state = TrainingState(strategy, info.rank, info.world_size, stored)
     state.add_model(task.model)
+    _add_loss(state, task)
     with state.first_trainable():
-        optimizer = build_optimizer(resolved, step_plan, task.model)
+        optimizer = build_optimizer(resolved, step_plan, task.model, task.loss_module)
     # Before the optimizer is restored: to build a schedule changes the optimizer's learning rates.
     scheduler = SchedulerState(resolved, step_plan, optimizer)
     state.add_optimizer(optimizer)
     training = Training(
-        task, state, scheduler, Precision(spec.train.precision, rank.device), LossAccumulator(rank.device)
+        task=task,
+        state=state,
+        scheduler=scheduler,
+        precision=Precision(spec.train.precision, rank.device),
+        losses=LossAccumulator(rank.device),
+        weighting=Weighting(task, step_plan, rank.device, rank.control_group),
     )
     state.register("schedule", training.scheduler)
     state.register("scaler", training.precision)
     state.register("losses", training.losses, per_rank=True)
+    state.register("weighting", training.weighting)
     return training
+
+
+def _add_loss(state: TrainingState, task: Task) -> None:
+    """Trains a loss's own parameters, and saves its parameters, buffers or other state."""
+    loss = task.loss_module
+    if loss is not None and any(parameter.requires_grad for parameter in loss.parameters()):
+        state.add_model(loss, LOSS)
+    elif loss is not None or (hasattr(task.loss, "state_dict") and hasattr(task.loss, "load_state_dict")):
+        state.register(LOSS, task.loss)

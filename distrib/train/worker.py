@@ -162,7 +162,7 @@ def _warnings(training: Training, step_plan: StepPlan, problems: list[str]) -> l
     """What is to be reported at the start."""
     first_step = training.state.completed_steps
     batch_norm = batch_norm_warning(training.state.model, step_plan)
-    warnings = [] if batch_norm is None else [batch_norm]
+    warnings = [*training.task.notices, *([] if batch_norm is None else [batch_norm])]
     warnings += [f"a damaged checkpoint was skipped and renamed damaged-…: {problem}" for problem in problems]
     if problems:
         where = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import threading
@@ -15,6 +16,7 @@ from distrib.job.spec import Best
 from distrib.runs.storage.errors import NotKeptError, storage_problem
 from distrib.train.checkpoint.weights import copy_weights, write_weights
 from distrib.train.control import SaveStatus
+from distrib.train.extra_state import extra_states
 from distrib.train.rank import Rank
 from distrib.train.state import TrainingState
 
@@ -80,6 +82,7 @@ class BestWeights:
         self._rank = rank
         self._path = rank.layout.best_file
         self.value: float | None = None
+        self._extra: dict[str, Any] = {}
         self._newest: _Writing | None = None
         self._awaited: _Writing | None = None
 
@@ -105,6 +108,7 @@ class BestWeights:
         if self._newest is not None:
             self._newest.join()
             assert self._newest.status != SaveStatus.PENDING  # raises what went wrong
+        self._extra = copy.deepcopy(extra_states(state.model))
         self._write(copy_weights(weights))
 
     def await_newest(self) -> None:
@@ -146,6 +150,6 @@ class BestWeights:
             self._write(self._newest.weights)
 
     def _write(self, weights: dict[str, torch.Tensor]) -> None:
-        write = functools.partial(write_weights, weights, self._path)
+        write = functools.partial(write_weights, weights, self._path, self._extra)
         publish = functools.partial(self._rank.storage.publish, self._path)
         self._newest = _Writing(weights, self._path, [self._rank.storage.check_held, write, publish])

@@ -6,6 +6,7 @@ import torch.distributed as dist
 
 from distrib.runs.storage.errors import StorageError
 from distrib.train.checkpoint.weights import write_weights
+from distrib.train.extra_state import extra_states
 from distrib.train.rank import Rank, not_kept
 from distrib.train.state import TrainingState
 
@@ -17,13 +18,13 @@ def save_final_weights(rank: Rank, state: TrainingState) -> None:
         NotKeptError: They could not be written.
         LostRunError: Another launcher has taken over the run.
     """
-    state.strategy.sync_buffers(state.model)
+    state.sync_buffers()
     weights = state.strategy.full_weights(state.model)
     path = rank.layout.weights_file
     if weights is not None:
         try:
             rank.storage.check_held()
-            write_weights(weights, path)
+            write_weights(weights, path, extra_states(state.model))
             rank.storage.publish(path)
         except (OSError, StorageError) as error:
             raise not_kept("the final weights were not kept", error, path) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from distrib.errors import DistribError
+from distrib.train.extra_state import extra_states, set_extra_states
 from distrib.train.strategy.base import Strategy
 
-MODEL, OPTIMIZER = "model", "optimizer"
-"""The names of a job's model and of its only optimizer."""
+MODEL, LOSS, OPTIMIZER = "model", "loss", "optimizer"
+"""The names of a job's model, of a loss that is a module, and of its only optimizer."""
 
 
 class RestoreError(DistribError):
@@ -74,9 +75,10 @@ class OtherPart:
 
 
 class ModelPart:
-    """The parameters and persistent buffers of an unwrapped model by name, and which parameters require gradients.
+    """The state of an unwrapped model: parameters and persistent buffers by name, and what else belongs to it.
 
-    Tied parameters are saved once. Tensors are restored in place.
+    That is which parameters require gradients, how tensors are laid out, and the extra state of modules. Tied
+    parameters are saved once. Tensors are restored in place.
     """
 
     keeps_small = False
@@ -92,8 +94,10 @@ class ModelPart:
         return {name: tensor.detach() for name, tensor in {**dict(self._model.named_parameters()), **buffers}.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The tensors, and the names of the parameters that require gradients."""
-        return {**self.tensors(), TRAINABLE: trainable_names(self._model)}
+        """The tensors by name, and the rest under names that begin with `#`."""
+        tensors, extra = self.tensors(), extra_states(self._model)
+        state = {**tensors, TRAINABLE: trainable_names(self._model), LAYOUT: layout_of(tensors)}
+        return {**state, EXTRA: extra} if extra else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what is not a tensor; those were read in place."""
@@ -101,13 +105,16 @@ class ModelPart:
         if missing:
             raise RestoreError(f"the checkpoint has no value for {self._name}.{min(missing)}; has the model changed?")
         set_trainable(self._model, state[TRAINABLE])
+        set_extra_states(self._model, state.get(EXTRA, {}))
 
     def target(self, name: str, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
-        """The model's own tensor.
+        """The model's own tensor; an empty one for what is part of extra state.
 
         Raises:
             RestoreError: The model has none of that name and shape.
         """
+        if name.startswith(f"{EXTRA}/"):
+            return torch.empty(shape, dtype=dtype)
         tensor = self.tensors().get(name)
         if tensor is None or tensor.shape != shape:
             found = "none" if tensor is None else f"shape {tuple(tensor.shape)}"
@@ -117,8 +124,9 @@ class ModelPart:
         return tensor
 
 
-TRAINABLE = "#trainable"
-"""Among the names of a model's tensors, of which none begins with `#`: which parameters require gradients."""
+TRAINABLE, LAYOUT, EXTRA = "#trainable", "#layout", "#extra"
+"""Among the names of a model's tensors, of which none begins with `#`: which parameters require gradients, the strides
+of tensors that are not contiguous, and the extra state of modules."""
 
 
 class OptimizerPart:
@@ -151,6 +159,28 @@ class OptimizerPart:
 
     def _parameters(self) -> list[torch.Tensor]:
         return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
+
+def layout_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
+    """The strides of tensors that are not contiguous, by name."""
+    return {name: list(tensor.stride()) for name, tensor in tensors.items() if not tensor.is_contiguous()}
+
+
+def restore_layout(model: nn.Module, layout: Mapping[str, list[int]]) -> None:
+    """Lays out the tensors of a model in memory as they were when `layout_of` looked at them, values kept.
+
+    Kernels choose by the layout, and so does the rounding. Call it before the model is wrapped.
+    """
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        strides = layout.get(name)
+        is_as_before = tensor.is_contiguous() if strides is None else list(tensor.stride()) == strides
+        if is_as_before or (strides is not None and len(strides) != tensor.ndim):
+            continue
+        contiguous = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta").stride()
+        laid_out = torch.empty_strided(
+            tensor.shape, strides or contiguous, dtype=tensor.dtype, device=tensor.device
+        )  # fmt: skip
+        tensor.data = laid_out.copy_(tensor.detach())
 
 
 def trainable_names(model: nn.Module) -> list[str]:

@@ -14,8 +14,10 @@ from distrib.compat.torch_checkpoint import METADATA
 from distrib.compat.torch_checkpoint_reader import SafeReader
 from distrib.runs.checkpoints import CheckpointFolder, DamagedError
 from distrib.runs.storage.protocols import CheckpointStorage
-from distrib.train.checkpoint.parts import MODEL, ModelPart
+from distrib.train.checkpoint.parts import EXTRA, MODEL, ModelPart
 from distrib.train.checkpoint.plain_state import load_state
+from distrib.train.checkpoint.tensors import join_tensors
+from distrib.train.extra_state import set_extra_states
 
 
 class StoredState:
@@ -139,4 +141,9 @@ def load_model(folder: CheckpointFolder, model: nn.Module) -> None:
             kept = "it is missing" if name not in sizes else f"it has shape {tuple(sizes[name])}"
             shape = tuple(tensor.shape)
             raise DamagedError(f"{folder.name}: {MODEL}/{name} has shape {shape} in the job's model; here {kept}")
-    stored.read({f"{MODEL}/{name}": tensor for name, tensor in own.items()})
+    extra = {
+        name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in stored.tensors(f"{MODEL}/{EXTRA}/").items()
+    }
+    targets = {**own, **{f"{EXTRA}/{name}": tensor for name, tensor in extra.items()}}
+    stored.read({f"{MODEL}/{name}": tensor for name, tensor in targets.items()})
+    set_extra_states(model, join_tensors((stored.values(MODEL) or {}).get(EXTRA, {}), targets))

@@ -78,7 +78,7 @@ class Saving:
         started = time.perf_counter()
         self.finish_saving(state.completed_steps)
         waited = time.perf_counter() - started
-        state.strategy.sync_buffers(state.model)
+        state.sync_buffers()
         self._last_save = time.monotonic()
         if self._best is not None:
             self._best.await_newest()

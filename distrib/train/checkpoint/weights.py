@@ -16,8 +16,12 @@ from distrib.compat.messages import safetensors_error_number
 from distrib.compat.torch_compile import own_names
 from distrib.errors import DistribError
 from distrib.runs.files.atomic import atomic_path
+from distrib.train.checkpoint.plain_state import dump_state, load_state
+from distrib.train.extra_state import extra_states, set_extra_states
 
 _MOST_NAMES = 20
+_EXTRA = "distrib.extra_state"
+"""In the metadata of a weights file: the extra state of modules by name, as JSON."""
 
 
 class WeightsError(DistribError):
@@ -26,7 +30,7 @@ class WeightsError(DistribError):
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Writes the state of the unwrapped `model`; see `write_weights`."""
-    write_weights(tensors_of(model.state_dict()), path)
+    write_weights(tensors_of(model.state_dict()), path, extra_states(model))
 
 
 def tensors_of(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -46,8 +50,10 @@ def copy_weights(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return copied
 
 
-def write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+def write_weights(tensors: Mapping[str, torch.Tensor], path: Path, extra: Mapping[str, Any] | None = None) -> None:
     """Writes a model's tensors; the file appears complete or not at all.
+
+    Extra state, as `extra_states` returns it, goes into the file's metadata as JSON.
 
     The names are those of the model if nothing in it is compiled. Each tensor is complete under each of its names, so
     that `model.load_state_dict(safetensors.torch.load_file(path))` works for tied weights and overlapping buffers too.
@@ -60,7 +66,8 @@ def write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         memory = whole.untyped_storage().data_ptr()
         separate[names[name]] = whole.clone() if memory in seen else whole  # safetensors refuses shared memory
         seen.add(memory)
-    _write(path, lambda temporary: save_file(separate, temporary))
+    metadata = {_EXTRA: dump_state(dict(extra))} if extra else None
+    _write(path, lambda temporary: save_file(separate, temporary, metadata=metadata))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -80,6 +87,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
     own = tensors_of(model.state_dict())
     values = {name: stored[file_names[short]] for name, short in own_names(own).items() if short in file_names}
     model.load_state_dict(values, strict=False)
+    with safe_open(str(path), framework="pt") as file:
+        extra = (file.metadata() or {}).get(_EXTRA)
+    if extra is not None:
+        set_extra_states(model, load_state(extra))
 
 
 def misfits(model: nn.Module, path: Path) -> str | None:

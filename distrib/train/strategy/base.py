@@ -65,7 +65,7 @@ class Strategy(Protocol):
         """Scales the gradients so that their 2-norm over the whole model is at most `max_norm`; returns the norm."""
 
     def sync_buffers(self, model: nn.Module) -> None:
-        """Gives every rank the buffers of rank 0, to which they belong."""
+        """Gives every rank the buffers and the extra state of rank 0, to which they belong."""
 
     def share(self, tensors: Tensors) -> Tensors:
         """This rank's part of tensors that all ranks have, for a checkpoint; together the parts are everything."""

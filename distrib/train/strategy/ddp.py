@@ -15,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from distrib.compat import torch_ddp
 from distrib.errors import TrainingFailedError
 from distrib.job.plan import Memory
+from distrib.train.checkpoint.parts import MODEL
+from distrib.train.extra_state import extra_states, has_extra_state, set_extra_states
 from distrib.train.strategy import replicated
 from distrib.train.strategy.base import StrategySettings, Tensors
 
@@ -73,7 +75,8 @@ class Ddp:
             find_unused_parameters=self._settings.find_unused_parameters,
             gradient_as_bucket_view=True,
         )
-        self._compress(ddp)
+        if name == MODEL:  # hooks that remember what they left out have one memory, by number of bucket
+            self._compress(ddp)
         self._wrapped[name] = _Wrapped.of(ddp)
         return ddp
 
@@ -118,9 +121,14 @@ class Ddp:
         return replicated.clip(parameters, max_norm)
 
     def sync_buffers(self, model: nn.Module) -> None:
-        """Broadcasts the buffers of rank 0."""
+        """Broadcasts the buffers and the extra state of rank 0."""
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
+        if any(has_extra_state(part) for part in model.modules()):
+            shared = [extra_states(model) if self._rank == 0 else None]
+            dist.broadcast_object_list(shared, src=0, device=self._device)
+            if self._rank != 0:
+                set_extra_states(model, shared[0] or {})
 
     def share(self, tensors: Tensors) -> Tensors:
         """Whole tensors, about as many bytes for each rank."""

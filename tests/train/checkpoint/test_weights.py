@@ -159,3 +159,28 @@ def test_a_file_of_weights_that_cannot_be_read(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(WeightsError, match=r"model\.weights: .*model\.safetensors cannot be read: "):
         load_weights(nn.Linear(1, 1), path)
+
+
+class Scaled(nn.Module):
+    """Keeps numbers in its extra state."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(1, 1)
+        self.scale = {"largest": 1.0, "seen": torch.zeros(2)}
+
+    def get_extra_state(self):
+        return self.scale
+
+    def set_extra_state(self, state):
+        self.scale = state
+
+
+def test_extra_state_is_written_and_loaded(tmp_path):
+    model, other = nn.Sequential(Scaled()), nn.Sequential(Scaled())
+    model[0].scale = {"largest": 2.5, "seen": torch.tensor([3.0, 4.0])}
+    save_weights(model, tmp_path / "model.safetensors")
+    load_weights(other, tmp_path / "model.safetensors")
+    assert other[0].scale["largest"] == 2.5
+    assert other[0].scale["seen"].tolist() == [3, 4]
+    assert set(load_file(tmp_path / "model.safetensors")) == {"0.inner.weight", "0.inner.bias"}

@@ -1,0 +1,143 @@
+"""What each micro-batch weighs in the mean over the global batch, and whether its loss is such a mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from distrib.errors import DistribError
+from distrib.job.plan import StepPlan
+from distrib.train.data.sampler import MicroBatch
+from distrib.train.loss_probe import is_mean_over_samples
+from distrib.train.process_groups import gather_rows
+from distrib.train.task import StepOutput, Task
+
+_WEIGHT_ADVICE = (
+    "give data.collate a method weight(batch), or use step: and return weight: what the loss is a mean over"
+)
+
+
+class WeightError(DistribError):
+    """A batch's weight is missing, is not a weight, or cannot be known."""
+
+
+class Weighting:
+    """Gives each micro-batch its weight: what its loss is a mean over.
+
+    That is the number of samples, unless the job's step or collate gives a weight, or the loss is known to divide by
+    something else. Whether cross entropy meets ignored targets is looked at in the first step; summing weights over the
+    ranks costs time, and is not done where the number of samples is right.
+
+    Args:
+        task: The loss.
+        step_plan: The sizes of batches.
+        device: The rank's device.
+        group: A gloo group of all ranks.
+
+    Attributes:
+        counts_targets: Whether the loss's own weight is computed for each batch.
+        warnings: What has been found out, for the run's events.
+    """
+
+    def __init__(self, task: Task, step_plan: StepPlan, device: torch.device, group: dist.ProcessGroup) -> None:
+        self._task = task
+        self._device = device
+        self._group = group
+        self._is_split = step_plan.world_size > 1 or step_plan.accumulate > 1
+        is_cheap = device.type == "cuda" or step_plan.world_size == 1 or step_plan.accumulate > 1
+        self.counts_targets = task.form.count is not None and (task.form.is_explicit or is_cheap)
+        self.warnings: list[str] = []
+        self._is_weighted: bool | None = None
+        self._rows_per_sample = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether targets are counted, so that a resumed run rounds as the uninterrupted one."""
+        return {"counts_targets": self.counts_targets}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        self.counts_targets |= state["counts_targets"]
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether weights are not numbers of samples; known from the first micro-batch on."""
+        return bool(self._is_weighted)
+
+    def weight(self, output: StepOutput, part: MicroBatch) -> torch.Tensor | int:
+        """The weight of a micro-batch: its number of samples, or a float64 scalar on the device.
+
+        Raises:
+            WeightError: It has none, or not what it should have.
+        """
+        if self._is_weighted is None:
+            self._learn(output, part)
+        if not self._is_weighted:
+            self._check_rows(output, part)
+            return part.num_samples
+        value = output.weight
+        if value is None and self.counts_targets and output.count is not None:
+            value = output.count()
+        if value is None:
+            raise WeightError("step: gave no weight this time, but did at first; give a weight always or never")
+        weight = torch.as_tensor(value, dtype=torch.float64, device=self._device)
+        if weight.device.type == "cpu" and not 0 <= float(weight) < float("inf"):
+            raise WeightError(f"step: gave the weight {float(weight)}; a weight is a count, finite and not below 0")
+        return weight if part.num_samples else torch.zeros_like(weight)
+
+    def _learn(self, output: StepOutput, part: MicroBatch) -> None:
+        """In the first step of an attempt, agrees with the other ranks on what weighs."""
+        has_ignored = bool(part.num_samples) and output.has_ignored
+        is_mean = self._is_mean(output, part)
+        rows = gather_rows(
+            [float(output.weight is not None), float(has_ignored), _rows_per_sample(output, part), float(is_mean)],
+            self._group,
+        )
+        ratios = {row[2] for row in rows if row[2]}
+        if not all(row[3] for row in rows):
+            self.warnings.append(self._not_a_mean())
+        self._is_weighted = any(row[0] for row in rows)
+        if self._is_weighted and output.weight is None:
+            raise WeightError("step: gave no weight on this rank, but did on another; give a weight always or never")
+        if not self._is_weighted and output.count is not None:
+            self.counts_targets |= len(ratios) > 1 or any(row[1] for row in rows)
+            self._is_weighted = self.counts_targets
+        self._rows_per_sample = max(ratios, default=0.0)
+
+    def _is_mean(self, output: StepOutput, part: MicroBatch) -> bool:
+        """Whether an unknown loss is a mean over samples, as far as can be seen."""
+        if not self._is_split or part.num_samples < 2 or output.weight is not None or self._task.loss is None:
+            return True
+        return self._task.form.is_known or is_mean_over_samples(self._task.loss, output.outputs, output.targets)
+
+    def _not_a_mean(self) -> str:
+        return (
+            f"loss: {self._task.loss_name} is not a mean over the samples of a batch (on halves of the first batch it "
+            "is another), so results depend on the number of workers and on accumulate; make it a mean, or use step: "
+            "and return weight: what the loss is a mean over"
+        )
+
+    def _check_rows(self, output: StepOutput, part: MicroBatch) -> None:
+        """Refuses a batch that holds another number of samples than planned, which numbers of samples do not weigh."""
+        found = _rows_per_sample(output, part)
+        if output.count is not None:
+            if part.num_samples and (output.has_ignored or found != self._rows_per_sample):
+                raise WeightError(
+                    "loss: not as many targets count as in the first step, since some are ignored or the batch has "
+                    f"others; add ignore_index: {self._task.form.ignored} to loss.args, and each step counts them"
+                )
+            return
+        self._rows_per_sample = self._rows_per_sample or found
+        if found and (found != self._rows_per_sample or found != int(found)):
+            raise WeightError(
+                f"data.collate: the batch has {output.num_rows} rows for {part.num_samples} samples, "
+                f"{self._rows_per_sample:g} a sample at first; {_WEIGHT_ADVICE}"
+            )
+
+
+def _rows_per_sample(output: StepOutput, part: MicroBatch) -> float:
+    """Rows of a batch for each planned sample; 0 if it is unknown or does not matter."""
+    if not part.num_samples or output.num_rows is None or output.weight is not None:
+        return 0.0
+    return output.num_rows / part.num_samples
