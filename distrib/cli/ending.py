@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import sys
 import threading
 from typing import NoReturn
+
+from distrib.compat.python_exit import run_exit_functions
 
 
 def end_process(code: int, *, waits_for_threads: bool = True) -> NoReturn:
@@ -24,7 +25,8 @@ def end_process(code: int, *, waits_for_threads: bool = True) -> NoReturn:
     """
     if waits_for_threads and _has_other_threads():
         sys.exit(code)
-    atexit._run_exitfuncs()
+    if not run_exit_functions():
+        sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
