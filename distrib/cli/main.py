@@ -33,6 +33,7 @@ from distrib.cli.submit import submit
 from distrib.cli.terminal import RED, abandon, colored
 from distrib.cli.watch import watch
 from distrib.errors import DistribError, StoppedError
+from distrib.launch.process.output import open_standard_streams
 
 USAGE_EXIT_CODE = 2
 
@@ -81,6 +82,7 @@ app.command("serve")(serve)
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code; SIGTERM has the effect of Ctrl-C."""
+    open_standard_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -12,6 +12,7 @@ from distrib.compat.symbols import PrivateSymbol
 _CONNECTION_SIGNS = ("gloo/", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 _TIMEOUT_SIGNS = ("Timed out waiting", "timed out", "timeout")
 _LOADER_SIGN = "DataLoader worker (pid"
+_SHARED_MEMORY_SIGNS = ("Bus error", "shared memory", "No space left on device: '/torch_")
 _FILE_WRITER_SIGNS = ("inline_container", "PytorchStreamWriter")
 _CUDA_SIGN = "CUDA error"
 
@@ -33,6 +34,12 @@ SYMBOLS = (
         "a killed loader worker raises a plain RuntimeError",
         ("2.13",),
         "the error counts as the job's own, and is not restarted",
+    ),
+    PrivateSymbol(
+        "torch.utils.data: text of a loader worker without shared memory",
+        "a full /dev/shm kills a loader worker by SIGBUS, which a restart does not change",
+        ("2.13",),
+        "the run is restarted in vain",
     ),
     PrivateSymbol(
         "torch.serialization: text of a file that cannot be written",
@@ -92,6 +99,11 @@ def is_timeout(text: str) -> bool:
 def is_lost_loader_worker(text: str) -> bool:
     """Whether an error's text says that a DataLoader's worker process was lost."""
     return _LOADER_SIGN in text
+
+
+def is_out_of_shared_memory(text: str) -> bool:
+    """Whether the text of a lost loader worker's error says that /dev/shm was full."""
+    return any(sign in text for sign in _SHARED_MEMORY_SIGNS)
 
 
 def is_failed_file(text: str) -> bool:

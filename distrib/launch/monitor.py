@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from distrib.launch.process.signals import StopSignals
@@ -33,6 +34,8 @@ class RunMonitor:
         self._lines = LineTail(run.layout.rank_log(0))
         self._signals = signals
         self._is_stop_announced = False
+        self.num_events = 0
+        self.newest_event_time = time.time()
         self._last_events: dict[str, dict[str, Any]] = {}
         self.started = started
         self._events.poll()  # skips what earlier attempts wrote
@@ -101,6 +104,8 @@ class RunMonitor:
 
     def _receive(self, event: dict[str, Any]) -> None:
         kind = str(event.get("event"))
+        self.num_events += 1
+        self.newest_event_time = time.time()
         if kind == "start":
             self._record(input_signature=event.get("input_signature"))
         elif kind == "train" and kind not in self._last_events:

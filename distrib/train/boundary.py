@@ -98,6 +98,7 @@ class StepBoundary:
             self._records.warn(step, message)
         training.weighting.warnings.clear()
         training.losses.end_step(plan.batch_size_at(batch.step), seconds, times.data_seconds)
+        self._control.record_step(step, seconds)
         training.scheduler.after_step(step)
         if plan.is_logged(step):
             training.losses.end_window(step, time.time(), learning_rate)
@@ -105,7 +106,7 @@ class StepBoundary:
         is_saved = self._saving.is_enabled and plan.is_saved(step)
         save_is_due = False
         if self._control.is_due(step) or is_evaluated or is_saved or self.is_finished:
-            agreement = self._exchange(times.compute_seconds)
+            agreement = self._exchange()
             self._is_stopped, save_is_due = agreement.stop, agreement.save
         if is_evaluated:
             self._evaluate()
@@ -122,12 +123,11 @@ class StepBoundary:
         else:
             self._records.event("stop", self.completed_steps)
 
-    def _exchange(self, step_seconds: float) -> Agreement:
+    def _exchange(self) -> Agreement:
         flushed = self._training.losses.flush(self.completed_steps)
         sums = [value for window in flushed.windows for value in (window.loss_sum, window.weight_sum)]
         agreement = self._control.exchange(
             self.completed_steps,
-            step_seconds,
             flushed.non_finite_step,
             sums,
             save_status=self._saving.status,

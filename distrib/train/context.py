@@ -95,5 +95,8 @@ class RankContext(Protocol):
     def open_store(self, timeout: timedelta) -> torch.distributed.Store:
         """The key–value store through which the ranks of this attempt connect."""
 
+    def report_step(self, completed_steps: int) -> None:
+        """Reports that this rank has completed a step of the run; cheap, called at every step."""
+
     def stop_requested(self) -> bool:
         """Whether the run is to stop; cheap, called a few times a second."""

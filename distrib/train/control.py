@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import torch.distributed as dist
 
+from distrib.train.context import RankContext
 from distrib.train.process_groups import gather_rows
 
 _EXCHANGE_SECONDS = 0.5
+_SHARE_OF_GRACE = 0.25
+"""How much of `failures.grace` may pass until a request to stop is seen, if steps are as slow as the slowest lately."""
 _HEADER = 5  # proposed interval, stop requested, first step with a non-finite loss, status of the save, save due
 
 
@@ -48,6 +51,41 @@ class Agreement:
     sums: list[float]
 
 
+class ExchangeInterval:
+    """Decides how many steps lie between two exchanges: about half a second, by the whole time of a step.
+
+    A stop has to reach its step well within the grace although the speed of later steps is unknown. So the interval at
+    most doubles from one exchange to the next, and is short enough for steps like the slowest lately.
+
+    Args:
+        longest: The most steps between two exchanges.
+        grace_seconds: The time that a run has to stop.
+    """
+
+    def __init__(self, longest: int, grace_seconds: float) -> None:
+        self._longest = longest
+        self._limit_seconds = _SHARE_OF_GRACE * grace_seconds
+        self._interval = 1
+        self._slowest = 0.0
+        self._num_steps, self._seconds = 0, 0.0
+
+    def record(self, step_seconds: float) -> None:
+        """Takes the time of a step into account: its computation and the wait for its data."""
+        self._num_steps += 1
+        self._seconds += step_seconds
+        self._slowest = max(self._slowest, step_seconds)
+
+    def next(self) -> int:
+        """The number of steps until the next exchange; at least 1."""
+        mean = self._seconds / max(1, self._num_steps)
+        by_mean = int(_EXCHANGE_SECONDS / max(mean, 1e-6))
+        by_slowest = int(self._limit_seconds / max(self._slowest, 1e-6))
+        self._interval = max(1, min(2 * self._interval, self._longest, by_mean, by_slowest))
+        self._num_steps, self._seconds = 0, 0.0
+        self._slowest /= 2  # forgets a first step that compiled something, or a stall of the disk
+        return self._interval
+
+
 class Control:
     """Exchanges flags and sums between the ranks at steps that all of them know beforehand.
 
@@ -55,15 +93,20 @@ class Control:
     in between.
     """
 
-    def __init__(self, group: dist.ProcessGroup, stop_requested: Callable[[], bool], longest_interval: int) -> None:
+    def __init__(self, group: dist.ProcessGroup, context: RankContext, interval: ExchangeInterval) -> None:
         self._group = group
-        self._stop_requested = stop_requested
-        self._longest_interval = longest_interval
+        self._context = context
+        self._interval = interval
         self._next = 1
 
     def resume_after(self, completed_steps: int) -> None:
         """Makes the next step the next exchange."""
         self._next = completed_steps + 1
+
+    def record_step(self, completed_steps: int, seconds: float) -> None:
+        """Reports a step to the launcher; the whole times of rank 0's steps set the distance to the next exchange."""
+        self._context.report_step(completed_steps)
+        self._interval.record(seconds)
 
     def is_due(self, completed_steps: int) -> bool:
         """Whether all ranks exchange at the end of this step."""
@@ -72,7 +115,6 @@ class Control:
     def exchange(
         self,
         completed_steps: int,
-        step_seconds: float,
         non_finite_step: int | None,
         values: list[float],
         *,
@@ -83,15 +125,13 @@ class Control:
 
         Args:
             completed_steps: The global step that has just ended.
-            step_seconds: How long a step takes; rank 0's value sets the distance to the next exchange.
             non_finite_step: The first global step whose loss was not finite here since the last exchange.
             values: What to sum over the ranks, in float64.
             save_status: The progress of this rank's part of the save in flight.
             save_is_due: Whether a checkpoint is due by this rank's clock; rank 0's value counts.
         """
-        interval = min(max(1, int(_EXCHANGE_SECONDS / max(step_seconds, 1e-6))), self._longest_interval)
-        flags = (self._stop_requested(), non_finite_step or 0, save_status, save_is_due)
-        mine = [float(interval), *map(float, flags), *values]
+        flags = (self._context.stop_requested(), non_finite_step or 0, save_status, save_is_due)
+        mine = [float(self._interval.next()), *map(float, flags), *values]
         rows = gather_rows(mine, self._group)
         self._next = completed_steps + int(rows[0][0])
         failed = [(int(row[2]), rank) for rank, row in enumerate(rows) if row[2]]

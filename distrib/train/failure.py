@@ -14,13 +14,15 @@ from typing import Literal
 
 import torch.distributed as dist
 
-from distrib.compat.messages import is_lost_connection, is_lost_loader_worker, is_timeout
+from distrib.compat.messages import is_lost_connection, is_lost_loader_worker, is_out_of_shared_memory, is_timeout
 from distrib.errors import DistribError
 from distrib.train.context import RankInfo
 from distrib.train.data.loader import LoaderFailedError
-from distrib.train.tracebacks import user_traceback
+from distrib.train.tracebacks import is_raised_by_torch, user_traceback
 
 Kind = Literal["user", "infrastructure", "hang"]
+
+_MAX_TEXT_LENGTH = 50_000
 
 
 class NonFiniteLossError(DistribError):
@@ -44,6 +46,8 @@ class Failure:
         kind: `user` for the job's own errors, `infrastructure` for a lost process, connection or loader worker, `hang`
             for a wait that timed out.
         time: Unix seconds.
+        is_in_collective: Whether torch itself raised it in a collective or a backward pass, neither of which names the
+            cause: the rank's own error, a lost peer, or one that hangs.
     """
 
     rank: int | None
@@ -53,21 +57,25 @@ class Failure:
     traceback: str | None
     kind: Kind
     time: float
+    is_in_collective: bool = False
 
     @classmethod
     def of(cls, error: BaseException, place: RankInfo) -> Failure:
         """Describes an exception of the rank at `place`."""
-        name, message, shown = type(error).__name__, str(error), None
+        name, message, shown = type(error).__name__, error_text(error), None
         if isinstance(error, LoaderFailedError):
             name, message, shown = error.type, error.message, error.traceback
         elif not isinstance(error, DistribError):
-            shown = user_traceback(error)
-        return cls(place.rank, place.host_name, name, message, shown, _kind(error), time.time())
+            shown = _shortened(user_traceback(error))
+        in_collective = isinstance(error, RuntimeError) and is_raised_by_torch(error)
+        return cls(place.rank, place.host_name, name, message, shown, _kind(error), time.time(), in_collective)
 
     @classmethod
     def of_launcher(cls, error: BaseException) -> Failure:
         """Describes an error of the launcher itself."""
-        return cls(None, os.uname().nodename, type(error).__name__, str(error), None, "infrastructure", time.time())
+        return cls(
+            None, os.uname().nodename, type(error).__name__, error_text(error), None, "infrastructure", time.time()
+        )
 
     @property
     def headline(self) -> str:
@@ -112,13 +120,27 @@ def _elsewhere(path: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"distrib-{os.getuid()}-{name}.error.json"
 
 
+def error_text(error: BaseException) -> str:
+    """The text of an exception, whatever its `__str__` does, at a length that can be shown."""
+    try:
+        return _shortened(str(error))
+    except Exception as problem:
+        return f"(its text cannot be shown: {type(problem).__name__})"
+
+
+def _shortened(text: str) -> str:
+    """A text without its middle if it is very long."""
+    half = _MAX_TEXT_LENGTH // 2
+    return text if len(text) <= _MAX_TEXT_LENGTH else f"{text[:half]}\n…\n{text[-half:]}"
+
+
 def _kind(error: BaseException) -> Kind:
-    text = str(error)
+    text = error_text(error)
     is_connection = isinstance(error, dist.DistError | ConnectionError | PeerFailedError) or (
         isinstance(error, RuntimeError) and is_lost_connection(text)
     )
     if is_connection:
         return "hang" if is_timeout(text) else "infrastructure"
     if isinstance(error, RuntimeError) and is_lost_loader_worker(text):
-        return "infrastructure"
+        return "user" if is_out_of_shared_memory(text) else "infrastructure"
     return "user"

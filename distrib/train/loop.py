@@ -39,9 +39,10 @@ class Loop:
 
     def steps(self) -> Iterator[StepBatch]:
         """The batches of one step after the other."""
+        loading = time.perf_counter()
         batch = self._loader.next()
+        data_seconds = time.perf_counter() - loading
         self._start(batch)
-        data_seconds = 0.0
         is_first = True
         while True:
             self._records.samples(batch)

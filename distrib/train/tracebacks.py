@@ -8,6 +8,12 @@ from types import TracebackType
 
 import torch
 
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__))
+_COLLECTIVE_FILES = tuple(
+    os.path.join(_TORCH, part)
+    for part in ("distributed" + os.sep, "nn/parallel" + os.sep, "autograd" + os.sep, "_tensor.py", "_ops.py")
+)
+
 
 def user_traceback(error: BaseException) -> str:
     """The traceback from the user's first frame on; whole where none is the user's.
@@ -17,6 +23,14 @@ def user_traceback(error: BaseException) -> str:
     frames = user_frames(error)
     shown = frames if frames is not None else error.__traceback__
     return "".join(traceback.format_exception(type(error), error, shown))
+
+
+def is_raised_by_torch(error: BaseException) -> bool:
+    """Whether torch itself raised an error in a collective or a backward pass, not code that one of them called."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    return frames is not None and frames.tb_frame.f_code.co_filename.startswith(_COLLECTIVE_FILES)
 
 
 def user_frames(error: BaseException) -> TracebackType | None:

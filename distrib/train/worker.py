@@ -20,7 +20,7 @@ from distrib.train.checkpoint.checkpointer import Checkpointer
 from distrib.train.checkpoint.final_weights import save_final_weights
 from distrib.train.checkpoint.saving import Saving
 from distrib.train.context import AttemptConfig, RankContext
-from distrib.train.control import Control
+from distrib.train.control import Control, ExchangeInterval
 from distrib.train.data.loader import Fetcher, StepLoader
 from distrib.train.data.sampler import GlobalBatchSampler
 from distrib.train.evaluation import Evaluator
@@ -92,7 +92,11 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     records = Records(rank, step_plan)
     saving = _make_saving(rank, training, step_plan, records)
     evaluator = _make_evaluator(rank, training, resolved, datasets, step_plan)
-    control = Control(rank.control_group, context.stop_requested, CAPACITY)
+    control = Control(
+        rank.control_group,
+        context,
+        ExchangeInterval(CAPACITY, config.request.grace_seconds),
+    )
     boundary = StepBoundary(rank, training, step_plan, control, saving, evaluator, records)
     training.state.end_restoring()
     storage.start()

@@ -153,3 +153,17 @@ def note(path, *words):
     line = " ".join(map(str, [*words, time.time()])) + "\n"
     with open(path, "ab", buffering=0) as file:
         file.write(line.encode())
+
+
+class SlowSamples(Samples):
+    """Takes a while to load a batch, as from a slow network."""
+
+    def __init__(self, count, seconds, first=0):
+        super().__init__(count)
+        self._seconds, self._first, self._num_loaded = seconds, first, 0
+
+    def __getitem__(self, index):
+        self._num_loaded += 1
+        if self._num_loaded > self._first:
+            time.sleep(self._seconds)
+        return super().__getitem__(index)

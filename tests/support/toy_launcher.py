@@ -25,6 +25,9 @@ class ToyRankContext:
 
         return dist.TCPStore("127.0.0.1", self.port, self.place.world_size, self.place.rank == 0, timeout)
 
+    def report_step(self, completed_steps):
+        pass
+
     def stop_requested(self):
         return self.stop.is_set()
 

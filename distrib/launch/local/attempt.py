@@ -6,11 +6,13 @@ import importlib
 import sys
 import time
 
-from distrib.launch.failure_cause import find_cause, is_hang, log_errors, read_failures
+from distrib.launch.failure_cause import find_cause, is_hang, log_errors, read_failures, standstill
 from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.local.processes import RankProcesses
+from distrib.launch.local.progress import StallWatch
 from distrib.launch.local.rank import EXIT_STATUS, SUCCESS_STATUSES
 from distrib.runs.layout import RunLayout
+from distrib.train.failure import Failure
 
 _POLL_SECONDS = 0.05
 _PREPARATION_SECONDS = 3.0
@@ -32,6 +34,7 @@ class LocalAttempt:
         self._can_fork = can_fork
         self._ranks = RankProcesses(attempt, can_fork)
         self._started = time.monotonic()
+        self._stall = StallWatch(self._ranks, attempt.config.request.hang_timeout_seconds)
 
     def run(self) -> AttemptResult:
         """Runs the attempt to its end; no rank outlives this call."""
@@ -40,17 +43,18 @@ class LocalAttempt:
             self._ranks.start()
             statuses = self._wait()
         finally:
-            self._ranks.kill()
-            self._ranks.request_stop()
+            self._ranks.close()
         self._monitor.drain()
         world_size = self._attempt.world_size
-        failures = read_failures(self._folder, world_size)
+        failures = self._failures()
         log_errors(self._folder, failures)
         self._monitor.skip_output()
         deaths = {rank: status for rank, status in statuses.items() if status not in SUCCESS_STATUSES}
+        silent = [rank for rank in range(world_size) if rank not in statuses and rank not in failures]
         if deaths:
-            silent = [rank for rank in range(world_size) if rank not in statuses and rank not in failures]
-            return AttemptResult("failed", find_cause(failures, deaths, silent))
+            return AttemptResult("failed", find_cause(failures, deaths, silent, has_waited=self._stall.has_waited))
+        if self._stall.late_ranks is not None:
+            return AttemptResult("failed", standstill(self._stall.late_ranks, self._stall.timeout_seconds))
         is_finished = list(statuses.values()) == [EXIT_STATUS["finished"]] * world_size
         return AttemptResult("finished" if is_finished else "stopped")
 
@@ -63,6 +67,9 @@ class LocalAttempt:
             statuses.update(self._ranks.reap())
             self._monitor.poll()
             self._prepare_restart()
+            if self._stall.is_stalled(self._monitor.num_events):
+                self._write_stacks()
+                break
             if any(status not in SUCCESS_STATUSES for status in statuses.values()):
                 statuses.update(self._await_others())
                 break
@@ -86,8 +93,15 @@ class LocalAttempt:
     def _await_others(self) -> dict[int, int]:
         """After a failure, waits a moment for the other ranks to report why they end too; returns exit statuses."""
         statuses = self._ranks.reap_until(0.2)
-        if is_hang(read_failures(self._folder, self._attempt.world_size)):
+        if is_hang(self._failures(), self._ranks.alive, has_waited=self._stall.has_waited):
             statuses |= self._ranks.reap_until(1.0)
-            self._ranks.abort()
-            self._ranks.reap_until(1.0)
+            self._write_stacks()
         return statuses
+
+    def _write_stacks(self) -> None:
+        """Has the ranks that are left write to their logs where they are, and end."""
+        self._ranks.abort()
+        self._ranks.reap_until(1.0)
+
+    def _failures(self) -> dict[int, Failure]:
+        return read_failures(self._folder, self._attempt.world_size)

@@ -7,8 +7,12 @@ import select
 import signal
 import socket
 import time
+from contextlib import suppress
+
+import psutil
 
 from distrib.launch.launcher import Attempt
+from distrib.launch.local.progress import StepCounters
 from distrib.launch.local.rank import LocalRankContext, rank_main
 from distrib.launch.process.child import fork_child, signals_blocked, spawn_child
 from distrib.train.context import RankInfo
@@ -28,9 +32,15 @@ class RankProcesses:
         self._pids: dict[int, int] = {}
         self._pidfds: dict[int, int] = {}
         self._stop_pipe: int | None = None
+        self.steps = StepCounters.create(attempt.world_size)
 
     def __bool__(self) -> bool:
         return bool(self._pids)
+
+    @property
+    def alive(self) -> list[int]:
+        """The ranks that have not ended."""
+        return list(self._pids)
 
     def start(self) -> None:
         """Starts all ranks."""
@@ -40,7 +50,7 @@ class RankProcesses:
             with signals_blocked():
                 for rank in range(self._attempt.world_size):
                     info = RankInfo(rank, self._attempt.world_size, rank, socket.gethostname(), gpu=rank)
-                    context = LocalRankContext(info, listener.getsockname()[1], listener.fileno(), reader)
+                    context = LocalRankContext(info, listener.getsockname()[1], listener.fileno(), reader, self.steps)
                     self._pids[rank] = self._start(context)
                     if hasattr(os, "pidfd_open"):
                         self._pidfds[rank] = os.pidfd_open(self._pids[rank])
@@ -54,7 +64,7 @@ class RankProcesses:
         if self._can_fork:
             return fork_child(rank_main, arguments, self._attempt.datasets, close=[self._stop_pipe])
         listener = [context.listener] if context.rank_info.rank == 0 else []  # only rank 0 serves the store
-        return spawn_child(rank_main, arguments, [context.stop_pipe, *listener])
+        return spawn_child(rank_main, arguments, [context.stop_pipe, self.steps.descriptor, *listener])
 
     def wait(self, seconds: float) -> None:
         """Waits until a rank has ended, at most this long."""
@@ -100,6 +110,24 @@ class RankProcesses:
         for rank, pid in list(self._pids.items()):
             os.waitpid(pid, 0)
             self._forget(rank)
+
+    def cpu_seconds(self) -> float:
+        """The CPU time that the ranks which are left and their children have used."""
+        total = 0.0
+        for pid in self._pids.values():
+            with suppress(psutil.Error):
+                rank = psutil.Process(pid)
+                for process in (rank, *rank.children(recursive=True)):
+                    with suppress(psutil.Error):
+                        times = process.cpu_times()
+                        total += times.user + times.system
+        return total
+
+    def close(self) -> None:
+        """Kills the ranks that are left and closes what was opened for them."""
+        self.kill()
+        self.request_stop()
+        self.steps.close()
 
     def _forget(self, rank: int) -> None:
         del self._pids[rank]

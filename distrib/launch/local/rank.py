@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch.distributed as dist
 
+from distrib.launch.local.progress import StepCounters
 from distrib.launch.process.child import FORWARDED_SIGNALS
 from distrib.launch.process.environment import set_rank_variables
 from distrib.launch.process.output import flush_output, redirect_output
@@ -38,12 +39,20 @@ class LocalRankContext:
 
     The ranks meet at a TCP store on loopback. The launcher opens its listening socket, so that no other process can
     take the port. The stop pipe reaches its end when the launcher closes its side, which requests a stop.
+
+    Attributes:
+        rank_info: The rank's numbers and host.
+        port: Of the store.
+        listener: Descriptor of the store's listening socket.
+        stop_pipe: Descriptor of the stop pipe.
+        steps: Where ranks report completed steps.
     """
 
     rank_info: RankInfo
     port: int
     listener: int
     stop_pipe: int
+    steps: StepCounters
 
     def open_store(self, timeout: timedelta) -> dist.Store:
         """The store that rank 0 serves."""
@@ -56,6 +65,10 @@ class LocalRankContext:
             wait_for_workers=False,
             master_listen_fd=self.listener if self.rank_info.rank == 0 else None,
         )
+
+    def report_step(self, completed_steps: int) -> None:
+        """Reports a completed step through shared memory."""
+        self.steps.report(self.rank_info.rank, completed_steps)
 
     def stop_requested(self) -> bool:
         """Whether the launcher has requested a stop, or this very rank has received SIGTERM."""

@@ -8,9 +8,18 @@ from contextlib import contextmanager
 
 from distrib.train.context import RankInfo
 
+_STALE = (
+    *("MASTER_ADDR", "MASTER_PORT", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK"),
+    *("ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME"),
+    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_USE_AGENT_STORE"),
+)
+"""Variables of another launch, which would contradict those of this rank."""
+
 
 def set_rank_variables(info: RankInfo) -> None:
-    """Sets the variables that torchrun sets, for user code that reads them."""
+    """Sets RANK, WORLD_SIZE and LOCAL_RANK as torchrun does, for user code that reads them, and removes stale ones."""
+    for name in _STALE:
+        os.environ.pop(name, None)
     numbers = {"RANK": info.rank, "WORLD_SIZE": info.world_size, "LOCAL_RANK": info.local_rank}
     os.environ.update({name: str(number) for name, number in numbers.items()})
 

@@ -11,6 +11,25 @@ from pathlib import Path
 _OUTPUTS = (1, 2)
 
 
+def open_standard_streams() -> None:
+    """Opens those of the standard streams that this process was started without on /dev/null.
+
+    Otherwise the next files that are opened get their numbers, and printing writes to them.
+    """
+    for descriptor in (0, *_OUTPUTS):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+            os.set_inheritable(descriptor, True)
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, closefd=False)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
 def redirect_output(path: Path) -> None:
     """Appends standard output and standard error to a file from now on; standard input becomes empty."""
     _send_to(path)

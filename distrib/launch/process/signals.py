@@ -17,7 +17,8 @@ class StopSignals:
 
     At first each also raises KeyboardInterrupt, so that imports and builds end at once. Code of others may swallow it,
     so `begin_acquiring`, called before anything is written, ends the run if a signal has come. After `begin_run`
-    signals are only counted, and the launcher reads the count. Outside the main thread signals are left alone.
+    signals are only counted, and the launcher reads the count. Outside the main thread signals are left alone. So is a
+    SIGHUP that this process was started to ignore, as nohup does.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,8 @@ class StopSignals:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in FORWARDED_SIGNALS:
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 before = signal.signal(number, self._receive)
                 self._restore.append(functools.partial(signal.signal, number, before))
         return self

@@ -60,7 +60,7 @@ class RayRankContext:
     """The launcher as a rank in a Ray Train worker sees it.
 
     Attributes:
-        place: The rank's numbers and host.
+        rank_info: The rank's numbers and host.
         address: The address of its host in the cluster.
         stopping: Set once the launcher has requested a stop.
     """
@@ -90,6 +90,9 @@ class RayRankContext:
             return store
         address, port = broadcast_from_rank_zero(None)
         return dist.TCPStore(address, port, self.rank_info.world_size, is_master=False, timeout=timeout)
+
+    def report_step(self, completed_steps: int) -> None:
+        """Reports nothing: the launcher follows the events."""
 
     def stop_requested(self) -> bool:
         """Whether the launcher has requested a stop."""
