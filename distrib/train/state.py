@@ -179,6 +179,14 @@ class TrainingState:
         head = {"completed_steps": self.completed_steps, "world_size": self._world_size}
         return Snapshot(self.strategy.share(replicated) | mine, {**head, "parts": values})
 
+    def check_savable(self) -> None:
+        """Finds what no checkpoint can hold, long before one is due; all ranks call it together.
+
+        Raises:
+            StateError: There is such state; the message says where.
+        """
+        dump_state(self.snapshot().values)
+
     def end_restoring(self) -> None:
         """Forgets the checkpoint, whose files may now be removed."""
         self._stored = None

@@ -99,6 +99,8 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     )
     boundary = StepBoundary(rank, training, step_plan, control, saving, evaluator, records)
     training.state.end_restoring()
+    if saving.is_enabled:
+        training.state.check_savable()
     storage.start()
     warnings = _warnings(training, step_plan, problems)
     if boundary.is_finished:

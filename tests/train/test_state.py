@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from distrib.train.checkpoint.parts import ModelPart, OptimizerPart, RestoreError
-from distrib.train.checkpoint.plain_state import dump_state, load_state
+from distrib.train.checkpoint.plain_state import StateError, dump_state, load_state
 from distrib.train.checkpoint.tensors import join_tensors, split_tensors
 from distrib.train.state import TrainingState
 from distrib.train.strategy import replicated
@@ -267,3 +267,33 @@ def test_which_parameters_require_gradients_is_restored_but_not_shown_to_the_opt
     with state.first_trainable():
         assert (model.first.bias.requires_grad, model.frozen.requires_grad) == (True, False)
     assert (model.first.bias.requires_grad, model.frozen.requires_grad) == (False, True)
+
+
+class Connection:
+    """Something that belongs to this process alone."""
+
+
+@pytest.mark.parametrize("per_rank", [False, True])
+def test_what_no_checkpoint_can_hold_is_found_before_one_is_due(per_rank):
+    state = make()
+    state.add_model(nn.Linear(1, 1))
+    optimizer = torch.optim.SGD(state.model.parameters(), lr=0.1)
+    state.add_optimizer(optimizer)
+    state.check_savable()
+    if per_rank:
+        state.register("mine", _Stateful(Connection()), per_rank=True)
+    else:
+        optimizer.param_groups[0]["connection"] = Connection()
+    with pytest.raises(StateError, match=r"connection is a Connection, which a checkpoint cannot hold"):
+        state.check_savable()
+
+
+class _Stateful:
+    def __init__(self, value):
+        self._value = value
+
+    def state_dict(self):
+        return {"connection": self._value}
+
+    def load_state_dict(self, state):
+        self._value = state["connection"]

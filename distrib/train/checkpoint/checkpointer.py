@@ -98,7 +98,9 @@ class Checkpointer:
 
         So the first save takes no longer than the others. What is staged meanwhile is discarded.
         """
-        share = self._state.snapshot().tensors
+        snapshot = self._state.snapshot()
+        dump_state(snapshot.values)  # some optimizers have no state before the first step that could be checked
+        share = snapshot.tensors
         self._preparation = threading.Thread(target=self._prepare, args=(share,), name="prepare-saving", daemon=True)
         self._preparation.start()
 
