@@ -10,6 +10,7 @@ from exact_specs import BATCH_SIZE, NUM_SAMPLES, POISONED, SEED, STEPS_PER_EPOCH
 
 import distrib
 from distrib.errors import DistribError
+from distrib.launch.failure_cause import log_errors
 from distrib.train.context import RankInfo
 from distrib.train.failure import Failure, NonFiniteLossError, PeerFailedError
 
@@ -116,3 +117,42 @@ def test_an_error_of_the_package_itself_keeps_its_frames():
         distrib.no_such_name  # noqa: B018
     error = caught.value.with_traceback(caught.value.__traceback__.tb_next)
     assert PACKAGE in Failure.of(error, PLACE).traceback
+
+
+class Unprintable(Exception):
+    """Like an exception whose text needs attributes that were never set."""
+
+    def __str__(self):
+        raise AttributeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("bad \udcff\ud800 name"), "bad \udcff\ud800 name"),
+        (Unprintable(), "(its text cannot be shown: AttributeError)"),
+        (ValueError(b"\xff"), r"b'\xff'"),
+        (ValueError(None), "None"),
+        (ExceptionGroup("several", [ValueError("a"), TypeError("b")]), "several (2 sub-exceptions)"),
+    ],
+)
+def test_any_exception_can_be_written_and_read_again(tmp_path, error, message):
+    try:
+        raise error
+    except Exception as raised:
+        failure = Failure.of(raised, PLACE)
+    failure.write(tmp_path / "error.json")
+    found = Failure.read(tmp_path / "error.json")
+    assert found == failure
+    assert (found.kind, found.type, found.message) == ("user", type(error).__name__, message)
+    log_errors(tmp_path, {3: found})
+    (tmp_path / "logs").mkdir()
+    log_errors(tmp_path, {3: found})
+    assert type(error).__name__ in (tmp_path / "logs" / "rank-3.log").read_text()
+
+
+def test_a_huge_text_is_shortened():
+    failure = Failure.of(ValueError("begin" + "x" * 5_000_000 + "end"), PLACE)
+    assert len(failure.message) < 100_000
+    assert failure.message.startswith("begin")
+    assert failure.message.endswith("end")
