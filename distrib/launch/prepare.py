@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distrib.job.launcher_names import LauncherName
-from distrib.job.plan import Device, Plan, Request, StepPlan, make_request, make_step_plan
+from distrib.job.plan import Device, Facts, Plan, Request, StepPlan, make_request, make_step_plan
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
 from distrib.launch.devices import check_compression
@@ -22,24 +22,19 @@ class PreparedJob:
         job: The job.
         request: What it asks of its launcher.
         resolved: The callables that it names.
-        datasets: Its datasets.
-        can_inherit: Whether forked ranks may use the datasets as they are.
+        facts: The lengths of its datasets.
+        inherited_datasets: The datasets if forked ranks may use them as they are; None if each rank builds its own.
     """
 
     job: Job
     request: Request
     resolved: ResolvedJob
-    datasets: Datasets
-    can_inherit: bool
-
-    @property
-    def inherited_datasets(self) -> Datasets | None:
-        """The datasets for forked ranks, or None if each rank has to build its own."""
-        return self.datasets if self.can_inherit else None
+    facts: Facts
+    inherited_datasets: Datasets | None
 
     def plan_for(self, world_size: int) -> Plan:
         """The plan on `world_size` ranks."""
-        return Plan(self.request, make_step_plan(self.job.spec, self.datasets.facts, world_size))
+        return Plan(self.request, make_step_plan(self.job.spec, self.facts, world_size))
 
     def check_start(self, step_plan: StepPlan, *, may_allocate: bool = False) -> None:
         """Checks what a first step needs: that model, optimizer and schedule can be built, and that weights fit.
@@ -86,4 +81,4 @@ def prepare(job: Job, launcher: LauncherName, choose_device: Callable[[Job], Dev
     datasets, can_inherit = build_to_inherit(resolved.build_datasets, job.spec.train.seed)
     request = make_request(job.spec, launcher, choose_device(job))
     check_compression(job, request)
-    return PreparedJob(job, request, resolved, datasets, can_inherit)
+    return PreparedJob(job, request, resolved, datasets.facts, datasets if can_inherit else None)

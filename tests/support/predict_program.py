@@ -9,6 +9,7 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
@@ -19,7 +20,7 @@ from distrib.inference.trained_model import open_trained
 from distrib.runs.run import Run
 
 torch.set_num_threads(1)
-module.torch_ready_to_fork = lambda: nullcontext(True)
+module.torch_ready_to_fork = lambda: nullcontext(SimpleNamespace(can_fork=True))
 
 
 def run(case):

@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import torch
 
@@ -35,7 +36,7 @@ from distrib.cli.main import main  # noqa: E402
 @contextmanager
 def ready_to_fork():
     """Reports a process that can be forked: this one has had a single thread since it imported torch."""
-    yield True
+    yield SimpleNamespace(can_fork=True)
 
 
 def serve():

@@ -16,14 +16,14 @@ from distrib.train.context import RankInfo
 class ToyRankContext:
     """How a toy rank reaches its launcher: through a port for the store and an event that requests a stop."""
 
-    place: RankInfo
+    rank_info: RankInfo
     port: int
     stop: object
 
     def open_store(self, timeout):
         import torch.distributed as dist
 
-        return dist.TCPStore("127.0.0.1", self.port, self.place.world_size, self.place.rank == 0, timeout)
+        return dist.TCPStore("127.0.0.1", self.port, self.rank_info.world_size, self.rank_info.rank == 0, timeout)
 
     def report_step(self, completed_steps):
         pass
@@ -35,8 +35,8 @@ class ToyRankContext:
 def rank(config, context, results):
     from distrib.train.worker import main
 
-    redirect_output(RunLayout(config.run_folder).rank_log(context.place.rank))
-    results.put((context.place.rank, main(config, context).status))
+    redirect_output(RunLayout(config.run_folder).rank_log(context.rank_info.rank))
+    results.put((context.rank_info.rank, main(config, context).status))
 
 
 class ToyLauncher:

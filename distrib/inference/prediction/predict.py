@@ -91,7 +91,7 @@ def predict(
     """
     check_out(out, options.overwrites)
     target = read_target(data, args)
-    with torch_ready_to_fork() as can_fork, folder_beside(out) as folder:
+    with torch_ready_to_fork() as fork_check, folder_beside(out) as folder:
         from distrib.compat import torch_dynamo
         from distrib.inference.prediction.processes import predict_in_processes
         from distrib.inference.prediction.shard import Inherited, Shard
@@ -120,7 +120,7 @@ def predict(
         ]
         started = time.perf_counter()
         inherited = Inherited(model, dataset if can_be_inherited else None)
-        parts = predict_in_processes(shards, inherited, can_fork, lambda done: progress(done, num_rows))
+        parts = predict_in_processes(shards, inherited, fork_check.can_fork, lambda done: progress(done, num_rows))
         seconds = time.perf_counter() - started
         _finish(parts, folder / f"whole{out.suffix}", out, options.overwrites)
     return Prediction(out, num_rows, len(shards), seconds)

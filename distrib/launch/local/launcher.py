@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from distrib.job.plan import Device, LaunchDescription, Request
 from distrib.job.reader import Job
 from distrib.launch.devices import choose_device, fit_workers, usable_cpus
-from distrib.launch.process.fork_safety import torch_ready_to_fork
+from distrib.launch.process.fork_safety import ForkCheck, torch_ready_to_fork
 
 if TYPE_CHECKING:
     from distrib.launch.launcher import Attempt, AttemptResult, Placement
@@ -31,12 +31,13 @@ class LocalLauncher:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._context = ExitStack()
+        self._fork_check: ForkCheck | None = None
         self._can_fork = False
         self._num_gpus = 0
         self._device: Device = "cpu"
 
     def __enter__(self) -> Self:
-        self._can_fork = self._context.enter_context(torch_ready_to_fork())
+        self._fork_check = self._context.enter_context(torch_ready_to_fork())
         try:
             import torch
 
@@ -56,8 +57,10 @@ class LocalLauncher:
         return ()
 
     def prepare(self, work: Callable[[], Result]) -> Result:
-        """Does the work; this machine needs no connection."""
-        return work()
+        """Does the work, and finds out whether this process can still be forked; this machine needs no connection."""
+        result = work()
+        self._can_fork = self._fork_check is not None and self._fork_check.can_fork
+        return result
 
     def choose_device(self, job: Job) -> Device:
         """The device that was chosen when the launcher was entered."""

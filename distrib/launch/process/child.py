@@ -8,10 +8,12 @@ import pickle
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from distrib.train.openmp import end_idle_threads
 from distrib.train.process import die_with_parent
 
 ChildMain = Callable[..., NoReturn]
@@ -45,10 +47,12 @@ def fork_child(main: ChildMain, arguments: tuple[Any, ...], inherited: Any, clos
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
+    end_idle_threads()
     gc.collect()
     gc.freeze()  # so that the child's garbage collector does not copy the parent's pages
     try:
-        pid = os.fork()
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # BLAS threads survive a fork
+            pid = os.fork()
         if pid == 0:
             try:
                 die_with_parent(parent)

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-import os
+import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from distrib.launch.process.environment import environment_defaults
+from distrib.launch.process.handles import Handles
 from distrib.train.randomness import derive_seed, reseed
 
 Built = TypeVar("Built")
 
 
-@contextmanager
-def torch_ready_to_fork() -> Iterator[bool]:
-    """Imports torch with a single thread; yields whether this process can be forked while in this context.
+@dataclass(frozen=True)
+class ForkCheck:
+    """Whether this process can still be forked after it has imported and run code of others.
 
-    A forked child with several OpenMP threads hangs if its parent had used several, and CUDA does not survive a fork.
-    So a process that had imported torch before, whose history is unknown, is not forked, nor is one with other threads.
+    Attributes:
+        baseline: Its handles before that; None if it could not be forked from the start.
+    """
+
+    baseline: Handles | None
+
+    def problems(self) -> list[str]:
+        """What makes forking unsafe now, in words; empty if nothing does."""
+        if self.baseline is None:
+            return ["this process has used torch or threads before"]
+        gc.collect()  # closes what nothing refers to any more
+        return Handles.now().added_since(self.baseline)
+
+    @property
+    def can_fork(self) -> bool:
+        """Whether forked children work and share nothing with each other."""
+        return not self.problems()
+
+
+@contextmanager
+def torch_ready_to_fork() -> Iterator[ForkCheck]:
+    """Imports torch with a single thread; yields a check of whether this process can be forked while in this context.
+
+    A process that had imported torch before, whose history is unknown, is not forked, nor is one with other threads.
     `torch.cuda.is_available` queries NVML, since initializing the CUDA runtime would make a later fork unsafe.
     """
     is_fresh = "torch" not in sys.modules
@@ -30,8 +54,10 @@ def torch_ready_to_fork() -> Iterator[bool]:
         num_threads = torch.get_num_threads()
         if is_fresh:
             torch.set_num_threads(1)
+        torch.cuda.device_count()  # keeps NVML's files open from now on
+        is_safe = sys.platform == "linux" and is_fresh and threading.active_count() == 1
         try:
-            yield sys.platform == "linux" and is_fresh and threading.active_count() == 1
+            yield ForkCheck(Handles.now() if is_safe else None)
         finally:
             if is_fresh:
                 torch.set_num_threads(num_threads)
@@ -43,22 +69,8 @@ def build_to_inherit(build: Callable[[], Built], seed: int) -> tuple[Built, bool
     An open file has one position, which forked processes would share and so read wrongly; a thread does not survive a
     fork. If building leaves either behind, each process must build its own.
     """
-    files, threads = _open_files(), threading.active_count()
+    gc.collect()  # so that what earlier code has dropped is closed before, not while building
+    before = Handles.now()
     reseed(derive_seed("data", seed))
     built = build()
-    return built, _open_files() <= files and threading.active_count() == threads
-
-
-def _open_files() -> set[tuple[str, str]]:
-    """The open descriptors of this process and what they are open on."""
-    found: set[tuple[str, str]] = set()
-    try:
-        names = os.listdir("/proc/self/fd")
-    except OSError:
-        return found
-    for name in names:
-        try:
-            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
-        except OSError:  # the descriptor of the listing itself
-            continue
-    return found
+    return built, not Handles.now().added_since(before)

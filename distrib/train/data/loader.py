@@ -15,6 +15,7 @@ from distrib.train.data.batches import pin_memory as pin
 from distrib.train.data.batches import tensors_in, to_device
 from distrib.train.data.collate import Collate, collate_samples
 from distrib.train.data.sampler import EpochIndices, GlobalBatchSampler, MicroBatch, SamplerOfRun
+from distrib.train.openmp import end_idle_threads
 from distrib.train.process import die_with_parent
 from distrib.train.randomness import derive_seed, reseed
 from distrib.train.tracebacks import user_traceback
@@ -129,6 +130,7 @@ def iterate(
         worker_init_fn=_start_loader_worker,
         generator=torch.Generator().manual_seed(fetcher.seed),
     )
+    end_idle_threads()  # a loader worker may use OpenMP, which a rank that trains has used
     for micro_batch, batch in loader:
         if isinstance(batch, LoaderFailedError):
             raise batch
