@@ -1,1 +1,1 @@
-"""Ways to get a cluster: `cluster.lab` makes one of many hosts on a single Linux machine."""
+"""Cluster setup files, and `cluster.lab`, which emulates a cluster of several hosts on one Linux machine."""

@@ -1,4 +1,4 @@
-"""A small GPT that learns to write Python's own documentation, one byte after the other."""
+"""A small GPT that learns to write Python's documentation byte by byte."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 VOCABULARY_SIZE = 256
-"""A token is a byte of UTF-8: every text has tokens, and no vocabulary has to be built or kept."""
+"""A token is a byte of UTF-8, so no vocabulary has to be built or stored."""
 
 IGNORED = -100
-"""The target of a position that pads a window and therefore has no say in the loss."""
+"""The target of padding positions, which do not contribute to the loss."""
 
 TRAIN_FRACTION = 0.9
 
@@ -26,13 +26,13 @@ class Text(Dataset[Sample]):
     """Windows of a text: pairs of inputs and targets, int64 [context] each; a target is the token after its input.
 
     Windows follow each other without overlap. The last one of a split is shorter and padded: inputs by 0, targets by
-    `IGNORED`. So a batch that holds it has fewer tokens than others of as many samples.
+    `IGNORED`. So a batch that contains it has fewer tokens than other batches of the same size.
 
     Args:
         split: `train`, the first nine tenths of the text, or `eval`, the rest.
         context: Tokens of a window.
-        file: A text in UTF-8. By default the language reference that every Python carries for `help()`: about half a
-            million characters of English, a little different in every version of Python.
+        file: A text in UTF-8. By default the language reference that Python ships for `help()`: about half a million
+            characters of English, slightly different in every version of Python.
     """
 
     def __init__(self, split: Literal["train", "eval"], context: int = 128, file: str | None = None) -> None:
@@ -56,13 +56,13 @@ class Text(Dataset[Sample]):
         return self.inputs[index], self.targets[index]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """A whole batch at once: indexes once instead of once per sample."""
+        """A whole batch with a single indexing operation."""
         rows = torch.as_tensor(indices)
         return list(zip(self.inputs[rows], self.targets[rows], strict=True))
 
 
 def python_reference() -> str:
-    """The parts of Python's language reference that `help()` shows, as the standard library ships them."""
+    """The parts of Python's language reference that the standard library ships for `help()`."""
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name] for name in sorted(topics))
@@ -81,15 +81,15 @@ def decode(tokens: Tensor) -> str:
 class Gpt(nn.Module):
     """A decoder-only transformer: tokens, int64 [batch, time], to logits, float32 [batch, time, 256].
 
-    The output head shares the weights of the token embedding. Layer norms come before attention and feed-forward, and
-    weights start as in GPT-2 (Radford et al., 2019).
+    The output head shares the weights of the token embedding. Layer norms precede attention and feed-forward layers;
+    weights are initialized as in GPT-2 (Radford et al., 2019).
 
     Args:
-        context: The longest time, in tokens.
-        num_layers: Transformer blocks.
-        num_heads: Attention heads of a block; divides `width`.
-        width: Features of a token between blocks.
-        dropout: Probability of dropping a feature of the embedding or of a block's contribution.
+        context: The maximum time, in tokens.
+        num_layers: The number of transformer blocks.
+        num_heads: Attention heads per block; must divide `width`.
+        width: Features per token between blocks.
+        dropout: Dropout probability of the embedding and of each block's output.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Gpt(nn.Module):
         return self.head(self.norm(self.blocks(features)))
 
     def _initialize(self, num_layers: int) -> None:
-        """Normal weights of deviation 0.02, less where a block adds to the residual stream; biases zero."""
+        """Normal weights with deviation 0.02, smaller in layers that add to the residual stream; zero biases."""
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 adds_to_residual = name.endswith(("project.weight", "contract.weight"))
@@ -134,14 +134,14 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Adds what attention and feed-forward contribute."""
+        """Adds the outputs of attention and feed-forward layers to the features."""
         features = features + self.dropout(self.attention(self.attention_norm(features)))
         expanded = functional.gelu(self.expand(self.feed_forward_norm(features)))
         return features + self.dropout(self.contract(expanded))
 
 
 class CausalSelfAttention(nn.Module):
-    """Attention of each position to itself and earlier ones: [batch, time, width] to the same shape."""
+    """Attention of each position to itself and earlier positions: [batch, time, width] to the same shape."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Handwritten digits: scikit-learn's 1,797 real images of 8×8 pixels, and a small network that reads them."""
+"""Handwritten digits: scikit-learn's 1,797 real images of 8×8 pixels, and a small network that classifies them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUM_CLASSES = 10
 class Digits(TensorDataset):
     """One split of the digits: pairs of inputs, float32 [64] in 0 … 1, and a target, int64 in 0 … 9.
 
-    The test split is a fifth of the images, the same for ever; the train split is all the others.
+    The test split is a fixed fifth of the images; the train split is the rest.
 
     Args:
         split: `train` (1,437 images) or `test` (360 images).
@@ -35,12 +35,12 @@ class Digits(TensorDataset):
 
 
 def split_indices(split: Literal["train", "test"]) -> Tensor:
-    """Which of scikit-learn's images belong to a split: int64, ascending.
+    """The indices of scikit-learn's images in a split: int64, ascending.
 
-    Every fifth image of a fixed shuffle is held out. NumPy promises that the numbers of `RandomState` never change.
+    Every fifth image of a fixed shuffle is held out. NumPy guarantees that the numbers of `RandomState` never change.
 
     Raises:
-        ValueError: If there is no such split.
+        ValueError: There is no such split.
     """
     if split not in ("train", "test"):
         raise ValueError(f"digits have the splits train and test, not {split!r}")
@@ -54,7 +54,7 @@ class Mlp(nn.Module):
     """Two hidden layers: inputs, float32 [batch, 64], to logits, float32 [batch, 10].
 
     Args:
-        hidden: Units of each hidden layer.
+        hidden: Units per hidden layer.
     """
 
     def __init__(self, hidden: int = 256) -> None:

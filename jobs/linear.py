@@ -1,4 +1,4 @@
-"""Logistic regression on synthetic data, whose best possible loss is known: the smallest job there is."""
+"""Logistic regression on synthetic data with a known optimal loss: the smallest job."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class LogSoftmaxLinear(nn.Module):
 
 @torch.no_grad()
 def true_model() -> LogSoftmaxLinear:
-    """The model that drew the targets, and so the one that training has to find; without gradients."""
+    """The model that the targets are drawn from, which training has to find; without gradients."""
     generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):  # making a layer draws numbers that are overwritten below
+    with torch.random.fork_rng(devices=[]):  # initializing a layer draws numbers that are overwritten below
         model = LogSoftmaxLinear().requires_grad_(False)
     for parameter in model.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator))
@@ -53,10 +53,10 @@ def true_model() -> LogSoftmaxLinear:
 
 
 def optimal_loss(split: Literal["train", "test"] = "test") -> float:
-    """The mean negative log-likelihood, in nats, of a split's targets under the model that drew them.
+    """The mean negative log-likelihood, in nats, of a split's targets under the model that they are drawn from.
 
-    A model fitted to n training samples is expected to lose about d / 2n more on other samples, d = 11 being the free
-    parameters of two classes (Wilks' theorem): 0.0007 with the 8,192 samples here.
+    The expected loss of a model fitted to n training samples is about d / 2n larger on other samples, where d = 11 is
+    the number of free parameters of two classes (Wilks' theorem): 0.0007 with the 8,192 samples here.
     """
     inputs, targets = Drawn(split).tensors
     return nn.functional.nll_loss(true_model()(inputs), targets).item()

@@ -1,7 +1,7 @@
-"""A model with real parameters whose forward and backward passes take a set time without using a core.
+"""A model with real parameters whose forward and backward passes sleep for a set time.
 
-It stands in for an accelerator: DDP, its buckets, their traffic and its overlap with the backward pass are all real, so
-that scaling can be measured over more workers than a machine has cores.
+It simulates an accelerator: DDP, its buckets, their traffic and the overlap with the backward pass are real, so scaling
+can be measured with more workers than the machine has cores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Blank(TensorDataset):
     """Pairs of inputs and targets, both float32 [1] of zeros.
 
     Args:
-        count: How many.
+        count: The number of samples.
     """
 
     def __init__(self, count: int = 65536) -> None:
@@ -26,7 +26,7 @@ class Blank(TensorDataset):
 
 
 class _Waits(torch.autograd.Function):
-    """Adds the mean of a weight to its input, taking a set time each way."""
+    """Adds the first element of a weight to the input; sleeps for a set time in each direction."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, forward_seconds: float, backward_seconds: float) -> Tensor:
@@ -47,9 +47,9 @@ class Layer(nn.Module):
     """One layer.
 
     Args:
-        num_parameters: Its parameters, float32.
-        fixed_seconds: What a forward pass takes for any batch; a backward pass takes twice as long.
-        seconds_per_sample: What each sample of the batch adds to that.
+        num_parameters: The number of parameters, float32.
+        fixed_seconds: Time of a forward pass for any batch; a backward pass takes twice as long.
+        seconds_per_sample: Additional time per sample of the batch.
     """
 
     def __init__(self, num_parameters: int, fixed_seconds: float, seconds_per_sample: float) -> None:
@@ -66,13 +66,13 @@ class Layer(nn.Module):
 
 
 class Simulated(nn.Sequential):
-    """Equal layers, one after the other.
+    """A sequence of equal layers.
 
     Args:
-        layers: How many.
-        megabytes: All parameters together, in units of 1,000,000 bytes.
-        fixed_ms: What a forward and backward pass takes for any batch, in milliseconds.
-        ms_per_sample: What each sample of a rank's batch adds to that.
+        layers: The number of layers.
+        megabytes: The size of all parameters together, in units of 1,000,000 bytes.
+        fixed_ms: Time of a forward and backward pass for any batch, in milliseconds.
+        ms_per_sample: Additional time per sample of a rank's batch.
     """
 
     def __init__(

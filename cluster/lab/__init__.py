@@ -1,4 +1,4 @@
-"""Many hosts on one Linux machine, each with an address and a Ray of its own, to rehearse failures with."""
+"""Emulates several hosts on one Linux machine, each with its own address and Ray node, to rehearse failures."""
 
 from cluster.lab.errors import LabError
 from cluster.lab.lab import Lab

@@ -1,4 +1,4 @@
-"""`python -m cluster.lab`: an interrupt is reported as one from the first moment, while the verbs are imported too."""
+"""`python -m cluster.lab`: handles interrupts from the start, even while the subcommands are imported."""
 
 import sys
 

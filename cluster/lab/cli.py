@@ -1,4 +1,4 @@
-"""The command `python -m cluster.lab`: its verbs, and how errors become messages and exit codes."""
+"""The command `python -m cluster.lab`: its subcommands, and the mapping from errors to messages and exit codes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from distrib.errors import DistribError, StoppedError
 
 
 class Verbs(TyperGroup):
-    """The verbs; Ctrl-C in any of them is a stop."""
+    """The subcommands; Ctrl-C stops any of them."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the verb that was asked for."""
+        """Runs the subcommand."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -31,7 +31,7 @@ class Verbs(TyperGroup):
 app = typer.Typer(
     name="cluster.lab",
     cls=Verbs,
-    help="Many hosts on one Linux machine, each with an address and a Ray of its own, to rehearse failures with. "
+    help="Emulate several hosts on one Linux machine, each with its own address and Ray node, to rehearse failures. "
     "Needs root and iproute2.",
     no_args_is_help=True,
     add_completion=False,
@@ -40,11 +40,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-NameOption = Annotated[str, typer.Option("--name", metavar="NAME", help="Which lab, where there are several.")]
+NameOption = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the lab, if there are several.")]
 FolderOption = Annotated[
     str | None,
     typer.Option(
-        "--folder", metavar="DIR", help=f"Where labs keep their files; also ${FOLDER_VARIABLE}.", show_default=False
+        "--folder", metavar="DIR", help=f"Folder for the files of labs; also ${FOLDER_VARIABLE}.", show_default=False
     ),
 ]
 HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="host1 (the head), host2, …", show_default=False)]
@@ -52,30 +52,32 @@ HostArgument = Annotated[str, typer.Argument(metavar="HOST", help="host1 (the he
 
 @app.command()
 def up(
-    hosts: Annotated[int, typer.Option("--hosts", metavar="N", help="How many hosts.")] = 3,
-    cpus: Annotated[int, typer.Option("--cpus", metavar="C", help="CPUs that each host tells Ray of.")] = 2,
-    gpus: Annotated[int, typer.Option("--gpus", metavar="G", help="Pretend GPUs that each host tells Ray of.")] = 0,
+    hosts: Annotated[int, typer.Option("--hosts", metavar="N", help="Number of hosts.")] = 3,
+    cpus: Annotated[int, typer.Option("--cpus", metavar="C", help="CPUs that each host reports to Ray.")] = 2,
+    gpus: Annotated[int, typer.Option("--gpus", metavar="G", help="Simulated GPUs that each host reports to Ray.")] = 0,
     rate: Annotated[
-        str | None, typer.Option("--rate", metavar="RATE", help="Limit of each link, such as 200mbit or 1gbit.")
+        str | None,
+        typer.Option("--rate", metavar="RATE", help="Bandwidth limit of each link, as 200mbit or 1gbit."),
     ] = None,
     hide: Annotated[
         list[str] | None,
-        typer.Option("--hide", metavar="PATH:HOST", help="A folder that this host does not see; repeatable."),
+        typer.Option("--hide", metavar="PATH:HOST", help="Hide a folder from a host; repeatable."),
     ] = None,
     names: Annotated[
         Literal["loopback", "address"],
-        typer.Option("--names", help="What a host's own name resolves to; on Debian it is loopback."),
+        typer.Option("--names", help="What a host's own name resolves to; loopback as on Debian."),
     ] = "loopback",
     name: NameOption = DEFAULT_NAME,
     folder: FolderOption = None,
     *,
     bare_head: Annotated[
-        bool, typer.Option("--bare-head", help="The head offers neither CPUs nor GPUs: workers run on the others.")
+        bool,
+        typer.Option("--bare-head", help="The head offers no CPUs or GPUs: workers run on other hosts."),
     ] = False,
-    ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Start Ray on the hosts, or nothing.")] = True,
-    ipv6: Annotated[bool, typer.Option("--ipv6", help="Give the hosts addresses of IPv6.")] = False,
+    ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Whether to start Ray on the hosts.")] = True,
+    ipv6: Annotated[bool, typer.Option("--ipv6", help="Use IPv6 addresses.")] = False,
 ) -> None:
-    """Start a lab; returns once Ray runs on every host."""
+    """Start a lab and wait until Ray runs on every host."""
     lab = Lab.up(
         hosts,
         cpus=cpus,
@@ -88,7 +90,7 @@ def up(
         has_ray=ray,
         name=name,
         folder=folder,
-        report=_say,
+        report=_print,
     )
     if ray:
         if lab.token_file is not None:
@@ -103,7 +105,7 @@ def status(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", show_default=False)] = False,
 ) -> None:
-    """Show the lab's address and how its hosts are."""
+    """Show the address of the lab and the status of its hosts."""
     facts = Lab.find(name, folder).status()
     if as_json:
         print(json.dumps(facts))
@@ -114,13 +116,13 @@ def status(
 @app.command("exec", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def exec_(
     host: HostArgument,
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="What to run there.", show_default=False)],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="Command to run.", show_default=False)],
     name: NameOption = DEFAULT_NAME,
     folder: FolderOption = None,
 ) -> None:
-    """Run a command on a host, from this folder and with this environment; exits as the command does.
+    """Run a command on a host, in this folder and environment, and exit with its exit code.
 
-    RAY_ADDRESS is set to the lab's. Options of the lab come before HOST.
+    RAY_ADDRESS is set to the lab's cluster. Options of the lab come before HOST.
     """
     lab = Lab.find(name, folder)
     program = lab.command(host, command)
@@ -130,13 +132,13 @@ def exec_(
 
 @app.command()
 def kill(host: HostArgument, name: NameOption = DEFAULT_NAME, folder: FolderOption = None) -> None:
-    """End all processes of a host at once, by SIGKILL."""
+    """Kill all processes of a host with SIGKILL."""
     Lab.find(name, folder).kill(host)
 
 
 @app.command()
 def cut(host: HostArgument, name: NameOption = DEFAULT_NAME, folder: FolderOption = None) -> None:
-    """Drop everything to and from a host, without a word to either side."""
+    """Silently drop all packets from and to a host."""
     Lab.find(name, folder).cut(host)
 
 
@@ -149,33 +151,33 @@ def heal(host: HostArgument, name: NameOption = DEFAULT_NAME, folder: FolderOpti
 @app.command()
 def join(
     host: Annotated[
-        str | None, typer.Argument(metavar="[HOST]", help="One that is down, to start anew.", show_default=False)
+        str | None, typer.Argument(metavar="[HOST]", help="Host to restart; by default a new one.", show_default=False)
     ] = None,
-    cpus: Annotated[int | None, typer.Option("--cpus", metavar="C", help="By default as the last host.")] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", metavar="G", help="By default as the last host.")] = None,
+    cpus: Annotated[int | None, typer.Option("--cpus", metavar="C", help="By default like the last host.")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", metavar="G", help="By default like the last host.")] = None,
     name: NameOption = DEFAULT_NAME,
     folder: FolderOption = None,
 ) -> None:
-    """Add the next host, or start one anew that was killed or has left."""
-    Lab.find(name, folder).join(host, cpus=cpus, gpus=gpus, report=_say)
+    """Add a host, or restart one that was killed or has left."""
+    Lab.find(name, folder).join(host, cpus=cpus, gpus=gpus, report=_print)
 
 
 @app.command()
 def leave(
     host: HostArgument,
-    deadline: Annotated[float, typer.Option("--deadline", metavar="SECONDS", help="When the host goes.")] = 30.0,
+    deadline: Annotated[float, typer.Option("--deadline", metavar="SECONDS", help="When it is removed.")] = 30.0,
     name: NameOption = DEFAULT_NAME,
     folder: FolderOption = None,
     *,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it is gone, or at once.")] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Whether to wait until it is gone.")] = True,
 ) -> None:
-    """Drain a host: Ray is told that it is about to be taken away, and at the deadline it is."""
+    """Drain a host: notify Ray of its removal and remove it at the deadline."""
     Lab.find(name, folder).leave(host, deadline_seconds=deadline, wait=wait)
 
 
 @app.command()
 def down(name: NameOption = DEFAULT_NAME, folder: FolderOption = None) -> None:
-    """Take the lab down, what is left of a broken one too; nothing of it stays."""
+    """Remove a lab completely, including the remains of a broken one."""
     lab = Lab(name, folder)
     if not lab.down():
         print(f"there is no lab {name!r} in {lab.folder.parent}: nothing to do")
@@ -193,7 +195,7 @@ def run_command_line() -> None:
         sys.exit(error.exit_code)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""How a command gets into a host, and how a host's first process comes to be."""
+"""Runs commands on a host and starts its first process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DEADLINE_FILE = "deadline"
 
 
 def start_first_process(host: Host, namespace: Path, folder: Path) -> Process:
-    """Starts the process whose end is the host's end; `folder` holds the host's `hosts` file.
+    """Starts the host's init process; when it ends, the host ends. `folder` contains the host's `hosts` file.
 
     Raises:
-        LabError: The machine forbids it.
+        LabError: The machine does not allow it.
     """
     done = subprocess.run(
         [*_INSIDE, "start", str(namespace), host.name, str(folder)],
@@ -35,18 +35,18 @@ def start_first_process(host: Host, namespace: Path, folder: Path) -> Process:
 
 
 def command_on(host: Host, command: Sequence[str], folder: Path | str) -> list[str]:
-    """The command that, run on this machine, runs `command` on a host, in `folder`.
+    """The command line for this machine that runs `command` on a host, in `folder`.
 
     Raises:
         LabError: The host is down.
     """
     if host.first is None or not host.is_alive:
-        raise LabError(f"{host.name} is down; start it anew with python -m cluster.lab join {host.name}")
+        raise LabError(f"{host.name} is down; restart it with python -m cluster.lab join {host.name}")
     return [*_INSIDE, "run", str(host.first.pid), host.first.start_time, str(folder), *command]
 
 
 def hide(host: Host, path: str) -> None:
-    """Lets a host see an empty folder of its own in place of `path`.
+    """Hides `path` from a host by mounting an empty folder over it.
 
     Raises:
         LabError: The host is down, or there is no such folder.
@@ -58,6 +58,6 @@ def hide(host: Host, path: str) -> None:
 
 
 def last_line(text: str) -> str:
-    """Where most programs say what went wrong."""
+    """The last line of an error output, where most programs state the cause."""
     lines = text.strip().splitlines()
-    return lines[-1] if lines else "no reason given"
+    return lines[-1] if lines else "no message"

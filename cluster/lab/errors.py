@@ -1,7 +1,7 @@
-"""The error of a lab: what could not be done, and the way out."""
+"""The error of a lab."""
 
 from distrib.errors import LaunchError
 
 
 class LabError(LaunchError):
-    """The lab cannot do what was asked (exit code 3)."""
+    """The lab cannot carry out a request (exit code 3)."""

@@ -1,7 +1,7 @@
-"""Runs with the standard library alone, at the border of a host: its first process, and commands that enter it.
+"""Starts a host's init process and runs commands on a host; uses only the standard library.
 
-A host is a network namespace with a process, a mount and a host name namespace of its own. As in any process namespace
-the death of the first process is the death of all at once, which is what a host's death looks like to others.
+A host is a network namespace with its own process, mount and host name namespaces. When the first process of a process
+namespace dies, the kernel kills all others, which looks like a host crash to other hosts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`start NAMESPACE HOSTNAME FOLDER` makes a host and prints its first process; `run PID TIME FOLDER COMMAND…`."""
+    """`start NAMESPACE HOSTNAME FOLDER` creates a host and prints its init PID; `run PID TIME FOLDER COMMAND…`."""
     verb, *rest = arguments
     if verb == "start":
         namespace, hostname, folder = rest
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _start(namespace: str, hostname: str, folder: Path) -> int:
-    """Leaves the host's first process running; prints its number, or on stderr what failed."""
+    """Starts the host's init process and prints its PID."""
     _check(_libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL))
     with open(namespace) as file:
         _set_namespace(file.fileno(), NEW_NETWORK)
@@ -67,7 +67,7 @@ def _start(namespace: str, hostname: str, folder: Path) -> int:
 
 
 def _mount(folder: Path) -> None:
-    """What a host sees otherwise than the machine: its processes, interfaces, shared memory and names."""
+    """Mounts what differs from the machine: processes, interfaces, shared memory and host names."""
     cgroups = Path("/sys/fs/cgroup")
     aside = folder / "cgroup"
     _call("mount", "--make-rprivate", "/")
@@ -83,7 +83,7 @@ def _mount(folder: Path) -> None:
 
 
 def _reap(deadline_file: Path) -> None:
-    """Buries orphans until the deadline, which SIGUSR1 says to read; the end of this process ends the host."""
+    """Reaps orphans until the deadline, which is read from the file on SIGUSR1; then the host ends."""
     signals = {signal.SIGCHLD, signal.SIGUSR1}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     deadline = float("inf")
@@ -99,7 +99,7 @@ def _reap(deadline_file: Path) -> None:
 
 
 def _run(pid: int, start_time: str, folder: str, command: list[str]) -> int:
-    """Runs a command in the host whose first process is given, passing signals on; ends as the command ends."""
+    """Runs a command in the host with this init process; forwards signals and returns the exit code."""
     kinds = {"pid": NEW_PROCESSES, "uts": NEW_HOSTNAME, "net": NEW_NETWORK, "mnt": NEW_MOUNTS}
     try:
         files = {kind: os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in kinds}
@@ -119,7 +119,7 @@ def _run(pid: int, start_time: str, folder: str, command: list[str]) -> int:
         try:
             os.chdir(folder)
         except OSError:
-            print(f"the host does not see the folder {folder}", file=sys.stderr, flush=True)
+            print(f"the folder {folder} does not exist on the host", file=sys.stderr, flush=True)
             os._exit(3)
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -133,12 +133,12 @@ def _run(pid: int, start_time: str, folder: str, command: list[str]) -> int:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
                 return _end_as(status)
-        elif received.si_code != _SENT_BY_KERNEL:  # a terminal's Ctrl-C has reached the command by itself
+        elif received.si_code != _SENT_BY_KERNEL:  # the terminal sends Ctrl-C to the command directly
             os.kill(child, received.si_signo)
 
 
 def _end_as(status: int) -> int:
-    """The exit code of a process that ended with `status`; where a signal ended it, ends this process by it too."""
+    """The exit code of a process with this wait status; a process killed by a signal kills this one the same way."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,4 +1,4 @@
-"""Signals that end a command: interrupts from its first moment on, held back where a step must not be cut in two."""
+"""Handles SIGINT and SIGTERM from the start of a command, and defers them during steps that must not be split."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def raise_interrupts() -> None:
-    """Makes SIGTERM what Ctrl-C is, and Ctrl-C what it is in a terminal: a KeyboardInterrupt."""
+    """Makes SIGTERM and SIGINT raise KeyboardInterrupt."""
     for number in _SIGNALS:
         signal.signal(number, signal.default_int_handler)
 
 
 @contextmanager
 def interrupts_held() -> Iterator[Callable[[], None]]:
-    """Holds interrupts back until the function that it gives is called, at the latest until the end of the block."""
+    """Defers interrupts until the yielded function is called, at the latest until the end of the block."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
     def release() -> None:

@@ -1,4 +1,4 @@
-"""A lab, from its first host to its last trace."""
+"""A lab: starting, inspecting, breaking and removing its hosts."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ FOLDER_VARIABLE = "DISTRIB_LAB_FOLDER"
 Stream = int | IO[Any] | None
 
 
-def _say_nothing(_: str) -> None:
-    """What reports go to where nobody listens."""
+def _ignore(_: str) -> None:
+    """Ignores reports."""
 
 
 class Lab:
-    """The hosts of one lab; start one with `Lab.up`, find one with `Lab.find`.
+    """The hosts of one lab. `Lab.up` starts a lab, `Lab.find` finds a running one.
 
     Attributes:
-        name: Tells it from other labs of this machine.
-        folder: Its state, and every host's Ray files and logs.
+        name: Distinguishes it from other labs on this machine.
+        folder: Contains its state and the Ray files and logs of every host.
     """
 
     def __init__(self, name: str = DEFAULT_NAME, folder: Path | str | None = None) -> None:
@@ -62,26 +62,26 @@ class Lab:
         has_ray: bool = True,
         name: str = DEFAULT_NAME,
         folder: Path | str | None = None,
-        report: Report = _say_nothing,
+        report: Report = _ignore,
     ) -> Lab:
-        """Starts a lab, and returns once Ray runs on all of its hosts; where that fails, nothing is left of it.
+        """Starts a lab and waits until Ray runs on all of its hosts; removes it if that fails.
 
         Args:
-            hosts: How many.
-            cpus: What each tells Ray that it has.
-            gpus: The same, of pretend GPUs.
-            has_bare_head: Whether the head tells Ray of none of either, so that workers run on the others.
-            rate: What each link is limited to in each direction, such as `200mbit`.
-            hidden: Pairs of a host and a folder in whose place this host sees an empty one of its own.
+            hosts: The number of hosts.
+            cpus: CPUs that each host reports to Ray.
+            gpus: Simulated GPUs that each host reports to Ray.
+            has_bare_head: Whether the head reports no CPUs or GPUs, so that workers run on other hosts.
+            rate: The bandwidth limit of each link in each direction, such as `200mbit`.
+            hidden: Pairs of a host and a folder to hide from it.
             names: What a host's own name resolves to: `loopback`, as on Debian and Ubuntu, or its `address`.
-            is_ipv6: Whether the addresses are of IPv6.
-            has_ray: Whether to start Ray at all; hosts without it are there in a moment, for programs of your own.
+            is_ipv6: Whether to use IPv6 addresses.
+            has_ray: Whether to start Ray; hosts without it start within a second.
             name: The lab's name.
-            folder: Where the lab's own folder is made; by default in the system's folder for temporary files.
+            folder: The parent of the lab's folder; by default in the system's temporary folder.
             report: Called with a line for each host that has started.
 
         Raises:
-            LabError: The machine cannot carry it, the name is taken, an argument is wrong, or Ray does not start.
+            LabError: The machine cannot run a lab, the name is in use, an argument is wrong, or Ray does not start.
         """
         lab = cls(name, folder)
         check_machine()
@@ -101,8 +101,8 @@ class Lab:
                 raise LabError(f"{path} cannot be hidden from {host}: there is no such folder")
         if lab._network.exists and not lab.folder.exists():
             raise LabError(
-                f"something is left of a lab {name!r}, or it keeps its files in another --folder; "
-                f"take it down with python -m cluster.lab down --name {name}"
+                f"there are remains of a lab {name!r}, or its files are in another --folder; "
+                f"remove it with python -m cluster.lab down --name {name}"
             )
         with interrupts_held() as release:
             lab._file.create(state)
@@ -123,7 +123,7 @@ class Lab:
 
     @classmethod
     def find(cls, name: str = DEFAULT_NAME, folder: Path | str | None = None) -> Lab:
-        """The lab that is there already.
+        """Finds a running lab.
 
         Raises:
             LabError: There is none.
@@ -135,7 +135,7 @@ class Lab:
 
     @property
     def address(self) -> str:
-        """Where Ray Jobs and the dashboard of the head answer, as `http://…`.
+        """The URL of Ray Jobs and the dashboard on the head.
 
         Raises:
             LabError: The lab has no Ray.
@@ -144,7 +144,7 @@ class Lab:
 
     @property
     def ray_address(self) -> str:
-        """What `ray.init` is given on a host, as `ADDRESS:PORT`."""
+        """The address for `ray.init` on a host, as `ADDRESS:PORT`."""
         return ray_node.join(self._with_ray().head_address, ray_node.GCS_PORT)
 
     @property
@@ -154,11 +154,11 @@ class Lab:
 
     @property
     def hosts(self) -> list[str]:
-        """The names of all hosts that there ever were, the head first."""
+        """The names of all hosts, including those that are gone, the head first."""
         return [host.name for host in self._file.require().hosts]
 
     def host_address(self, host: str) -> str:
-        """A host's own address."""
+        """The address of a host."""
         return self._file.require().host(host).address
 
     def status(self) -> dict[str, Any]:
@@ -166,12 +166,12 @@ class Lab:
         return describe(self._file, self._network)
 
     def processes(self, host: str) -> dict[int, str]:
-        """The command lines of the processes on a host, by their number outside of it."""
+        """The command lines of the processes on a host, by their PID on the machine."""
         self._file.require().host(host)
         return {pid: read_command(pid) for pid in list_pids(self._network.namespace(host))}
 
     def command(self, host: str, command: Sequence[str], folder: Path | str | None = None) -> list[str]:
-        """The command that, run on this machine, runs `command` on a host, in `folder` or where the caller is.
+        """The command line for this machine that runs `command` on a host, in `folder` or the current one.
 
         Raises:
             LabError: There is no such host, or it is down.
@@ -179,7 +179,7 @@ class Lab:
         return command_on(self._file.require().host(host), command, folder or Path.cwd())
 
     def environment(self, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The caller's environment, or `environment`, with what is needed to find the lab's Ray."""
+        """The caller's environment, or `environment`, plus the variables that point to the lab's Ray cluster."""
         state = self._file.require()
         given = os.environ if environment is None else environment
         return ray_node.command_environment(given, state)
@@ -194,7 +194,7 @@ class Lab:
         stdout: Stream = None,
         stderr: Stream = None,
     ) -> subprocess.Popen[str]:
-        """Starts a command on a host; signals that are sent to it reach the command, and it ends as that ends."""
+        """Starts a command on a host; signals are forwarded to it, and the process ends with its exit code."""
         return subprocess.Popen(
             self.command(host, command, folder),
             env=self.environment(environment),
@@ -213,10 +213,10 @@ class Lab:
         environment: Mapping[str, str] | None = None,
         timeout_seconds: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command on a host to its end, which may be a failure; what it printed is in the result.
+        """Runs a command on a host and returns its exit code and output.
 
         Raises:
-            subprocess.TimeoutExpired: It took longer; it is ended.
+            subprocess.TimeoutExpired: It took longer and was killed.
         """
         with self.popen(
             host, command, folder=folder, environment=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -229,14 +229,14 @@ class Lab:
         return subprocess.CompletedProcess(list(command), process.returncode, out, err)
 
     def kill(self, host: str) -> None:
-        """Ends all processes of a host at once, by SIGKILL."""
+        """Kills all processes of a host with SIGKILL."""
         with self._file.change() as state:
             killed = state.host(host)
             killed.status = "killed"
         end_host(self._network, killed)
 
     def cut(self, host: str) -> None:
-        """Drops everything to and from a host; no connection is reset, and neither side is told."""
+        """Silently drops all packets from and to a host; connections are not reset."""
         with self._file.change() as state:
             state.host(host).is_cut = True
             self._network.cut(host)
@@ -248,7 +248,7 @@ class Lab:
             self._network.heal(host)
 
     def hide(self, host: str, path: Path | str) -> None:
-        """Lets a host see an empty folder of its own in place of `path`; so do its processes that run already."""
+        """Hides `path` from a host, including its running processes, behind an empty folder."""
         path = str(Path(path).absolute())
         hide(self._file.require().host(host), path)
         with self._file.change() as state:
@@ -260,22 +260,22 @@ class Lab:
         *,
         cpus: int | None = None,
         gpus: int | None = None,
-        report: Report = _say_nothing,
+        report: Report = _ignore,
     ) -> str:
-        """Adds a host, or starts one anew that was killed, has left or has lost its Ray; returns its name.
+        """Adds a host, or restarts one that was killed, has left or has lost its Ray node; returns its name.
 
         Args:
-            host: Which one to start anew; None: the next.
-            cpus: What it tells Ray that it has; by default what it had, or what the last host has.
-            gpus: The same, of pretend GPUs.
+            host: The host to restart; None adds a new one.
+            cpus: CPUs to report to Ray; by default as before, or like the last host.
+            gpus: Simulated GPUs to report to Ray; likewise.
             report: Called with a line once it has started.
 
         Raises:
-            LabError: The host runs already, or does not start.
+            LabError: The host is already running, or does not start.
         """
         with self._file.change() as state:
             if state.status != "up":
-                raise LabError(f"lab {state.name!r} is not up yet; wait until up has ended")
+                raise LabError(f"lab {state.name!r} is still starting; wait until up has ended")
             joining = _next_host(state) if host is None else self._host_to_revive(state, host)
             joining.status, joining.is_cut = "starting", False
             joining.num_cpus = joining.num_cpus if cpus is None else cpus
@@ -295,22 +295,22 @@ class Lab:
         return joining.name
 
     def leave(self, host: str, *, deadline_seconds: float = 30.0, wait: bool = True) -> None:
-        """Lets Ray know that a host is about to be taken away, as clouds do, and takes it away at the deadline.
+        """Notifies Ray of the removal of a host, like a cloud's preemption notice, and removes it at the deadline.
 
-        A host on which nothing runs any more goes sooner.
+        A host on which nothing runs anymore is removed earlier.
 
         Args:
-            host: Any but the head.
-            deadline_seconds: How long from now.
-            wait: Whether to return when it is gone, or at once; it goes at the deadline all the same.
+            host: Any host except the head.
+            deadline_seconds: Seconds from now.
+            wait: Whether to wait until it is gone; it is removed in either case.
 
         Raises:
-            LabError: It is the head, or down, or Ray does not agree.
+            LabError: It is the head, it is down, or Ray refuses.
         """
         leaving = self._with_ray().host(host)
         if leaving.number == 1:
-            raise LabError("host1 is the head and cannot be drained; kill it, or take the lab down")
-        command_on(leaving, [], "/")  # the same complaint where it is down
+            raise LabError("host1 is the head and cannot be drained; kill it, or remove the lab with down")
+        command_on(leaving, [], "/")  # raises if the host is down
         deadline = drain(self._file, leaving, self.environment(), deadline_seconds)
         with self._file.change() as state:
             state.host(host).status = "leaving"
@@ -321,13 +321,13 @@ class Lab:
             end_host(self._network, leaving)
 
     def down(self) -> bool:
-        """Takes the lab down, however much of it there is; nothing of it is left.
+        """Removes the lab completely, including the remains of a broken one.
 
         Returns:
-            Whether there was anything of it.
+            Whether there was anything to remove.
 
         Raises:
-            LabError: A process of it does not end.
+            LabError: A process does not end.
         """
         check_machine()
         return take_down(self._file, self._network, _this_process())
@@ -335,7 +335,7 @@ class Lab:
     def _host_to_revive(self, state: LabState, name: str) -> Host:
         host = state.host(name)
         if host.is_alive and (not state.has_ray or runs_ray(self._network.namespace(name))):
-            raise LabError(f"{name} runs already; leave out its name to add another host")
+            raise LabError(f"{name} is already running; leave out its name to add another host")
         return host
 
     def _with_ray(self) -> LabState:

@@ -1,4 +1,4 @@
-"""How hosts go: drained by Ray, killed, or all of them together with every trace of the lab."""
+"""Removes hosts: drained by Ray, killed, or all of them with the lab."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _POLL_SECONDS = 0.05
 
 
 def drain(file: StateFile, host: Host, environment: Mapping[str, str], deadline_seconds: float) -> float:
-    """Tells Ray that a host is about to be taken away, and the host to end then; returns when, on the monotonic clock.
+    """Notifies Ray of the removal of a host and sets the host's deadline, which is returned (monotonic clock).
 
     Raises:
-        LabError: The host is down, or Ray does not agree.
+        LabError: The host is down, or Ray refuses.
     """
     state = file.require()
     node_id = ray_node.find_node_id(state, host.address)
     if node_id is None or host.first is None:
         url = ray_node.dashboard_url(state.head_address)
-        raise LabError(f"Ray knows of no living node on {host.name}; see {url}")
+        raise LabError(f"Ray has no live node on {host.name}; see {url}")
     deadline = time.monotonic() + deadline_seconds
     ray_address = ray_node.join(state.head_address, ray_node.GCS_PORT)
     done = subprocess.run(
@@ -46,7 +46,7 @@ def drain(file: StateFile, host: Host, environment: Mapping[str, str], deadline_
         check=False,
     )
     if done.returncode != 0:
-        raise LabError(f"Ray does not let {host.name} go: {last_line(done.stderr)}")
+        raise LabError(f"Ray refuses to drain {host.name}: {last_line(done.stderr)}")
     (file.host_folder(host.name) / DEADLINE_FILE).write_text(repr(deadline))
     with suppress(ProcessLookupError):
         os.kill(host.first.pid, signal.SIGUSR1)
@@ -54,7 +54,7 @@ def drain(file: StateFile, host: Host, environment: Mapping[str, str], deadline_
 
 
 def await_departure(network: Network, host: Host, deadline: float) -> None:
-    """Waits until the host, or its Ray because nothing runs there any more, has ended; at most until the deadline."""
+    """Waits until the host, or its idle Ray node, has ended, at most until the deadline."""
     namespace = network.namespace(host.name)
     while host.is_alive and time.monotonic() < deadline:
         if not runs_ray(namespace):
@@ -63,24 +63,24 @@ def await_departure(network: Network, host: Host, deadline: float) -> None:
 
 
 def end_host(network: Network, host: Host) -> None:
-    """Ends all processes of a host at once."""
+    """Kills all processes of a host."""
     if host.first is not None:
         host.first.kill()
     kill_all(network.namespace(host.name))
 
 
 def take_down(file: StateFile, network: Network, this_process: Process) -> bool:
-    """Ends every process of a lab, those that build it included, and removes all that there is of it.
+    """Kills every process of a lab, including those that build it, and removes the lab.
 
     Returns:
-        Whether there was anything.
+        Whether there was anything to remove.
 
     Raises:
         LabError: A process does not end.
     """
     if not file.exists and not network.exists:
         return False
-    with suppress(LabError), file.change() as state:  # an error: nothing but remains, or another is at it too
+    with suppress(LabError), file.change() as state:  # only remains, or another process removes it, too
         state.status = "going"
     remains = file.read()
     for builder in remains.builders if remains else []:
@@ -89,7 +89,7 @@ def take_down(file: StateFile, network: Network, this_process: Process) -> bool:
     for host in remains.hosts if remains else []:
         if host.first is not None:
             host.first.kill()
-    while network.exists:  # again where a command of a builder that was just killed has still had its effect
+    while network.exists:  # repeated, since a command of a killed builder may still take effect
         for namespace in network.namespaces:
             if not kill_all(namespace):
                 raise LabError(f"a process in {namespace.name} does not end; run down again, or see ip netns pids")

@@ -1,4 +1,4 @@
-"""The links of a lab: a switch in a namespace of its own, and a pair of interfaces from it to every host."""
+"""The network of a lab: a switch in its own namespace and a pair of interfaces from it to every host."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cluster.lab.errors import LabError
 from cluster.lab.state import Address, Subnet
 
 NAMESPACES = Path("/run/netns")
-# The range that RFC 2544 sets aside for measuring networks: neither the internet nor, as a rule, anybody's own network.
+# Reserved by RFC 2544 for benchmarks; used neither on the internet nor, usually, in private networks.
 _RANGE = ipaddress.IPv4Network("198.18.0.0/15")
-# Addresses of one's own, where RFC 4193 wants 40 random bits.
+# Unique local addresses; RFC 4193 requires 40 random bits.
 _RANGE_V6 = ipaddress.IPv6Network("fd00::/8")
 _PREFIX = "distrib-lab"
 _SWITCH = "switch"
@@ -26,10 +26,9 @@ _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
 
 
 class Network:
-    """The network of the lab `name`; everything that it makes is found again by that name.
+    """The network of the lab `name`; everything it creates is found by that name.
 
-    The switch is not in the machine's own namespace: firewall rules of the machine, such as Docker's, would otherwise
-    apply between the hosts.
+    The switch is not in the machine's own namespace, where firewall rules such as Docker's would apply between hosts.
     """
 
     def __init__(self, name: str) -> None:
@@ -37,24 +36,24 @@ class Network:
         self._root_interface = f"lab-{name}"
 
     def namespace(self, host: str) -> Path:
-        """The file by which a host's network namespace is entered."""
+        """The file of a host's network namespace."""
         return NAMESPACES / self._full(host)
 
     @property
     def namespaces(self) -> list[Path]:
-        """All that there are of this lab, whoever made them."""
+        """All network namespaces of this lab."""
         return sorted(NAMESPACES.glob(f"{_PREFIX}.{self._name}.*"))
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything of this lab."""
+        """Whether anything of this lab's network exists."""
         return bool(self.namespaces) or Path("/sys/class/net", self._root_interface).exists()
 
     def add_switch(self, subnet: Subnet) -> None:
-        """Makes the switch, and the machine's own link to it, which has the subnet's last address.
+        """Creates the switch and the machine's own link to it, which has the subnet's last address.
 
         Raises:
-            LabError: The machine forbids it.
+            LabError: The machine does not allow it.
         """
         switch = self._full(_SWITCH)
         try:
@@ -79,9 +78,9 @@ class Network:
         _ip(["link set machine master bridge", "link set machine up"], switch)
 
     def add_host(self, host: str, address: Address, subnet: Subnet, rate: str | None) -> None:
-        """Makes a host's namespace and its link to the switch, limited to `rate` in both directions.
+        """Creates a host's namespace and its link to the switch, limited to `rate` in both directions.
 
-        What an earlier host of that name has left is replaced.
+        Remains of an earlier host of that name are replaced.
         """
         switch, namespace = self._full(_SWITCH), self._full(host)
         if self.namespace(host).exists():
@@ -105,7 +104,7 @@ class Network:
                 _call("tc", "-n", place, "qdisc", "add", "dev", interface, "root", "tbf", *limit)
 
     def cut(self, host: str) -> None:
-        """Lets the switch drop everything to and from a host; neither side is told."""
+        """Makes the switch silently drop all packets from and to a host."""
         _call("bridge", "-n", self._full(_SWITCH), "link", "set", "dev", host, "state", "disabled")
 
     def heal(self, host: str) -> None:
@@ -113,7 +112,7 @@ class Network:
         _call("bridge", "-n", self._full(_SWITCH), "link", "set", "dev", host, "state", "forwarding")
 
     def remove(self) -> None:
-        """Removes everything of this lab; no process may be left in it."""
+        """Removes the whole network; no process may be left in it."""
         _call("ip", "link", "del", self._root_interface, is_required=False)
         for namespace in self.namespaces:
             _call("ip", "netns", "del", namespace.name, is_required=False)
@@ -124,10 +123,10 @@ class Network:
 
 
 def choose_subnet(name: str, *, is_ipv6: bool) -> Subnet:
-    """A range of addresses that no route of this machine leads to; the same for the same name, where it is free.
+    """An address range without a route on this machine; derived from the name, if that range is free.
 
     Raises:
-        LabError: All are taken.
+        LabError: All ranges are in use.
     """
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:5], "big")
     if is_ipv6:
@@ -138,37 +137,37 @@ def choose_subnet(name: str, *, is_ipv6: bool) -> Subnet:
     for candidate in itertools.chain(candidates[start:], candidates[:start]):
         if not any(candidate.overlaps(route) for route in taken):
             return candidate
-    raise LabError(f"all of {_RANGE} is in use on this machine; take other labs down")
+    raise LabError(f"all of {_RANGE} is in use on this machine; remove other labs")
 
 
 def machine_address(subnet: Subnet) -> Address:
-    """The address that the machine itself has among the hosts."""
+    """The machine's own address in the lab."""
     return subnet.network_address + 254
 
 
 def parse_rate(rate: str) -> int:
-    """A rate as `tc` writes it, such as `200mbit`, in bits per second.
+    """Parses a rate in the notation of `tc`, such as `200mbit`, in bits per second.
 
     Raises:
-        LabError: It is not one.
+        LabError: It is not a rate.
     """
     match = re.fullmatch(r"([1-9]\d*)([kmg])bit", rate, re.ASCII)
     if match is None:
-        raise LabError(f"--rate {rate!r} is not a rate; write 200mbit, 1gbit or the like")
+        raise LabError(f"--rate {rate!r} is not a rate; write it like 200mbit or 1gbit")
     return int(match[1]) * _UNITS[match[2]]
 
 
 def _routes() -> Iterable[ipaddress.IPv4Network]:
-    """Where the machine's own routes lead, but for the one to everywhere."""
+    """The destinations of the machine's routes, except the default route."""
     for route in json.loads(_call("ip", "-json", "-4", "route", "show", "table", "all") or "[]"):
         if route["dst"] != "default":
             yield ipaddress.IPv4Network(route["dst"], strict=False)
 
 
 def _add_address(address: Address, subnet: Subnet, interface: str) -> str:
-    # Without looking for duplicates first, so that the address can be used at once.
-    without_search = " nodad" if address.version == 6 else ""
-    return f"addr add {address}/{subnet.prefixlen} dev {interface}{without_search}"
+    # Without duplicate address detection, so that the address is usable immediately.
+    no_detection = " nodad" if address.version == 6 else ""
+    return f"addr add {address}/{subnet.prefixlen} dev {interface}{no_detection}"
 
 
 def _ip(lines: list[str], namespace: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Processes of the machine: which belong to a network namespace, whether one is still alive, and their end."""
+"""Processes of the machine: finds those of a network namespace, checks and kills them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Process:
-    """One process, told from a later one of the same number by when it started.
+    """A process, identified by PID and start time, since PIDs are reused.
 
     Attributes:
-        pid: Its number outside of the hosts.
-        start_time: In ticks since the machine booted.
+        pid: Its PID on the machine.
+        start_time: Clock ticks between boot and its start.
     """
 
     pid: int
@@ -28,24 +28,24 @@ class Process:
 
     @classmethod
     def of(cls, pid: int) -> Process | None:
-        """The process that has the number `pid` now; None where there is none, or only its remains."""
+        """The process that has this PID now; None if there is none or if it is a zombie."""
         stat = read_proc_stat(pid)
         return None if stat is None or stat.is_dead else cls(pid, str(stat.start_ticks))
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is still there."""
+        """Whether it still runs."""
         return Process.of(self.pid) == self
 
     def kill(self) -> None:
-        """Ends it by SIGKILL, and waits until it is gone."""
+        """Kills it with SIGKILL and waits until it is gone."""
         while self.is_alive:
             _kill(self.pid)
             time.sleep(_POLL_SECONDS)
 
 
 def list_pids(namespace: Path) -> list[int]:
-    """The processes in a network namespace, by the file that it is bound to."""
+    """The PIDs in a network namespace, which is given by its file."""
     try:
         wanted = namespace.stat()
     except OSError:
@@ -63,7 +63,7 @@ def list_pids(namespace: Path) -> list[int]:
 
 
 def read_command(pid: int) -> str:
-    """A process's command line; empty once it is gone."""
+    """The command line of a process; empty if it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
@@ -71,12 +71,12 @@ def read_command(pid: int) -> str:
 
 
 def runs_ray(namespace: Path) -> bool:
-    """Whether Ray's own process of a host runs in a network namespace."""
+    """Whether a raylet runs in a network namespace."""
     return any("/raylet/raylet " in read_command(pid) for pid in list_pids(namespace))
 
 
 def kill_all(namespace: Path, *, timeout_seconds: float = 4.0) -> bool:
-    """Ends all processes in a network namespace by SIGKILL; returns whether none is left."""
+    """Kills all processes in a network namespace with SIGKILL; returns whether none are left."""
     deadline = time.monotonic() + timeout_seconds
     while pids := list_pids(namespace):
         if time.monotonic() > deadline:

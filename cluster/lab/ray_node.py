@@ -1,4 +1,4 @@
-"""How a host's Ray is started: the command, its environment, and when it answers."""
+"""Starts the Ray node of a host: command, environment and readiness."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from cluster.lab.state import Host, LabState, Subnet
 GCS_PORT = 6379
 DASHBOARD_PORT = 8265
 _OBJECT_STORE_BYTES = 128 * 2**20
-# Tells distrib's workers to train on the CPU though they hold a GPU: there is none behind it.
+# Makes distrib's workers train on the CPU, since the GPUs are simulated.
 _PRETEND_VARIABLE = "DISTRIB_PRETEND_GPUS"
 _HEAD_SETTINGS = Path(__file__).parents[1] / "head.env"
-# From session_DATE_TIME_PID/sockets/plasma_store; the paths of sockets end at 107 bytes.
+# Ray appends session_DATE_TIME_PID/sockets/plasma_store; socket paths have at most 107 bytes.
 MAX_TEMP_DIR_LENGTH = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 
 
 def start_command(host: Host, state: LabState, temp_dir: Path) -> list[str]:
-    """The command that starts Ray on a host and returns once it runs."""
+    """The command that starts Ray on a host and exits once it runs."""
     if host.number == 1:
         everywhere = "::" if ":" in host.address else "0.0.0.0"
         role = ["--head", f"--port={GCS_PORT}", "--include-dashboard=true"]
@@ -44,7 +44,7 @@ def start_command(host: Host, state: LabState, temp_dir: Path) -> list[str]:
 
 
 def node_environment(host: Host, state: LabState) -> dict[str, str]:
-    """The caller's environment, as Ray on a host should have it: this Python and its commands come first."""
+    """The environment of Ray on a host: the caller's, with this Python and its commands first in PATH."""
     environment = without_proxy(os.environ, state.network)
     environment.pop("RAY_ADDRESS", None)
     commands = os.path.dirname(sys.executable)
@@ -57,7 +57,7 @@ def node_environment(host: Host, state: LabState) -> dict[str, str]:
 
 
 def command_environment(environment: Mapping[str, str], state: LabState) -> dict[str, str]:
-    """An environment in which programs find the lab's Ray, where it has one."""
+    """An environment in which programs find the lab's Ray cluster, if it has one."""
     changed = without_proxy(environment, state.network)
     changed.pop("RAY_ADDRESS", None)
     if not state.has_ray:
@@ -93,7 +93,7 @@ def make_token(file: Path) -> str | None:
 
 
 def without_proxy(environment: Mapping[str, str], subnet: Subnet) -> dict[str, str]:
-    """An environment in which no proxy is asked for the lab's own addresses."""
+    """An environment that bypasses proxies for the lab's addresses."""
     changed = dict(environment)
     for name in ("no_proxy", "NO_PROXY"):
         if any(changed.get(proxy) for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")):
@@ -108,24 +108,24 @@ def head_settings() -> dict[str, str]:
 
 
 def join(address: str, port: int) -> str:
-    """`address:port`, with the brackets that IPv6 needs."""
+    """`address:port`, with brackets for IPv6."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def dashboard_url(head_address: str) -> str:
-    """Where Ray Jobs and the dashboard answer."""
+    """The URL of Ray Jobs and the dashboard."""
     return f"http://{join(head_address, DASHBOARD_PORT)}"
 
 
 def query(state: LabState, path: str, timeout_seconds: float) -> bytes:
-    """What the head's dashboard answers at `path`; OSError if it does not."""
+    """The response of the head's dashboard at `path`; OSError if there is none."""
     headers = {}
     if state.token_file is not None:
         headers["Authorization"] = f"Bearer {Path(state.token_file).read_text()}"
     request = urllib.request.Request(dashboard_url(state.head_address) + path, headers=headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=timeout_seconds) as answer:
-        return bytes(answer.read())
+    with opener.open(request, timeout=timeout_seconds) as response:
+        return bytes(response.read())
 
 
 def dashboard_answers(state: LabState) -> bool:
@@ -138,11 +138,11 @@ def dashboard_answers(state: LabState) -> bool:
 
 
 def find_node_id(state: LabState, address: str) -> str | None:
-    """The id of the living Ray node with this address, as the head's dashboard knows it."""
+    """The id of the live Ray node with this address, from the head's dashboard."""
     try:
         nodes = json.loads(query(state, "/api/v0/nodes?detail=0&limit=10000", 10))["data"]["result"]["result"]
     except OSError as error:
-        raise LabError(f"the head does not answer at {dashboard_url(state.head_address)}: {error}") from None
+        raise LabError(f"the head does not respond at {dashboard_url(state.head_address)}: {error}") from None
     for node in nodes:
         if node["node_ip"] == address and node["state"] == "ALIVE":
             return str(node["node_id"])

@@ -1,4 +1,4 @@
-"""How hosts come to be: namespaces and link, first process, Ray."""
+"""Starts hosts: namespaces and link, init process, Ray."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ Report = Callable[[str], None]
 
 
 def start_hosts(file: StateFile, network: Network, hosts: Sequence[Host], report: Report) -> None:
-    """Makes hosts and, where the lab has it, starts their Ray, all at once but for the head, which must accept others.
+    """Creates hosts and, if the lab uses Ray, starts it on all of them in parallel, once the head accepts connections.
 
     Args:
-        file: The lab's state, in which the hosts stand already.
-        network: The lab's network, with its switch.
-        hosts: Which to start.
-        report: Called with a line for each host as soon as its Ray runs.
+        file: The lab's state, which already lists the hosts.
+        network: The lab's network with its switch.
+        hosts: The hosts to start.
+        report: Called with a line for each host as soon as Ray runs on it.
 
     Raises:
-        LabError: The machine forbids it, or Ray does not start; then something of the hosts may be left.
+        LabError: The machine does not allow it, or Ray does not start; remains of the hosts may be left.
     """
-    begun = time.monotonic()
+    started_at = time.monotonic()
     for host in hosts:
         _make(file, network, host)
         if not file.require().has_ray:
             _record(file, host, "up")
             report(f"{host.name}  {host.address}  up")
     if file.require().has_ray:
-        _start_rays(file, hosts, begun, report)
+        _start_rays(file, hosts, started_at, report)
 
 
-def _start_rays(file: StateFile, hosts: Sequence[Host], begun: float, report: Report) -> None:
-    """Starts Ray on hosts, and waits until it runs on all of them."""
+def _start_rays(file: StateFile, hosts: Sequence[Host], started_at: float, report: Report) -> None:
+    """Starts Ray on hosts and waits until it runs on all of them."""
     started: dict[str, subprocess.Popen[str]] = {}
     waiting = list(hosts)
     try:
@@ -54,8 +54,8 @@ def _start_rays(file: StateFile, hosts: Sequence[Host], begun: float, report: Re
                 elif host.name in started and _is_ready(file, host, started[host.name].poll()):
                     waiting.remove(host)
                     _record(file, host, "up")
-                    report(f"{host.name}  {host.address}  up after {time.monotonic() - begun:.1f} s")
-            if waiting and time.monotonic() - begun > _START_SECONDS:
+                    report(f"{host.name}  {host.address}  up after {time.monotonic() - started_at:.1f} s")
+            if waiting and time.monotonic() - started_at > _START_SECONDS:
                 raise LabError(f"Ray on {waiting[0].name} did not start in {_START_SECONDS:g} s")
             time.sleep(_POLL_SECONDS)
     finally:
@@ -65,7 +65,7 @@ def _start_rays(file: StateFile, hosts: Sequence[Host], begun: float, report: Re
 
 
 def _make(file: StateFile, network: Network, host: Host) -> None:
-    """A host with its link, on which nothing runs yet."""
+    """Creates a host with its link and init process."""
     state = file.require()
     folder = file.host_folder(host.name)
     folder.mkdir(exist_ok=True)
@@ -95,7 +95,7 @@ def _start_ray(file: StateFile, host: Host) -> subprocess.Popen[str]:
 
 
 def _head_accepts(address: str) -> bool:
-    """Whether others can be started; the head is far from ready then."""
+    """Whether the head accepts other nodes; it is not fully ready then."""
     try:
         socket.create_connection((address, ray_node.GCS_PORT), timeout=1).close()
     except OSError:
@@ -104,7 +104,7 @@ def _head_accepts(address: str) -> bool:
 
 
 def _is_ready(file: StateFile, host: Host, exit_code: int | None) -> bool:
-    """Whether Ray runs, given what the command that starts it has exited with, if it has."""
+    """Whether Ray runs, given the exit code of its start command, or None if it still runs."""
     if exit_code is None:
         return False
     if exit_code != 0:
@@ -114,14 +114,14 @@ def _is_ready(file: StateFile, host: Host, exit_code: int | None) -> bool:
 
 
 def _record(file: StateFile, host: Host, status: str) -> None:
-    """Writes what has become of a host, and nothing else of it: others may have changed that meanwhile."""
+    """Writes only the status and init process of a host, since others may have changed the rest."""
     with file.change() as state:
         stored = state.host(host.name)
         stored.status, stored.first = status, host.first
 
 
 def _names(state: LabState, host: Host) -> str:
-    """A host's `/etc/hosts`: all that can ever join, so that it need not change."""
+    """A host's `/etc/hosts`: all possible hosts, so that it never has to change."""
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost"]
     if state.names == "loopback":
         lines.append(f"127.0.1.1 {host.name}")

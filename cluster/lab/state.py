@@ -1,4 +1,4 @@
-"""What a lab remembers of itself, in a file that every step is written to before it is taken."""
+"""The state of a lab, in a file that is updated before every change."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Host:
     """One host of a lab.
 
     Attributes:
-        number: From 1, the head.
+        number: From 1, which is the head.
         status: starting | up | failed | leaving | left | killed; what was last done to it.
-        is_cut: Whether its link drops everything.
-        hidden: Folders in whose place it sees empty ones of its own.
-        first: The process whose end is the host's end; None before it has started.
+        is_cut: Whether its link drops all packets.
+        hidden: Folders hidden from it.
+        first: The init process; None before it has started.
     """
 
     number: int
@@ -56,16 +56,16 @@ class Host:
 
 @dataclass
 class LabState:
-    """A lab as a whole.
+    """The state of a whole lab.
 
     Attributes:
-        subnet: The range of its addresses; the machine itself has the last one.
-        rate: What each link is limited to, as `tc` writes it; None: nothing.
+        subnet: Its address range; the machine itself has the last address.
+        rate: The bandwidth limit of each link in the notation of `tc`; None for no limit.
         names: loopback | address; what a host's own name resolves to.
         has_ray: Whether Ray runs on the hosts.
-        token_file: The file with the token that Ray asks of its clients; None: it admits everyone.
+        token_file: The file with the token that Ray requires from clients; None for no authentication.
         status: starting | up | going.
-        builders: Processes that are at work on the lab, `up` or `join`.
+        builders: Processes that currently run `up` or `join`.
     """
 
     name: str
@@ -79,7 +79,7 @@ class LabState:
     builders: list[Process] = field(default_factory=list)
 
     def host(self, name: str) -> Host:
-        """The host called `name`.
+        """The host with this name.
 
         Raises:
             LabError: There is none.
@@ -92,7 +92,7 @@ class LabState:
 
     @property
     def network(self) -> Subnet:
-        """The range of its addresses."""
+        """The address range."""
         return ipaddress.ip_network(self.subnet)
 
     def address(self, number: int) -> Address:
@@ -101,34 +101,34 @@ class LabState:
 
     @property
     def head_address(self) -> str:
-        """The address of the head, where Ray's services are."""
+        """The address of the head, which runs Ray's services."""
         return str(self.address(1))
 
 
 class StateFile:
-    """The folder of a lab, and the state in it."""
+    """The folder of a lab and its state file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def create(self, state: LabState) -> None:
-        """Makes the folder, and writes the state that the lab begins with.
+        """Creates the folder and writes the initial state.
 
         Raises:
-            LabError: It is there already.
+            LabError: The folder already exists.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             self.folder.mkdir()
         except FileExistsError:
             raise LabError(
-                f"there is a lab {state.name!r} already; take it down first (python -m cluster.lab down "
-                f"--name {state.name}), or call this one otherwise by --name"
+                f"there is already a lab {state.name!r}; remove it first (python -m cluster.lab down "
+                f"--name {state.name}), or use another --name"
             ) from None
         self._write(state)
 
     def read(self) -> LabState | None:
-        """The state; None where there is no lab, or none that got as far as writing one."""
+        """The state; None if there is no lab or it has not written its state yet."""
         try:
             record = json.loads((self.folder / _NAME).read_bytes())
         except (OSError, ValueError):
@@ -149,19 +149,19 @@ class StateFile:
         return state
 
     def host_folder(self, host: str) -> Path:
-        """What a host writes on its own account, but for its Ray, is here."""
+        """The folder for a host's own files."""
         return self.folder / host
 
     def ray_folder(self, host: str) -> Path:
-        """Ray's temporary files and logs of a host."""
+        """The folder for Ray's temporary files and logs of a host."""
         return self.folder / host / "ray"
 
     @contextmanager
     def change(self) -> Iterator[LabState]:
-        """The state, to be changed by one process at a time; written at the end.
+        """Yields the state to change it under a lock; writes it at the end.
 
         Raises:
-            LabError: There is no lab, or it is being taken down.
+            LabError: There is no lab, or it is being removed.
         """
         try:
             descriptor = os.open(self.folder, os.O_RDONLY)
@@ -171,7 +171,7 @@ class StateFile:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             state = self.require()
             if state.status == "going":
-                raise LabError(f"lab {state.name!r} is being taken down")
+                raise LabError(f"lab {state.name!r} is being removed")
             yield state
             self._write(state)
         finally:
@@ -179,7 +179,7 @@ class StateFile:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder is that of a lab, if only of one whose start broke off at once."""
+        """Whether the folder belongs to a lab, including one whose start was interrupted."""
         try:
             names = os.listdir(self.folder)
         except OSError:
@@ -187,7 +187,7 @@ class StateFile:
         return _NAME in names or all(name.startswith(f".{_NAME}.") for name in names)
 
     def remove(self) -> None:
-        """Removes the folder where it is a lab's, and the one that holds labs where it was the last."""
+        """Removes the folder if it belongs to a lab, and its parent if no other lab is left."""
         if not self.exists:
             return
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -199,10 +199,10 @@ class StateFile:
 
 
 def missing(folder: Path) -> LabError:
-    """There is no lab in `folder`."""
+    """The error that there is no lab in `folder`."""
     return LabError(
         f"there is no lab {folder.name!r} in {folder.parent}; start one with python -m cluster.lab up, "
-        "or say which by --name and --folder"
+        "or select one with --name and --folder"
     )
 
 

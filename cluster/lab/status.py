@@ -1,4 +1,4 @@
-"""How a lab is, as facts for programs and as lines for people."""
+"""The status of a lab, as data and as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cluster.lab.state import Host, StateFile
 
 
 def describe(file: StateFile, network: Network) -> dict[str, Any]:
-    """The facts that `status --json` prints."""
+    """The data that `status --json` prints."""
     state = file.require()
     return {
         "name": state.name,
@@ -40,7 +40,7 @@ def describe(file: StateFile, network: Network) -> dict[str, Any]:
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
-    """The same for people: the lab, then its hosts."""
+    """The status as text: the lab, then its hosts."""
     rate = f", links of {facts['rate']}" if facts["rate"] else ""
     width = max(len(host["address"]) for host in facts["hosts"])
     text = [f"lab {facts['name']!r}: {facts['address'] or 'without Ray'}{rate}"]
@@ -54,7 +54,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _word(host: Host, *, has_ray: bool) -> str:
-    """A host's status in a word: what was last done to it, and what has happened since."""
+    """The status of a host: what was last done to it, and what has happened since."""
     if host.is_alive and host.is_cut:
         return "cut"
     if host.is_alive:

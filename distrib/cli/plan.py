@@ -1,4 +1,4 @@
-"""`distrib plan`: prints what a job asks for and what every rank will do; starts nothing."""
+"""`distrib plan`: prints the plan of a job: its resources and what every rank does."""
 
 from __future__ import annotations
 

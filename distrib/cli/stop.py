@@ -18,7 +18,7 @@ _MARGIN_SECONDS = 30.0
 
 
 def stop(run: RunArgument, *, runs_dir: RunsDirOption = None, address: JobServerOption = None) -> None:
-    """Stop a run; it takes a checkpoint first, and the same command with --run-id goes on from there."""
+    """Stop a run; it saves a checkpoint first; the same command with --run-id resumes."""
     on_cluster = find_job(run, address)
     if on_cluster is not None:
         server, job = on_cluster

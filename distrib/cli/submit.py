@@ -126,14 +126,14 @@ def _follow(server: JobServer, job_id: str, run_id: str, hint: str, *, as_json: 
         ended = server.follow(job_id, write)
     except KeyboardInterrupt:
         print(
-            f"\n{run_id} goes on at {server.address}\n"
+            f"\n{run_id} keeps running at {server.address}\n"
             f"  follow  distrib logs {run_id} -f {hint}\n  stop    distrib stop {run_id} {hint}",
             file=sys.stderr,
         )
         raise
     if ended.status == "FAILED" and ended.exit_code is None:
         print(f"distrib: the job's process on the cluster is gone: {ended.message}", file=sys.stderr)
-        print(f"  go on   the same command with --run-id {run_id}", file=sys.stderr)
+        print(f"  resume  the same command with --run-id {run_id}", file=sys.stderr)
     return ended
 
 

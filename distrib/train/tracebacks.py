@@ -1,4 +1,4 @@
-"""Tracebacks as a user wants to see them."""
+"""Tracebacks reduced to what concerns the user's code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from types import TracebackType
 
 import torch
 
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__))
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _COLLECTIVE_FILES = tuple(
     os.path.join(_TORCH, part)
     for part in ("distributed" + os.sep, "nn/parallel" + os.sep, "autograd" + os.sep, "_tensor.py", "_ops.py")
@@ -16,28 +17,35 @@ _COLLECTIVE_FILES = tuple(
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback from the user's first frame on; whole where none is the user's.
+    """The traceback from the user's first frame on.
 
-    The frames before it belong to this package and to torch: how the user's code came to be called.
+    Earlier frames belong to this package and to torch and only show how the user's code was called. If torch raised the
+    error and no frame is the user's, as in a loss named in the job, only the error itself is returned. An error that
+    this package raised is a bug, whose traceback is complete.
     """
     frames = user_frames(error)
+    if frames is None and _file_of(error).startswith(_TORCH):
+        return "".join(traceback.format_exception_only(error))
     shown = frames if frames is not None else error.__traceback__
     return "".join(traceback.format_exception(type(error), error, shown))
 
 
 def is_raised_by_torch(error: BaseException) -> bool:
     """Whether torch itself raised an error in a collective or a backward pass, not code that one of them called."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None:
-        frames = frames.tb_next
-    return frames is not None and frames.tb_frame.f_code.co_filename.startswith(_COLLECTIVE_FILES)
+    return _file_of(error).startswith(_COLLECTIVE_FILES)
 
 
 def user_frames(error: BaseException) -> TracebackType | None:
-    """The frames of an error from the user's first on; None where none is the user's."""
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-    theirs = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+    """The frames of an error from the user's first one on; None if there are none."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith((ours, theirs)):
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith((_PACKAGE, _TORCH)):
         frames = frames.tb_next
     return frames
+
+
+def _file_of(error: BaseException) -> str:
+    """The source file that raised an error; empty if it is unknown."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    return "" if frames is None else frames.tb_frame.f_code.co_filename

@@ -210,8 +210,8 @@ def test_a_range_of_addresses_that_is_in_use_is_not_taken(links):
     [
         (["kill", "host9"], "there is no host 'host9'"),
         (["exec", "host9", "true"], "it has host1, host2, host3"),
-        (["join", "host1"], "host1 runs already"),
-        (["up"], "already; take it down first"),
+        (["join", "host1"], "host1 is already running"),
+        (["up"], "remove it first"),
         (["leave", "host2"], "started without Ray"),
     ],
 )
@@ -227,7 +227,7 @@ def test_errors_are_a_line_with_the_way_out(links, labs, command, arguments, mes
     ("arguments", "message"),
     [
         (["--name", "Upper"], "cannot name a lab"),
-        (["--rate", "fast"], "write 200mbit"),
+        (["--rate", "fast"], "like 200mbit"),
         (["--hosts", "0"], "from 1 to 99"),
         (["--hide", "nowhere"], "PATH:HOST"),
         (["--hide", "/no/such:host1"], "no such folder"),
