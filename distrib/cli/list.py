@@ -73,11 +73,11 @@ def list_(
 def _select(runs_dir: str | None, selection: Selection) -> tuple[list[Row], list[str], bool]:
     """The rows asked for, the fields in which their specs differ, and whether there are any runs."""
     from distrib.observe.runs_table import add_spec_differences, row_of
-    from distrib.runs.find import find_runs
+    from distrib.runs.find import find_runs, for_each
 
     runs = find_runs(runs_location(runs_dir))
     try:
-        rows = selection.apply([row_of(run) for run in runs])
+        rows = selection.apply(for_each(runs, row_of))
     except ValueError as error:
         raise JobError(str(error), field="--metric") from None
     return rows, add_spec_differences(rows, {str(run.location): run for run in runs}), bool(runs)

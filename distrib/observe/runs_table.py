@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from distrib.errors import JobError
 from distrib.observe.format import DAY, HOUR, MINUTE, age, clock, number, values
 from distrib.observe.spec_fields import differing_fields, short_names, spec_fields
+from distrib.runs.find import for_each
 
 if TYPE_CHECKING:
     from distrib.runs.run import Run
@@ -103,7 +104,7 @@ def add_spec_differences(rows: Sequence[Row], runs: Mapping[str, Run]) -> list[s
     jobs = {row.get("name") for row in rows if row.get("name") is not None}
     if len(jobs) != 1 or len(rows) < 2:
         return []
-    specs = [spec_fields(runs[row["folder"]]) for row in rows]
+    specs = for_each([runs[row["folder"]] for row in rows], spec_fields)
     fields = differing_fields(specs)
     for row, spec in zip(rows, specs, strict=True):
         row["spec"] = {field: spec.get(field) for field in fields}

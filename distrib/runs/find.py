@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from distrib.errors import JobError
 from distrib.runs.run import Run, newest_first
 from distrib.runs.storage.location import join, problem_of, split
 from distrib.runs.storage.open import open_storage
+
+Result = TypeVar("Result")
 
 _NUM_CONNECTIONS = 16
 
@@ -56,9 +60,14 @@ def find_runs(location: str | Path) -> list[Run]:
     if (problem := problem_of(location)) is not None:
         raise JobError(problem, field="--runs-dir")
     runs = [Run(join(location, name)) for name in _folders(location)]
+    are_there = for_each(runs, lambda run: run.exists)
+    return newest_first(run for run, is_there in zip(runs, are_there, strict=True) if is_there)
+
+
+def for_each(runs: Sequence[Run], function: Callable[[Run], Result]) -> list[Result]:
+    """The results of a function for all runs; several at a time, since each may wait for an object store."""
     with ThreadPoolExecutor(_NUM_CONNECTIONS) as pool:
-        are_there = pool.map(lambda run: run.exists, runs)
-        return newest_first(run for run, is_there in zip(runs, are_there, strict=True) if is_there)
+        return list(pool.map(function, runs))
 
 
 def _folders(location: str) -> list[str]:

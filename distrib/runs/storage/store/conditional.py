@@ -6,7 +6,9 @@ machine are forked from the launcher, whose process is the only one that writes 
 
 from __future__ import annotations
 
+import configparser
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distrib.runs.lease import ConflictError, Versioned
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from obstore.store import GCSStore, S3Store
 
 _NOT_SUPPORTED = ("NotImplemented", "501 ", "not supported")
+_NO_CREDENTIALS = ("PermissionDenied", "Unauthenticated", "169.254.", "metadata", "redential")
+"""In errors of a client that has found no credentials; those of machines come from an address in 169.254."""
 _owner_pid: int | None = None
 """The process that has used obstore; a process forked from it cannot."""
 
@@ -43,6 +47,7 @@ class ConditionalObject:
         self._url = url
         self._name = name
         self._store: S3Store | GCSStore | None = None
+        self._is_proven = False
 
     def read(self, patience_seconds: float) -> Versioned | None:
         """The object and its version; None if it does not exist."""
@@ -81,7 +86,11 @@ class ConditionalObject:
             with attempt:
                 try:
                     result: Versioned = action(self._connection())
+                    self._is_proven = True
                     return result
+                except FileNotFoundError:
+                    self._is_proven = True
+                    raise
                 except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
                     raise ConflictError from None
                 except exceptions.NotSupportedError:
@@ -89,8 +98,9 @@ class ConditionalObject:
                 except exceptions.BaseError as error:
                     if any(sign in str(error) for sign in _NOT_SUPPORTED):
                         raise UnsupportedError from None
-                    name = type(error).__name__
-                    text = f"{name}: {str(error).partition('Debug source')[0]}"
+                    text = f"{type(error).__name__}: {str(error).partition('Debug source')[0]}"
+                    if not self._is_proven and any(sign in text for sign in _NO_CREDENTIALS):
+                        raise UnsupportedError from None  # pyarrow finds credentials in more places
                     raise explain(OSError(text), f"cannot {verb} {self._url}/{self._name}", attempt.seconds) from None
         raise AssertionError("unreachable")
 
@@ -136,7 +146,7 @@ def _connect(url: str) -> S3Store | GCSStore:
 
 
 def _credentials() -> Any:
-    """For credentials in files or of a profile, which obstore does not read: botocore's, if it is installed."""
+    """For credentials in files, which obstore does not read: botocore's if it is installed, or the static keys."""
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return None
     try:
@@ -144,4 +154,22 @@ def _credentials() -> Any:
 
         return Boto3CredentialProvider()
     except (ImportError, ValueError):
+        keys = _static_keys()
+        return None if keys is None else lambda: keys
+
+
+def _static_keys() -> dict[str, str | None] | None:
+    """The keys of the chosen profile in the shared credentials file; None if it has none."""
+    path = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read(path)
+        profile = parser[os.environ.get("AWS_PROFILE") or "default"]
+        return {
+            "access_key_id": profile["aws_access_key_id"],
+            "secret_access_key": profile["aws_secret_access_key"],
+            "token": profile.get("aws_session_token"),
+            "expires_at": None,
+        }
+    except (configparser.Error, KeyError, OSError, UnicodeDecodeError):
         return None

@@ -17,8 +17,8 @@ FREE = b"{}"
 SETTLE_SECONDS = 0.5
 """On a store without conditional puts: how long a new lease must stand before it counts."""
 NOTICE = (
-    "this object store has no conditional writes, so two launchers on different hosts that start the same run within "
-    "half a second could both acquire it"
+    "there are no conditional writes to this object store from here, so two launchers on different hosts that start "
+    "the same run within half a second could both acquire it"
 )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 import time
 
@@ -165,3 +166,38 @@ class TestWithoutConditionalWrites:
             lease = Lease.acquire(open_lease("child"))
             os._exit(0 if lease.is_held and lease.notice else 1)
         assert os.waitpid(pid, 0)[1] == 0
+
+    def test_credentials_that_only_pyarrow_finds(self, open_lease, s3_proxy, monkeypatch):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.endpoint)
+        s3_proxy.heal()
+        s3_proxy.answer(403, "AccessDenied", times=1)
+        lease = Lease.acquire(open_lease())
+        assert "no conditional writes" in lease.notice
+        assert lease.is_held
+
+    def test_credentials_that_are_refused_later_change_nothing(self, open_lease, s3_proxy, monkeypatch):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3_proxy.endpoint)
+        monkeypatch.setattr(module, "_RENEWAL_SECONDS", 0.0)
+        s3_proxy.heal()
+        lease = Lease.acquire(open_lease())
+        s3_proxy.answer(403, "AccessDenied", method="PUT", times=1)
+        lease.renew()
+        lease.renew()
+        assert lease.is_held
+        assert lease.notice is None
+
+
+@pytest.mark.parametrize("has_botocore", [True, False])
+def test_keys_in_a_file(bucket, open_lease, monkeypatch, tmp_path, has_botocore):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    if not has_botocore:
+        monkeypatch.setitem(sys.modules, "obstore.auth.boto3", None)
+    file = tmp_path / "credentials"
+    file.write_text("[mine]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    lease = Lease.acquire(open_lease())
+    assert lease.is_held
+    assert lease.notice is None
+    lease.release()
