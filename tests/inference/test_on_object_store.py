@@ -67,7 +67,7 @@ def test_a_damaged_checkpoint_is_skipped(bucket, stored, capsys, tmp_path):
     bucket.put("real/checkpoints/step-00000006-a0/__0_0.distcp", b"damaged")
     model = open_trained(find_run("real", bucket.url)).build()
     assert_same(model.state_dict(), open_trained(run, "4").build().state_dict())
-    assert "damaged, passed over: step-00000006-a0" in capsys.readouterr().err
+    assert "damaged, skipped: step-00000006-a0" in capsys.readouterr().err
     bucket.put("real/checkpoints/step-00000004-a0/__0_0.distcp", b"damaged too")
     shutil.rmtree(tmp_path / "cache")
     with pytest.raises(InferenceError, match="no checkpoint can be read"):
