@@ -44,6 +44,10 @@ def contradictions(spec: JobSpec) -> Iterator[Problem]:
             "powersgd carries its compression error over to later steps, including fp16 overflows; use "
             "train.precision bf16 or fp32, or another compression",
         )
+    names = [tracker.target for tracker in spec.trackers]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield f"trackers.{number}", f"{name} is listed twice; remove one"
     if (problem := problem_of(spec.storage)) is not None:
         yield "storage", problem
 

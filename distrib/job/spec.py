@@ -31,6 +31,7 @@ COUNT_TAG, RANGE_TAG = "<count>", "<range>"
 """The names of the two forms of `resources.workers` in pydantic's errors; not part of a field's path."""
 
 TARGET_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+TRACKER_PATTERN = rf"^(tensorboard|mlflow|wandb|trackio)$|{TARGET_PATTERN}"
 RUN_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 STEP_INTERVAL_PATTERN = r"^([1-9][0-9]* (step|epoch)s?|never)$"
 SAVE_INTERVAL_PATTERN = r"^([1-9][0-9]* (step|epoch|second)s?|never)$"
@@ -38,6 +39,7 @@ METRIC_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 BYTES_PATTERN = r"^[1-9][0-9]*(\.[0-9]+)? ?(KiB|MiB|GiB|TiB|kB|MB|GB|TB)$"
 PATTERNS_IN_WORDS = {
     TARGET_PATTERN: "module:attribute, as in torch.nn:CrossEntropyLoss",
+    TRACKER_PATTERN: "tensorboard, mlflow, wandb, trackio, or module:attribute of an own tracker",
     RUN_NAME_PATTERN: "at most 100 letters, digits, dots, dashes and underscores, starting with a letter or a digit",
     STEP_INTERVAL_PATTERN: "an interval such as '100 steps', '1 epoch' or 'never'",
     SAVE_INTERVAL_PATTERN: "an interval such as '100 steps', '1 epoch', '60 seconds' or 'never'",
@@ -111,6 +113,21 @@ class Target(Section):
     args: Annotated[dict[str, Any], Resume.MUST_MATCH] = {}
     """Keyword arguments. A value `$steps` or `$steps_per_epoch` is replaced by the number of steps in the plan."""
 
+
+TrackerText = Annotated[str, StringConstraints(pattern=TRACKER_PATTERN)]
+
+
+class TrackerTarget(Target):
+    """An experiment tracker."""
+
+    target: Annotated[TrackerText, Resume.MAY_DIFFER]
+    """`tensorboard`, `mlflow`, `wandb` or `trackio`, or `module:attribute` of an own tracker."""
+    args: Annotated[dict[str, Any], Resume.MAY_DIFFER] = {}
+    """Keyword arguments."""
+
+
+AnyTracker = Annotated[TrackerTarget, BeforeValidator(_full_target, json_schema_input_type=TrackerText | TrackerTarget)]
+"""A tracker, or a bare string if it needs no args."""
 
 AnyTarget = Annotated[Target, BeforeValidator(_full_target, json_schema_input_type=TargetText | Target)]
 """A target, or a bare string if it needs no args."""
@@ -349,6 +366,8 @@ class JobSpec(Section):
     """When to save checkpoints, and which to keep."""
     failures: Annotated[Failures, Resume.MAY_DIFFER] = Failures()
     """How to handle failures and stops."""
+    trackers: Annotated[list[AnyTracker], Resume.MAY_DIFFER] = []
+    """Experiment trackers to feed with the run's parameters, metrics and result."""
     storage: Annotated[str, Resume.MAY_DIFFER] = "runs"
     """The folder for runs, or the URL of an object store: s3://bucket/prefix or gs://bucket/prefix."""
 

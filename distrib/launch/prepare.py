@@ -11,6 +11,7 @@ from distrib.job.plan import Device, Facts, Plan, Request, StepPlan, make_reques
 from distrib.job.reader import Job
 from distrib.job.target import add_import_paths
 from distrib.launch.devices import check_compression
+from distrib.observe.trackers.registry import check_trackers
 from distrib.train.resolved_job import Datasets, ResolvedJob
 
 
@@ -78,6 +79,7 @@ def prepare(job: Job, launcher: LauncherName, choose_device: Callable[[Job], Dev
     add_import_paths(job, Path.cwd())
     torch_dynamo.install()
     resolved = ResolvedJob.resolve(job)
+    check_trackers(job)
     datasets, can_inherit = build_to_inherit(resolved.build_datasets, job.spec.train.seed)
     request = make_request(job.spec, launcher, choose_device(job))
     check_compression(job, request)

@@ -17,6 +17,7 @@ from distrib.launch.registry import make_launcher
 from distrib.observe.activity import ActivityRecorder
 from distrib.observe.group import ObserverGroup
 from distrib.observe.observer import Observer
+from distrib.observe.trackers.observer import TrackerObserver
 from distrib.runs.run import Run
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def run(
         job = job.override([f"resources.workers={workers}"])
     with StopSignals() as signals, make_launcher(job, options.launcher, options.address) as launcher:
         observer = ObserverGroup([ActivityRecorder(), *launcher.observers, *observers])
+        for tracker in job.spec.trackers:
+            observer.add(TrackerObserver(tracker, observer.notice))
         from distrib.launch.prepare import prepare
 
         prepared = launcher.prepare(lambda: prepare(job, options.launcher, launcher.choose_device))
@@ -62,7 +65,7 @@ def _execute(
     from distrib.launch.monitor import RunMonitor
     from distrib.launch.supervisor import RunSupervisor
 
-    placement = launcher.find_room(prepared.request, observer.notice, lambda: False)
+    placement = launcher.find_room(prepared.request, observer.waiting, lambda: False)
     assert placement is not None, "only a stop ends the search for room without a placement"
     signals.begin_acquiring()
     plan = prepared.plan_for(placement.world_size).schedule

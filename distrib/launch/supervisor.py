@@ -128,7 +128,7 @@ class RunSupervisor:
             self._monitor.poll()  # renews the hold on the run while waiting
             return self._monitor.stop_requested()
 
-        return self._launcher.find_room(self._config.request, self._monitor.notice, is_stopping)
+        return self._launcher.find_room(self._config.request, self._monitor.waiting, is_stopping)
 
     def _take_size(self, number: int, world_size: int, before: int, reason: str) -> None:
         """Records another number of ranks, or the reason for which ranks move to other hosts."""

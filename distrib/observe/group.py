@@ -28,6 +28,10 @@ class ObserverGroup:
         self._observers = list(observers)
         self._failed: list[Observer] = []
 
+    def add(self, observer: Observer) -> None:
+        """Adds an observer, before the run starts."""
+        self._observers.append(observer)
+
     def started(self, run: Run, plan: Plan) -> None:
         """Passes it on."""
         self._call_each(lambda observer: observer.started(run, plan))

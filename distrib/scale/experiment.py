@@ -63,6 +63,10 @@ class _NoticeObserver(SilentObserver):
         """Forwards the message."""
         self._notice(message)
 
+    def waiting(self, reason: str) -> None:
+        """Forwards the reason."""
+        self._notice(reason)
+
 
 @dataclass(frozen=True)
 class Experiment:

@@ -34,6 +34,7 @@ class LocalLauncher:
         self._fork_check: ForkCheck | None = None
         self._can_fork = False
         self._num_gpus = 0
+        self._has_reported = False
         self._device: Device = "cpu"
 
     def __enter__(self) -> Self:
@@ -76,14 +77,19 @@ class LocalLauncher:
         """As many workers as fit on this machine, at least the fewest that the job allows."""
         from distrib.launch.launcher import Placement
 
-        placement = Placement(fit_workers(request, self._num_gpus))
-        num_threads, num_cpus = placement.world_size * request.cpus_per_worker, usable_cpus()
-        if request.device == "cpu" and num_threads > num_cpus:
-            notice(f"{num_threads} threads on {num_cpus} CPUs: the ranks will wait for each other")
-        return placement
+        return Placement(fit_workers(request, self._num_gpus))
 
     def run(self, attempt: Attempt) -> AttemptResult:
         """Runs an attempt to its end."""
         from distrib.launch.local.attempt import LocalAttempt
 
+        self._report_shared_cpus(attempt)
         return LocalAttempt(attempt, self._can_fork).run()
+
+    def _report_shared_cpus(self, attempt: Attempt) -> None:
+        """Reports, once, that there are fewer CPUs than the ranks' threads."""
+        request = attempt.config.request
+        num_threads, num_cpus = attempt.world_size * request.cpus_per_worker, usable_cpus()
+        if request.device == "cpu" and num_threads > num_cpus and not self._has_reported:
+            self._has_reported = True
+            attempt.monitor.notice(f"{num_threads} threads on {num_cpus} CPUs: the ranks will wait for each other")
