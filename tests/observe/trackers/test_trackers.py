@@ -172,7 +172,15 @@ def read_wandb(run, folder):
     return found
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb", "trackio"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tensorboard",
+        "trackio",
+        pytest.param("mlflow", marks=pytest.mark.long),
+        pytest.param("wandb", marks=pytest.mark.long),
+    ],
+)
 def test_each_tracker_has_what_metrics_jsonl_has_across_a_kill_and_a_resume(launch, tracked, tmp_path, notices, name):
     pytest.importorskip(name, reason=f"{name} is not installed")
     args = {"uri": (tmp_path / "mlflow").as_uri()} if name == "mlflow" else {}
