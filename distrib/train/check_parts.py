@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from distrib.compat.messages import without_compute_warning
 from distrib.errors import DistribError, JobError
 from distrib.job.plan import StepPlan
 from distrib.job.spec import Target
@@ -66,6 +67,7 @@ def _build_model(resolved: ResolvedJob, device: str) -> nn.Module:
 
 def _check_with(resolved: ResolvedJob, step_plan: StepPlan, model: nn.Module, device: str) -> None:
     spec = resolved.job.spec
+    _check_scalars(resolved)
     loss = None
     if spec.loss is not None and inspect.isclass(resolved.loss):
         args = spec.loss.args
@@ -141,3 +143,26 @@ def _check_closure(resolved: ResolvedJob, optimizer: torch.optim.Optimizer) -> N
             f"{name} needs a closure that evaluates the loss several times a step, and a job's step is evaluated once; "
             "take an optimizer that needs none, such as torch.optim:AdamW",
         )
+
+
+def _check_scalars(resolved: ResolvedJob) -> None:
+    """Refuses a metric of several numbers where one is needed, as far as it shows before it has seen data."""
+    best, schedule = resolved.job.spec.checkpoint.best, resolved.job.spec.schedule
+    needed = {
+        "checkpoint.best.metric": None if best is None else best.metric,
+        "schedule.metric": None if schedule is None else schedule.metric,
+    }
+    for field, name in needed.items():
+        factory = None if name is None else resolved.metrics.get(name)
+        if name is None or factory is None:
+            continue
+        try:
+            with without_compute_warning():
+                value = factory(**resolved.job.spec.metrics[name].args).compute()
+        except Exception:
+            continue  # it has no value before it has seen data
+        if isinstance(value, dict | list | tuple) or (isinstance(value, torch.Tensor) and value.numel() > 1):
+            form = f"has the shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else "are several values"
+            raise resolved.job.error(
+                field, f"the value of metric {name} {form}, and a single number is needed; average it, or name another"
+            )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
 from distrib.job.plan import StepPlan, part_of
 from distrib.train.data.batches import map_tensors, to_device
 from distrib.train.data.loader import Fetcher, iterate
 from distrib.train.data.sampler import EpochIndices, MicroBatch
-from distrib.train.metrics import compute_metrics
+from distrib.train.metrics import compute_metrics, value_of
 from distrib.train.process_groups import gather_rows
 from distrib.train.randomness import derive_seed, reseed
 from distrib.train.rank import Rank
@@ -39,34 +40,57 @@ class Evaluator:
         self._global_batch_size = step_plan.global_batch_size
         mine = part_of(step_plan.eval_samples or 0, rank.info.rank, rank.info.world_size)
         size = step_plan.eval_batch_size
+        self._first = MicroBatch(EpochIndices(list(range(min(size, step_plan.eval_samples or 0))), 0), size)
         slices = [list(mine[start : start + size]) for start in range(0, len(mine), size)]
         self._batches = [MicroBatch(EpochIndices(indices, 0), len(indices)) for indices in slices]
 
     def evaluate(self) -> dict[str, Any]:
         """The mean loss (None if nothing has weight) and every metric over the whole data, on every rank."""
-        model, loss_module = self._task.model, self._task.loss_module
-        parts = [model] if loss_module is None else [model, loss_module]
+        reseed(derive_seed("eval", self._fetcher.seed, self._rank.info.rank))
+        with self._evaluating():
+            rows = gather_rows(self._run(self._batches), self._control)
+            loss_sum, weight_sum = sum(row[0] for row in rows), sum(row[1] for row in rows)
+            loss = loss_sum / weight_sum if weight_sum else None
+            num_samples = sum(micro_batch.num_samples for micro_batch in self._batches)
+            return {"loss": loss, **compute_metrics(self._task.metrics, num_samples, self._control)}
+
+    def try_batch(self) -> dict[str, Any]:
+        """The loss and the metrics of the first evaluation batch, on this rank alone."""
+        with self._evaluating():
+            loss_sum, weight_sum = self._run([self._first], loader_workers=0)
+            values = {name: value_of(metric) for name, metric in self._task.metrics.items()}
+            return {"loss": loss_sum / weight_sum if weight_sum else None, **values}
+
+    def copy(self) -> Evaluator:
+        """One of copies of the model, the loss and the metrics."""
+        other = copy.copy(self)
+        other._task = self._task.copy()
+        return other
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Puts model and loss into evaluation mode for a while; forgets what metrics have seen afterwards."""
+        loss_module = self._task.loss_module
+        parts = [self._task.model] if loss_module is None else [self._task.model, loss_module]
         modes = {module: module.training for part in parts for module in part.modules()}
         for part in parts:
             part.eval()
-        reseed(derive_seed("eval", self._fetcher.seed, self._rank.info.rank))
         try:
             with torch.no_grad():  # not inference_mode, whose tensors no gradient can be computed for
-                loss = self._run(model)
-                num_samples = sum(micro_batch.num_samples for micro_batch in self._batches)
-                return {"loss": loss, **compute_metrics(self._task.metrics, num_samples, self._control)}
+                yield
         finally:
             for module, mode in modes.items():
                 module.training = mode
             for metric in self._task.metrics.values():
                 metric.reset()
 
-    def _run(self, model: nn.Module) -> float | None:
+    def _run(self, batches: list[MicroBatch], loader_workers: int | None = None) -> list[float]:
+        """Runs batches and updates the metrics; Σ loss·weight and Σ weight."""
         device = self._rank.device
         sums = torch.zeros(2, dtype=torch.float64, device=device)
-        for micro_batch, batch in self._fetch():
+        for micro_batch, batch in self._fetch(batches, loader_workers):
             with self._precision.autocast():
-                output = self._task.run(model, batch)
+                output = self._task.run(self._task.model, batch)
             weight = torch.as_tensor(_weight(output, micro_batch), dtype=torch.float64, device=device)
             loss = output.loss.detach().double()
             if self._task.form.is_sum:  # as over a training step's batch, whatever the size of this one
@@ -74,15 +98,12 @@ class Evaluator:
             loss = torch.where(weight > 0, loss * weight, 0.0)
             sums += torch.stack([loss, weight])
             self._update_metrics(output)
-        rows = gather_rows(sums.tolist(), self._control)
-        loss_sum, weight_sum = sum(row[0] for row in rows), sum(row[1] for row in rows)
-        return loss_sum / weight_sum if weight_sum else None
+        return sums.tolist()
 
-    def _fetch(self) -> Iterator[tuple[MicroBatch, Any]]:
-        device, loader_workers = self._rank.device, self._rank.spec.data.loader_workers
-        for micro_batch, batch in iterate(
-            self._fetcher, self._batches, loader_workers, pin_memory=device.type == "cuda"
-        ):
+    def _fetch(self, batches: list[MicroBatch], loader_workers: int | None) -> Iterator[tuple[MicroBatch, Any]]:
+        device = self._rank.device
+        num_workers = self._rank.spec.data.loader_workers if loader_workers is None else loader_workers
+        for micro_batch, batch in iterate(self._fetcher, batches, num_workers, pin_memory=device.type == "cuda"):
             yield micro_batch, to_device(batch, device)
 
     def _update_metrics(self, output: StepOutput) -> None:

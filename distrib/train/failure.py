@@ -64,7 +64,7 @@ class Failure:
         """Describes an exception of the rank at `place`."""
         name, message, shown = type(error).__name__, error_text(error), None
         if isinstance(error, LoaderFailedError):
-            name, message, shown = error.type, error.message, error.traceback
+            name, message, shown = error.type, error.message, error.traceback or None
         elif not isinstance(error, DistribError):
             shown = _shortened(user_traceback(error))
         in_collective = isinstance(error, RuntimeError) and is_raised_by_torch(error)

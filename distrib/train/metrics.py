@@ -30,7 +30,7 @@ def compute_metrics(metrics: Mapping[str, Any], num_samples: int, group: dist.Pr
     if not metrics:
         return {}
     if dist.get_world_size(group) == 1:
-        return {name: _value(metric) for name, metric in metrics.items()}
+        return {name: value_of(metric) for name, metric in metrics.items()}
     counts = [row[0] for row in gather_rows([float(num_samples)], group)]
     owner = next((rank for rank, count in enumerate(counts) if count), 0)
     is_owner = dist.get_rank(group) == owner
@@ -40,7 +40,7 @@ def compute_metrics(metrics: Mapping[str, Any], num_samples: int, group: dist.Pr
     try:
         if is_owner:
             _merge(metrics, [states for states, count in zip(gathered, counts, strict=True) if count])
-            shared[0] = {name: _value(metric) for name, metric in metrics.items()}
+            shared[0] = {name: value_of(metric) for name, metric in metrics.items()}
     finally:
         dist.broadcast_object_list(shared, src=owner, group=group)  # also after an error, so that the others end
     if shared[0] is None:
@@ -66,7 +66,8 @@ def _merge(metrics: Mapping[str, Any], by_rank: list[dict[tuple[str, int], dict[
             merge(part, map_tensors(states, lambda tensor, device=part.device: tensor.to(device)))  # type: ignore[misc]
 
 
-def _value(metric: Any) -> Any:
+def value_of(metric: Any) -> Any:
+    """A metric's value on this rank alone, as plain numbers."""
     for _ in metrics_of(metric):
         pass  # which keeps each of them from synchronizing by itself
     with without_compute_warning():

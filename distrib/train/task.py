@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -85,6 +86,12 @@ class Task:
     def loss_module(self) -> nn.Module | None:
         """The loss if it is a module."""
         return self.loss if isinstance(self.loss, nn.Module) else None
+
+    def copy(self) -> Task:
+        """A task with copies of the model, the loss and the metrics."""
+        other = copy.copy(self)
+        other.model, other.loss, other.metrics = copy.deepcopy((self.model, self.loss, self.metrics))
+        return other
 
     def run(
         self, model: nn.Module, batch: Any, loss: Callable[..., Any] | None = None, *, counts_targets: bool = True

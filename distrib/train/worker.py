@@ -101,6 +101,8 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     training.state.end_restoring()
     if saving.is_enabled:
         training.state.check_savable()
+    if training.state.completed_steps == 0:
+        _try_out(rank, training, evaluator)
     storage.start()
     warnings = _warnings(training, step_plan, problems)
     if boundary.is_finished:
@@ -162,6 +164,17 @@ def _make_evaluator(
         return None
     fetcher = Fetcher(datasets.eval, resolved.bound_collate(), rank.spec.train.seed)
     return Evaluator(rank, training, fetcher, step_plan)
+
+
+def _try_out(rank: Rank, training: Training, evaluator: Evaluator | None) -> None:
+    """Finds before the first step what would fail at the first evaluation or checkpoint."""
+    from distrib.train.dry_run import check_state, try_evaluation
+
+    check_state(training)
+    if evaluator is not None and rank.is_first:
+        best, schedule = rank.spec.checkpoint.best, rank.spec.schedule
+        needed = [None if best is None else best.metric, None if schedule is None else schedule.metric]
+        try_evaluation(evaluator, rank.device, [name for name in needed if name is not None])
 
 
 def _warnings(training: Training, step_plan: StepPlan, problems: list[str]) -> list[str]:

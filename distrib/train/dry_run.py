@@ -1,0 +1,172 @@
+"""What a run needs later, tried before its first step: saving its state, and one batch of evaluation.
+
+Evaluation is the user's code. It is tried in a forked process, or on a copy where a process cannot be forked, so that
+the training sees nothing of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import select
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from distrib.errors import DistribError
+from distrib.train.checkpoint.plain_state import dump_state
+from distrib.train.checkpoint.tensors import split_tensors
+from distrib.train.data.loader import LoaderFailedError
+from distrib.train.evaluation import Evaluator
+from distrib.train.extra_state import ModelStateError, check_model_state, extra_states
+from distrib.train.process import die_with_parent
+from distrib.train.tracebacks import user_traceback
+from distrib.train.training import Training
+
+_PATIENCE_SECONDS = 10.0
+"""A trial that takes longer is given up: what it would have found, the evaluation itself finds."""
+
+
+class DryRunFailedError(LoaderFailedError):
+    """The user's code raised in the trial of an evaluation batch; has the error's type, text and frames."""
+
+
+def check_state(training: Training) -> None:
+    """Refuses what checkpoints and weights cannot hold.
+
+    Raises:
+        ModelStateError: The model has something that is neither parameter, buffer nor extra state, or tensors of a type
+            that files of weights do not know.
+        StateError: Something else cannot be saved.
+    """
+    state, loss = training.state, training.task.loss_module
+    for module in [state.model] if loss is None else [state.model, loss]:
+        check_model_state(module)
+        dump_state(split_tensors(extra_states(module))[0])
+    dump_state(split_tensors(state.optimizer.state_dict())[0])
+    dump_state(split_tensors(training.scheduler.state_dict())[0])
+    kinds = {(tensor.dtype, tensor.layout): name for name, tensor in state.model.state_dict(keep_vars=True).items()
+             if isinstance(tensor, torch.Tensor)}  # fmt: skip
+    for (dtype, layout), name in kinds.items():
+        try:
+            save({"tensor": torch.empty(1, dtype=dtype, layout=layout)})
+        except Exception as error:
+            raise ModelStateError(
+                f"model: {name} is a tensor of type {dtype} and layout {layout}, which a file of weights cannot hold"
+            ) from error
+
+
+def try_evaluation(evaluator: Evaluator, device: torch.device, scalars: list[str]) -> None:
+    """Evaluates one batch and computes the metrics, unseen by the training.
+
+    Args:
+        evaluator: Evaluates.
+        device: Where the model is.
+        scalars: The values that must be single numbers, by name: of the best weights, and of the schedule.
+
+    Raises:
+        DryRunFailedError: It raises.
+    """
+
+    def work(evaluator: Evaluator) -> None:
+        values = evaluator.try_batch()
+        for name in scalars:
+            if isinstance(values.get(name), list | dict):
+                raise DistribError(
+                    f"metrics.{name}: its value is not a number but {_form(values[name])}, so it cannot say which "
+                    "weights are best or drive a schedule; use another metric there, or average it"
+                )
+
+    if device.type == "cpu" and sys.platform == "linux":
+        _in_child(lambda: work(evaluator))
+        return
+    with contextlib.suppress(copy.Error, RuntimeError, TypeError, torch.OutOfMemoryError):
+        trial = evaluator.copy()
+        with torch.random.fork_rng(), _failures_reported():
+            work(trial)
+
+
+def _form(value: Any) -> str:
+    return f"a list of {len(value)}" if isinstance(value, list) else f"a dict of {', '.join(map(str, value))}"
+
+
+@contextmanager
+def _failures_reported() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise DryRunFailedError(*_described(error)) from None
+
+
+def _described(error: BaseException) -> tuple[str, str, str]:
+    shown = "" if isinstance(error, DistribError) else user_traceback(error)
+    return type(error).__name__, str(error), shown
+
+
+def _in_child(work: Callable[[], None]) -> None:
+    """Runs `work` in a forked process; raises what it raised.
+
+    File positions are shared with the process, so they are put back afterwards.
+    """
+    reading, writing = os.pipe()
+    positions = _file_positions()
+    with warnings.catch_warnings(action="ignore"):  # of the fork of a process with threads
+        pid = os.fork()
+    if pid == 0:
+        _run_and_exit(work, writing)
+    os.close(writing)
+    try:
+        answer = _read(reading)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reading)
+        for descriptor, position in positions.items():
+            os.lseek(descriptor, position, os.SEEK_SET)
+    if answer:
+        raise DryRunFailedError(*json.loads(answer))
+
+
+def _run_and_exit(work: Callable[[], None], writing: int) -> None:
+    answer = b""
+    try:
+        die_with_parent()
+        silent = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(silent, descriptor)
+        torch.set_num_threads(1)  # the threads of the pool were not forked
+        work()
+    except BaseException as error:
+        answer = json.dumps(_described(error)).encode()
+    with contextlib.suppress(OSError):
+        os.write(writing, answer)
+    os._exit(0)
+
+
+def _read(reading: int) -> bytes:
+    deadline, answer = time.monotonic() + _PATIENCE_SECONDS, b""
+    while (left := deadline - time.monotonic()) > 0 and select.select([reading], [], [], left)[0]:
+        data = os.read(reading, 2**16)
+        if not data:
+            return answer
+        answer += data
+    return b""
+
+
+def _file_positions() -> dict[int, int]:
+    """The positions of this process's open files."""
+    positions = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # pipes and sockets have none
+            positions[int(name)] = os.lseek(int(name), 0, os.SEEK_CUR)
+    return positions
