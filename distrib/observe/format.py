@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+_MAX_VALUES = 6
+"""Of a metric of several values, shown on a line."""
 
 
 def number(value: object) -> str:
@@ -32,7 +34,19 @@ def values(metrics: Mapping[str, Any]) -> str:
 def value_pairs(metrics: Mapping[str, Any]) -> list[str]:
     """Metrics with their names, the loss last: `["accuracy 0.978", "loss 0.07"]`."""
     names = sorted(metrics, key=lambda name: name == "loss")
-    return [f"{name} {number(metrics[name])}" for name in names]
+    return [f"{name} {metric_value(metrics[name])}" for name in names]
+
+
+def metric_value(value: object) -> str:
+    """A metric's value: a number, a vector as `[0.61 0.72]`, a collection by name; cut where it is long."""
+    if isinstance(value, Mapping):
+        shown = [f"{name} {metric_value(item)}" for name, item in value.items()]
+    elif isinstance(value, list | tuple):
+        shown = [metric_value(item) for item in value]
+    else:
+        return number(value)
+    more = [f"… {len(shown)} in all"] if len(shown) > _MAX_VALUES else []
+    return f"[{' '.join(shown[:_MAX_VALUES] + more)}]"
 
 
 def flow(start: str, items: Sequence[str], width: int | None) -> list[str]:

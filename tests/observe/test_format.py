@@ -89,3 +89,12 @@ def test_places_are_relative_inside_the_working_directory(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path / "here")
     assert formats.short_path(Path.cwd() / "runs" / "x") == os.path.join("runs", "x")
     assert formats.short_path(tmp_path / "runs") == str(tmp_path / "runs")
+
+
+def test_metrics_of_several_values_are_shown():
+    assert formats.value_pairs({"loss": 1.0, "f1": [0.61234, 0.5], "all": {"a": 1, "b": [[1, 2]]}}) == [
+        "f1 [0.6123 0.5000]",
+        "all [a 1 b [[1 2]]]",
+        "loss 1.000",
+    ]
+    assert formats.metric_value(list(range(9))) == "[0 1 2 3 4 5 … 9 in all]"

@@ -16,6 +16,7 @@ from tests.support.command_server import start_interpreter
 from tests.support.leaks import SHARED_PREFIX
 
 JOBS = Path(__file__).with_name("exact_jobs.py")
+FAULT_JOBS = JOBS.with_name("fault_jobs.py")
 TIMES = frozenset({"time", "step_seconds", "data_seconds", "samples_per_second", "eval_seconds"})
 TIMEOUT_SECONDS = 100
 IN_NEW_INTERPRETERS = frozenset({"loss-2", "compiled"})
@@ -105,7 +106,8 @@ class Runs:
     def _run(self, name):
         folder = self._folder / name
         folder.mkdir()
-        shutil.copy(JOBS, folder)
+        for module in (JOBS, FAULT_JOBS):
+            shutil.copy(module, folder)
         (folder / "job.yaml").write_text(
             json.dumps({"name": name, "checkpoint": {"every": "never"}, **self._specs[name](folder)})
         )

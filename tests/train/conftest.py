@@ -15,6 +15,7 @@ if SUPPORT not in sys.path:
 
 from exact_runs import Runs  # noqa: E402
 from exact_specs import SPECS  # noqa: E402
+from fault_specs import FAULT_SPECS  # noqa: E402
 
 from tests.support.ranks import start_rank_server  # noqa: E402
 
@@ -27,7 +28,9 @@ def pytest_configure(config):
 def runs(request, tmp_path_factory, command_server):
     """The runs by name."""
     num_processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    runs = Runs(tmp_path_factory.mktemp("runs"), SPECS, command_server, num_at_once=1 if num_processes > 1 else 2)
+    runs = Runs(
+        tmp_path_factory.mktemp("runs"), SPECS | FAULT_SPECS, command_server, num_at_once=1 if num_processes > 1 else 2
+    )
     for item in request.session.items:
         for mark in item.iter_markers("runs"):
             for name in mark.args:

@@ -1,0 +1,111 @@
+"""What the jobs of tests/train/test_faults.py are made of: situations in which training goes wrong without a word."""
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+CLASSES, FEATURES = 3, 4
+
+
+class Points(Dataset):
+    """Points of three classes, in float64; some targets may be those that cross entropy ignores."""
+
+    def __init__(self, num_samples=22, seed=0, ignored=None):
+        generator = torch.Generator().manual_seed(seed)
+        self.inputs = torch.randn(num_samples, FEATURES, generator=generator, dtype=torch.float64)
+        self.targets = torch.randint(CLASSES, (num_samples,), generator=generator)
+        if ignored is not None:
+            self.targets[torch.rand(num_samples, generator=generator) < 0.6] = ignored
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return self.inputs[index], self.targets[index]
+
+
+class Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(FEATURES, CLASSES).double()
+
+    def forward(self, inputs):
+        return self.layer(inputs)
+
+
+class Weighted(nn.CrossEntropyLoss):
+    def __init__(self):
+        super().__init__(weight=torch.tensor([0.1, 10.0, 2.0], dtype=torch.float64))
+
+
+def summed(outputs, targets):
+    return nn.functional.cross_entropy(outputs, targets, reduction="sum")
+
+
+class Proxies(nn.Module):
+    """A loss with a learnt point for each class, and a count of what it has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.points = nn.Parameter(torch.randn(CLASSES, CLASSES, dtype=torch.float64))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, outputs, targets):
+        if self.training:
+            self.seen += len(targets)
+        return nn.functional.cross_entropy(-torch.cdist(outputs, self.points), targets)
+
+
+class Repeat:
+    """A collator that repeats some samples; `weight` says how many there are then."""
+
+    def __init__(self, says_so):
+        if says_so:
+            self.weight = lambda batch: len(batch[1])
+
+    def __call__(self, samples):
+        repeated = [*samples, *(sample for sample in samples if sample[0][0] > 0.3)]
+        return torch.stack([x for x, _ in repeated]), torch.stack([y for _, y in repeated])
+
+
+def squared(outputs, targets):
+    return (outputs.sum(1) - targets).square().mean()
+
+
+class Scaled(Linear):
+    """Divides by the largest number that it has seen in training, a plain number in its extra state."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = 1.0
+
+    def get_extra_state(self):
+        return {"largest": self.largest}
+
+    def set_extra_state(self, state):
+        self.largest = state["largest"]
+
+    def forward(self, inputs):
+        if self.training:
+            self.largest = max(self.largest, float(inputs.abs().max()))
+        return super().forward(inputs / self.largest)
+
+
+def pretrained():
+    """A model as `from_pretrained` gives it."""
+    return nn.Sequential(nn.Dropout(0.5), Linear()).eval()
+
+
+def silent(model, batch):
+    return {"loss": nn.functional.cross_entropy(model(batch[0]), batch[1])}
+
+
+def misspelled(model, batch):
+    return {"loss": model(batch[0]).mean(), "wieght": 3}
+
+
+OUTSIDE = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+
+def with_outside(model, batch):
+    return nn.functional.cross_entropy(model(batch[0]) * OUTSIDE, batch[1])

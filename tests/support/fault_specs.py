@@ -1,0 +1,61 @@
+"""The jobs that tests/train/test_faults.py runs for real, by name."""
+
+BASE = {
+    "model": "fault_jobs:Linear",
+    "data": {"train": "fault_jobs:Points", "batch_size": 8},
+    "loss": "torch.nn:CrossEntropyLoss",
+    "optimizer": {"target": "torch.optim:SGD", "args": {"lr": 0.1, "momentum": 0.9}},
+    "train": {"epochs": 2, "log_every": 1},
+}
+
+
+def spec(world_size, **changes):
+    """The job with some sections changed; dicts are merged into `data` and `train`, None removes."""
+    merged = {**BASE, "resources": {"workers": world_size}}
+    for name, change in changes.items():
+        merged[name] = {**merged[name], **change} if name in ("data", "train") else change
+    return lambda folder: {name: value for name, value in merged.items() if value is not None}
+
+
+def points(**args):
+    return {"target": "fault_jobs:Points", "args": args}
+
+
+LOSSES = {
+    "ignored": {"loss": {"target": "torch.nn:CrossEntropyLoss", "args": {"ignore_index": 255}}, "ignored": 255},
+    "ignored-unasked": {"loss": "torch.nn:CrossEntropyLoss", "ignored": -100},
+    "weighted": {"loss": "fault_jobs:Weighted"},
+    "sum": {"loss": {"target": "torch.nn:CrossEntropyLoss", "args": {"reduction": "sum"}}},
+    "proxies": {"loss": "fault_jobs:Proxies"},
+}
+
+
+def with_loss(name, world_size):
+    loss = LOSSES[name]
+    data = points(ignored=loss.get("ignored"))
+    evaluation = points(ignored=loss.get("ignored"), seed=1, num_samples=10)
+    return spec(world_size, loss=loss["loss"], data={"train": data, "eval": evaluation})
+
+
+def repeating(world_size, says_so):
+    collate = {"target": "fault_jobs:Repeat", "args": {"says_so": says_so}}
+    return spec(world_size, loss="fault_jobs:squared", data={"collate": collate})
+
+
+def stepping(step, **changes):
+    return spec(2, loss=None, step=f"fault_jobs:{step}", **changes)
+
+
+F1 = {"target": "torchmetrics.classification:MulticlassF1Score", "args": {"num_classes": 3}}
+
+FAULT_SPECS = {
+    **{f"fault-{name}-{size}": with_loss(name, size) for name in LOSSES for size in (1, 3)},
+    **{f"fault-repeating-{size}": repeating(size, True) for size in (1, 3)},
+    "fault-repeating-silently": repeating(3, False),
+    "fault-unknown": spec(2, loss="fault_jobs:summed"),
+    "fault-eval-mode": spec(1, model="fault_jobs:pretrained"),
+    "fault-extra-state-1": spec(1, model="fault_jobs:Scaled", checkpoint={"every": "1 epoch"}),
+    "fault-no-outputs": stepping("silent", data={"eval": points(seed=1)}, metrics={"f1": F1}),
+    "fault-misspelled": stepping("misspelled"),
+    "fault-outside": stepping("with_outside"),
+}

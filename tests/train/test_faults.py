@@ -1,0 +1,96 @@
+"""Situations from public bug reports in which training goes wrong without a word: each has the right value here."""
+
+import pytest
+from exact_reference import global_batch
+from fault_jobs import Linear, Points, Scaled, pretrained
+from safetensors.torch import load_file
+from torch import nn
+
+from distrib.train.checkpoint.weights import load_weights
+from distrib.train.randomness import reseed
+
+pytestmark = pytest.mark.timeout(150)
+
+
+def marked(*names):
+    return [pytest.param(name, marks=pytest.mark.runs(f"fault-{name}-1", f"fault-{name}-3"), id=name) for name in names]
+
+
+def difference(ours, theirs):
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in theirs)
+
+
+@pytest.mark.parametrize("name", marked("ignored", "ignored-unasked", "weighted", "sum", "proxies", "repeating"))
+def test_three_workers_train_what_one_does(runs, name):
+    alone, three = runs[f"fault-{name}-1"], runs[f"fault-{name}-3"]
+    assert difference(three.weights(), alone.weights()) < 1e-12
+    for kind in ("train", "eval"):
+        losses = [[event["loss"] for event in run.events(kind)] for run in (alone, three)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-11)
+
+
+@pytest.mark.runs("fault-sum-1")
+def test_a_sum_is_that_of_plain_pytorch(runs):
+    dataset, ids = Points(), global_batch(22, 8, 0, 0)
+    reseed(0)
+    expected = nn.functional.cross_entropy(Linear()(dataset.inputs[ids]), dataset.targets[ids], reduction="sum")
+    assert runs["fault-sum-1"].events("train")[0]["loss"] == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.runs("fault-proxies-3")
+def test_a_loss_with_parameters_is_trained(runs):
+    losses = [event["loss"] for event in runs["fault-proxies-3"].events("train")]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.runs("fault-repeating-silently")
+def test_a_batch_of_another_length_is_an_error_that_names_the_way_out(run):
+    assert run.output["status"] == "failed"
+    assert run.output["error"]["type"] == "WeightError"
+    assert "give data.collate a method weight(batch)" in run.output["error"]["message"]
+
+
+def warnings(run):
+    return [event["message"] for event in run.events("warning")]
+
+
+@pytest.mark.runs("fault-unknown")
+def test_a_loss_that_is_no_mean_is_reported(run):
+    assert run.exit_code == 0
+    (message,) = [text for text in warnings(run) if "fault_jobs:summed" in text]
+    assert "is not a mean over the samples" in message
+
+
+@pytest.mark.runs("fault-eval-mode")
+def test_a_model_in_evaluation_mode_is_trained(run):
+    """With dropout, so another loss than in evaluation mode."""
+    assert any("was put into training mode" in text for text in warnings(run))
+    reseed(0)
+    model, ids = pretrained(), global_batch(22, 8, 0, 0)
+    loss = nn.functional.cross_entropy(model(Points().inputs[ids]), Points().targets[ids])
+    assert run.events("train")[0]["loss"] != pytest.approx(loss.item(), rel=1e-3)
+
+
+@pytest.mark.runs("fault-extra-state-1")
+def test_extra_state_is_in_the_final_weights(run):
+    model = Scaled()
+    load_weights(model, run.layout.weights_file)
+    assert model.largest == pytest.approx(float(Points().inputs.abs().max()))
+    assert set(load_file(run.layout.weights_file)) == {"layer.weight", "layer.bias"}
+
+
+@pytest.mark.runs("fault-no-outputs")
+def test_missing_outputs_are_found_before_the_first_step(run):
+    assert run.output["error"]["type"] == "TaskError"
+    assert "metrics need 'outputs'" in run.output["error"]["message"]
+    assert not run.events("train")
+
+
+@pytest.mark.runs("fault-misspelled")
+def test_an_unknown_key_of_a_step_is_named_with_the_nearest(run):
+    assert "unknown key 'wieght'; did you mean 'weight'?" in run.output["error"]["message"]
+
+
+@pytest.mark.runs("fault-outside")
+def test_a_parameter_outside_of_the_model_is_reported(run):
+    assert any("belong neither to the model nor to a loss module" in text for text in warnings(run))
