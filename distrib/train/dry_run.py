@@ -41,19 +41,17 @@ class DryRunFailedError(LoaderFailedError):
 
 
 def check_state(training: Training) -> None:
-    """Refuses what checkpoints and weights cannot hold.
+    """Refuses a model that files of weights cannot hold.
 
     Raises:
         ModelStateError: The model has something that is neither parameter, buffer nor extra state, or tensors of a type
             that files of weights do not know.
-        StateError: Something else cannot be saved.
+        StateError: Its extra state cannot be saved.
     """
     state, loss = training.state, training.task.loss_module
     for module in [state.model] if loss is None else [state.model, loss]:
         check_model_state(module)
         dump_state(split_tensors(extra_states(module))[0])
-    dump_state(split_tensors(state.optimizer.state_dict())[0])
-    dump_state(split_tensors(training.scheduler.state_dict())[0])
     kinds = {(tensor.dtype, tensor.layout): name for name, tensor in state.model.state_dict(keep_vars=True).items()
              if isinstance(tensor, torch.Tensor)}  # fmt: skip
     for (dtype, layout), name in kinds.items():
