@@ -84,6 +84,16 @@ def test_a_loader_worker_that_is_killed():
     assert messages.is_lost_loader_worker(message)
 
 
+@pytest.mark.relies_on("torch.utils.data: text of a loader worker without shared memory")
+@pytest.mark.timeout(60)
+def test_a_loader_worker_that_is_killed_by_a_bus_error():
+    """As a worker is that writes into shared memory which is full."""
+    program = DEADLY.replace("SIGKILL", "SIGBUS")
+    message = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert messages.is_lost_loader_worker(message)
+    assert messages.is_out_of_shared_memory(message)
+
+
 @pytest.mark.relies_on("torch.serialization: text of a file that cannot be written")
 def test_a_full_disk():
     with pytest.raises(RuntimeError) as error:
