@@ -21,7 +21,7 @@ from distrib.doctor.host_facts import HostFacts, collect_host_facts
 from distrib.job.plan import Device, Request, make_request
 from distrib.job.reader import Job
 from distrib.launch.fleet import Fleet, NoAnswer
-from distrib.runs.storage.location import as_folder, is_url
+from distrib.runs.storage.location import local_folders
 
 FACT_CHECKS: tuple[FactCheck, ...] = (Versions(), Gpus(), Processors(), Environment(), Room(), Names())
 FLEET_CHECKS: tuple[FleetCheck, ...] = (Clock(), Ports(), SharedStorage(), Collective(), JobTargets())
@@ -61,7 +61,7 @@ def examine(fleet: Fleet, job: Job | None) -> Iterator[Finding]:
 
 def storage_folders(job: Job | None) -> tuple[str, ...]:
     """The folder in which a job keeps its runs; none if that is an object store."""
-    return () if job is None or is_url(job.spec.storage) else (str(as_folder(job.spec.storage)),)
+    return () if job is None else local_folders(job.spec.storage)
 
 
 def _request(job: Job, facts: dict[str, HostFacts]) -> Request:

@@ -30,6 +30,11 @@ def absolute(location: str) -> str:
     return location if is_url(location) else str(as_folder(location).absolute())
 
 
+def local_folders(location: str) -> tuple[str, ...]:
+    """The folder that a location names; empty for an object store."""
+    return () if is_url(location) else (str(as_folder(location)),)
+
+
 def is_relative(location: str) -> bool:
     """Whether the location is a folder relative to the working directory."""
     return not is_url(location) and not as_folder(location).is_absolute()

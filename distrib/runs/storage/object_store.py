@@ -8,12 +8,12 @@ import random
 import secrets
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distrib.errors import JobError, LaunchError
 from distrib.runs.files.atomic import atomic_path
+from distrib.runs.storage.connection import connect
 from distrib.runs.storage.errors import StorageError, explain
 from distrib.runs.storage.location import join
 from distrib.runs.storage.retry import attempts
@@ -29,8 +29,6 @@ _JSON_TRIES = 10
 _JSON_PAUSE_SECONDS = 0.1
 _CHUNK_BYTES = 2**22
 _FLUSH_BYTES = 2**26
-CONNECT_TIMEOUT_SECONDS = 3.0
-REQUEST_TIMEOUT_SECONDS = 15.0
 
 Result = TypeVar("Result")
 
@@ -252,40 +250,8 @@ class ObjectStorage:
         """The connection of this process."""
         connection = self._connection
         if connection is None or connection[0] != os.getpid():
-            self._connection = connection = (os.getpid(), _connect(self.url))
+            self._connection = connection = (os.getpid(), connect(self.url))
         return connection[1]
-
-
-def endpoint_of_s3() -> str | None:
-    """The endpoint of an S3 that is not Amazon's, from the environment."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-
-
-def region_of_s3(bucket: str) -> str:
-    """The region of a bucket, from the environment or, for Amazon's S3, by asking it."""
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None and endpoint_of_s3() is None:
-        from pyarrow import fs
-
-        region = str(fs.resolve_s3_region(bucket))
-    return region or "us-east-1"
-
-
-def _connect(url: str) -> Any:
-    """The pyarrow file system of a URL, without retries of its own."""
-    from pyarrow import fs
-
-    scheme, _, path = url.partition("://")
-    if scheme == "gs":
-        return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=CONNECT_TIMEOUT_SECONDS))
-    return fs.S3FileSystem(
-        endpoint_override=endpoint_of_s3(),
-        region=region_of_s3(path.partition("/")[0]),
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
-        connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        request_timeout=REQUEST_TIMEOUT_SECONDS,
-        allow_delayed_open=True,  # a small object takes one request instead of three
-    )
 
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distrib.runs.lease import ConflictError, Versioned
-from distrib.runs.storage.errors import explain
-from distrib.runs.storage.object_store import (
+from distrib.runs.storage.connection import (
     CONNECT_TIMEOUT_SECONDS,
     REQUEST_TIMEOUT_SECONDS,
     endpoint_of_s3,
     region_of_s3,
 )
+from distrib.runs.storage.errors import explain
 from distrib.runs.storage.retry import attempts
 
 if TYPE_CHECKING:
