@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from distrib.cli.flags import with_flags
 from distrib.cli.options import (
     AddressOption,
     DeviceOption,
@@ -92,7 +93,7 @@ def scale(
     stream = sys.stderr if as_json else sys.stdout
 
     def notice(message: str) -> None:
-        print(message, file=stream, flush=True)
+        print(with_flags(message), file=stream, flush=True)
 
     return _measure(Experiment(loaded, design, launcher, cluster, folder, notice), is_resumed=resume, as_json=as_json)
 

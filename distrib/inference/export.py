@@ -164,7 +164,7 @@ def _write_program(
         except Exception as error:
             reason = str(error).strip().partition("\n")[0]
             raise InferenceError(
-                f"torch.export cannot trace this model: {type(error).__name__}: {reason}; use --format safetensors"
+                f"torch.export cannot trace this model: {type(error).__name__}: {reason}; use `format` safetensors"
             ) from error
         examples = {1: examples[1]}
         notices.append("tracing fixes the batch size of this model: the program accepts exactly 1 row at a time")
@@ -219,7 +219,7 @@ def _run_program(trained: TrainedModel, path: Path, folder: Path, options: Seque
         raise InferenceError("checking the exported program timed out") from None
     if result.returncode != 0:
         reason = (result.stderr.strip().splitlines() or ["no output"])[-1]
-        raise InferenceError(f"the exported program does not run on its own: {reason}; use --format safetensors")
+        raise InferenceError(f"the exported program does not run on its own: {reason}; use `format` safetensors")
 
 
 def _difference(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], rows: int, *, is_exact: bool) -> float:

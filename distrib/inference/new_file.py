@@ -18,11 +18,11 @@ def check_new_file(out: Path, overwrites: bool) -> None:
         JobError: The file exists and must not be overwritten, or its folder does not exist.
     """
     if out.is_dir():
-        raise JobError(f"{out} is a folder; name a file in it", field="--out")
+        raise JobError(f"{out} is a folder; name a file in it", field="`out`")
     if out.exists() and not overwrites:
-        raise JobError(f"{out} exists; --force overwrites it", field="--out")
+        raise JobError(f"{out} exists; `force` overwrites it", field="`out`")
     if not out.parent.is_dir():
-        raise JobError(f"there is no folder {out.parent}; create it first", field="--out")
+        raise JobError(f"there is no folder {out.parent}; create it first", field="`out`")
 
 
 @contextlib.contextmanager
@@ -36,7 +36,7 @@ def folder_beside(out: Path) -> Iterator[Path]:
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
-        raise JobError(f"nothing can be written to {out.parent}: {error.strerror}", field="--out") from None
+        raise JobError(f"nothing can be written to {out.parent}: {error.strerror}", field="`out`") from None
     try:
         yield folder
     except OSError as error:

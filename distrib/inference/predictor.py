@@ -131,7 +131,7 @@ def choose_device(name: str, index: int = 0) -> torch.device:
     """
     num_gpus = torch.cuda.device_count()
     if name == "cuda" and num_gpus == 0:
-        raise JobError("cuda was requested, but this machine has no GPU; use cpu or auto", field="--device")
+        raise JobError("cuda was requested, but this machine has no GPU; use cpu or auto", field="`device`")
     if name == "cpu" or num_gpus == 0:
         return torch.device("cpu")
     return torch.device("cuda", index % num_gpus)

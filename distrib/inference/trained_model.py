@@ -146,8 +146,8 @@ def _best(run: Run, status: str) -> Weights:
     if not file.exists():
         raise JobError(
             f"{run.id} has no best weights; they are kept where the job has checkpoint.best, from the first "
-            "evaluation on; use --weights last",
-            field="--weights",
+            "evaluation on; use `weights` last",
+            field="`weights`",
         )
     notice = None if status == "finished" else f"{run.id} is {_progress(run, status)}; taking the best weights so far"
     return Weights("the best weights", file=file, notice=notice)
@@ -164,7 +164,7 @@ def _named_checkpoint(run: Run, choice: str, checkpoints: tuple[CheckpointFolder
         names = ", ".join(folder.name for folder in checkpoints) or "none"
         raise JobError(
             f"'{choice}' is neither last, best nor a committed checkpoint of {run.id}, which has: {names}",
-            field="--weights",
+            field="`weights`",
         )
     return Weights(f"checkpoint {found[0].name}", checkpoints=_fetched(run, (found[0],)))
 
@@ -192,7 +192,7 @@ def _load_file(model: nn.Module, path: Path) -> None:
     try:
         load_weights(model, path)
     except WeightsError as error:
-        advice = "use other --weights (best, last or a checkpoint), or train again"
+        advice = "use other `weights` (best, last or a checkpoint), or train again"
         raise InferenceError(f"{str(error).removeprefix('model.weights: ')}; {advice}") from None
 
 

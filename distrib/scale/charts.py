@@ -43,7 +43,7 @@ def _chart(draw: Callable[[Any], None], label: str) -> str:
     except ImportError:
         raise ReportLibraryMissingError(
             "scale.html needs matplotlib, which is not installed: pip install 'distrib[scale]', then repeat the "
-            "command with --resume to write it"
+            "command with `resume` to write it"
         ) from None
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": label, "font.family": "sans-serif", "font.size": 9}):
         figure = Figure(figsize=(4.2, 3.3), layout="constrained")

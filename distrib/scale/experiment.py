@@ -106,7 +106,7 @@ class Experiment:
                 raise JobError(
                     f"weak scaling to {facts.world_size} workers needs batches of {largest.spec.data.batch_size}, but "
                     f"the dataset has {facts.train_samples} samples; use fewer workers or a smaller batch_size",
-                    field="--workers",
+                    field="`workers`",
                 )
 
     def run(self, *, is_resumed: bool) -> ExperimentResult:
@@ -129,7 +129,7 @@ class Experiment:
             except (StoppedError, KeyboardInterrupt):
                 raise StoppedError(
                     f"stopped after {len(result.samples)} of {len(order)} runs; the measurements are in "
-                    f"{self.folder / RESULT_FILE}; to continue, repeat the command with --out {self.folder} --resume"
+                    f"{self.folder / RESULT_FILE}; to continue, repeat the command with `out` {self.folder} `resume`"
                 ) from None
             if sample.error:
                 failed.add(size)
@@ -196,15 +196,15 @@ class Experiment:
         before = read_result(self.folder / RESULT_FILE)
         if not is_resumed:
             raise JobError(
-                f"{self.folder} already holds an experiment; continue it with --resume, or use another --out",
-                field="--out",
+                f"{self.folder} already holds an experiment; continue it with `resume`, or use another `out`",
+                field="`out`",
             )
         differing = fresh.differences(before)
         if differing:
             raise JobError(
                 f"{self.folder} holds another experiment, which differs in {', '.join(differing)}; repeat its options, "
-                "or start a new one with another --out",
-                field="--resume",
+                "or start a new one with another `out`",
+                field="`resume`",
             )
         return before
 
@@ -217,5 +217,5 @@ def parse_workers(text: str) -> tuple[int, ...]:
     """
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise JobError(f"{text!r} is not a list of numbers of workers; write 1,2,4", field="--workers")
+        raise JobError(f"{text!r} is not a list of numbers of workers; write 1,2,4", field="`workers`")
     return tuple(sorted({int(part) for part in parts}))

@@ -178,7 +178,7 @@ def fit_model(result: ExperimentResult) -> CostModel:
     """
     rows = result.measured
     if len(rows) < 2:
-        raise JobError("a prediction needs at least two measured sizes; measure more, as in --workers 1,2,4")
+        raise JobError("a prediction needs at least two measured sizes; measure more, as in `workers` 1,2,4")
     runs = [sample.measurement for sample in result.samples if sample.measurement is not None]
     largest = next(run for run in runs if run.world_size == rows[-1].workers)
     deviations = [row.straggling / expected_straggling(1.0, row.workers) for row in rows if row.workers > 1]

@@ -130,5 +130,5 @@ def parse_link(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)bit(?:/s)?", text.strip().lower())
     if match is None or not float(match[1]):
-        raise JobError(f"{text!r} is not a bandwidth; write 400gbit or 100mbit", field="--link")
+        raise JobError(f"{text!r} is not a bandwidth; write 400gbit or 100mbit", field="`link`")
     return float(match[1]) * _UNITS[match[2]]

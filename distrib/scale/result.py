@@ -191,7 +191,7 @@ def read_result(path: Path | str) -> ExperimentResult:
     except (OSError, ValueError) as error:
         raise JobError(f"{file} cannot be read as the result of an experiment: {error}") from None
     if not isinstance(data, dict) or not {"sizes", "samples", "mode"} <= data.keys():
-        raise JobError(f"{file} is not the result of an experiment; distrib scale JOB --workers 1,2,4 writes one")
+        raise JobError(f"{file} is not the result of an experiment; distrib scale writes one")
     if data.get("format") != FORMAT:
         raise JobError(f"{file} has format {data.get('format')}; this version of distrib reads format {FORMAT}")
     try:
@@ -199,4 +199,4 @@ def read_result(path: Path | str) -> ExperimentResult:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise JobError(f"{file} is damaged: {field}: {first['msg']}; measure again into a new --out") from None
+        raise JobError(f"{file} is damaged: {field}: {first['msg']}; measure again into a new `out`") from None

@@ -141,13 +141,13 @@ def _notes(row: MeasuredSize, run: MeasuredRun) -> list[str]:
     """What makes a size's figures less certain than they look."""
     notes = []
     if row.num_steps < _FEW_STEPS:
-        notes.append(f"only {row.num_steps} steps measured; use more --steps")
+        notes.append(f"only {row.num_steps} steps measured; measure more steps")
     if row.repeats < _FEW_REPEATS:
         notes.append(f"fewer than {_FEW_REPEATS} repeats ({row.repeats}): drift between runs is not visible")
     spread = (row.interval[1] - row.interval[0]) / row.step_seconds
     if spread > _NOISY:
         share = percent(spread, digits=0)
-        notes.append(f"noisy: the 95 % interval spans {share} of a step; use a quieter machine or more --repeats")
+        notes.append(f"noisy: the 95 % interval spans {share} of a step; use a quieter machine or more repeats")
     if row.is_core_bound:
         share = percent(row.cores_busy, digits=0)
         notes.append(f"the cores of a host are {share} busy: they limit the step, whichever part the time counts under")

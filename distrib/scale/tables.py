@@ -35,7 +35,7 @@ def result_notes(result: ExperimentResult) -> list[str]:
     notes = [f"{plural(row.workers, 'worker')}: failed: {row.error}" for row in result.sizes if row.error]
     notes += [f"{plural(row.workers, 'worker')}: {note}" for row in result.measured for note in row.notes]
     if len(result.measured) == 1:
-        notes.append("one size has no speed-up or efficiency; measure at least two, as in --workers 1,2")
+        notes.append("one size has no speed-up or efficiency; measure at least two")
     return notes
 
 

@@ -70,7 +70,7 @@ def test_a_model_that_fixes_its_batch_size_and_takes_named_inputs(tmp_path, monk
 
 
 REFUSED = {
-    "a branch on data": ("Fussy", "torch-export", "torch.export cannot trace this model: .*; use --format safetensors"),
+    "a branch on data": ("Fussy", "torch-export", "torch.export cannot trace this model: .*; use `format` safetensors"),
     "other answers each time": ("Restless", "safetensors", "gives other outputs for .* nothing was written"),
 }
 

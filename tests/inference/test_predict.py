@@ -102,8 +102,8 @@ def test_what_is_refused_names_the_row_and_shows_the_users_own_traceback(tmp_pat
         "the model": (fussy, "Refusing", "{count: 9, row: 7, how: nan}", 3, ["row 7: the model fails", "ValueError"]),
         "the form": (run, "Triples", "{count: 3}", 1, ["batches are a list of 3", "predict:"]),
         "one answer for all": (summary, "Inputs", "{count: 3}", 1, ["one entry for each of 3 rows", "predict:"]),
-        "no such dataset": (run, "Nothing", "{}", 1, ["--data", "has no 'Nothing'"]),
-        "a wrong argument": (run, "Inputs", "{cont: 3}", 1, ["--args", "did you mean 'count'"]),
+        "no such dataset": (run, "Nothing", "{}", 1, ["`data`", "has no 'Nothing'"]),
+        "a wrong argument": (run, "Inputs", "{cont: 3}", 1, ["`args`", "did you mean 'count'"]),
     }
     cases = [case(which, out, data, workers, args=args) for which, data, args, workers, _ in refusals.values()]
     for name, result, wanted in zip(refusals, predict_all(cases), [r[-1] for r in refusals.values()], strict=True):
@@ -128,7 +128,7 @@ def test_a_file_that_exists_is_kept_unless_forced(tmp_path, predict_all):
     out.write_text("precious")
     (refused,) = predict_all([case(run, out, args="{count: 2}")])
     assert (refused["exit_code"], out.read_text()) == (2, "precious")
-    assert "--force overwrites it" in refused["error"]
+    assert "`force` overwrites it" in refused["error"]
     predict_all([case(run, out, args="{count: 2}", force=True)])
     assert numpy.load(out).shape == (2, 3)
 

@@ -100,7 +100,7 @@ def test_a_damaged_checkpoint_is_passed_over_said_and_left(real, capsys):
 
 def test_damaged_weights_are_refused_with_the_way_out(real):
     real.weights.write_bytes(real.weights.read_bytes()[:100])
-    with pytest.raises(InferenceError, match=r"model.safetensors cannot be read: .*; use other --weights"):
+    with pytest.raises(InferenceError, match=r"model.safetensors cannot be read: .*; use other `weights`"):
         state(real)
     real.weights.unlink()
     assert "model.safetensors is missing; taking the weights of" in open_trained(real).weights.notice
@@ -115,7 +115,7 @@ def test_weights_of_another_model_are_refused(tmp_path, monkeypatch):
 
 def test_weights_that_are_not_there(tmp_path):
     run = make_run(tmp_path, status="failed")
-    with pytest.raises(JobError, match=r"has no best weights; .* use --weights last"):
+    with pytest.raises(JobError, match=r"has no best weights; .* use `weights` last"):
         open_trained(run, "best")
     with pytest.raises(JobError, match="'12' is neither last, best nor a committed checkpoint of made"):
         open_trained(run, "12")

@@ -19,26 +19,26 @@ from distrib.job.yaml.parser import parse
 
 
 def read_target(text: str, args: str | None) -> Target:
-    """Reads the target of `--data TEXT --args YAML`.
+    """Reads a target and its args as they are given on the command line.
 
     Raises:
         JobError: One of them is malformed.
     """
     values: dict[str, Any] = {}
     if args is not None and args.strip():
-        root = parse(args, "--args", counts_lines=False)
+        root = parse(args, "`args`", counts_lines=False)
         if not isinstance(root, MapNode):
-            raise JobError("write them as a mapping, such as '{split: test}'", field="--args")
+            raise JobError("write them as a mapping, such as '{split: test}'", field="`args`")
         read = read_values(root)
         if read.problems:
             field, problem = read.problems[0]
-            raise JobError(problem, file="--args", field=field)
+            raise JobError(problem, file="`args`", field=field)
         values = read.data
     try:
         return Target(target=text, args=values)
     except ValidationError:
-        advice = "write it as module:attribute, as in jobs.digits:Digits; put its arguments into --args"
-        raise JobError(f"'{text}' does not name a dataset; {advice}", field="--data") from None
+        advice = "write it as module:attribute, as in jobs.digits:Digits; put its arguments into `args`"
+        raise JobError(f"'{text}' does not name a dataset; {advice}", field="`data`") from None
 
 
 def build_dataset(job: Job, target: Target) -> Any:
@@ -48,7 +48,7 @@ def build_dataset(job: Job, target: Target) -> Any:
         JobError: It cannot be built, or is not a map-style dataset.
     """
     placed = dataclasses.replace(
-        job, locations={"": SourceLocation("--data"), "dataset.args": SourceLocation("--args")}
+        job, locations={"": SourceLocation("`data`"), "dataset.args": SourceLocation("`args`")}
     )
     factory = find_callable(placed, "dataset", target)
     try:
@@ -57,10 +57,10 @@ def build_dataset(job: Job, target: Target) -> Any:
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-        raise JobError(f"{target.target} could not be built: {reason}", field="--data") from error
+        raise JobError(f"{target.target} could not be built: {reason}", field="`data`") from error
     if length < 0 or not (hasattr(dataset, "__getitem__") or hasattr(dataset, "__getitems__")):
         kind = type(dataset).__name__
-        raise JobError(f"{target.target} returns a {kind}, which is not a map-style dataset", field="--data")
+        raise JobError(f"{target.target} returns a {kind}, which is not a map-style dataset", field="`data`")
     return dataset
 
 

@@ -137,7 +137,7 @@ def _finish(parts: Sequence[Part], whole: Path, out: Path, overwrites: bool) -> 
     """Joins the parts and renames the file to its final name."""
     join_parts(parts, whole)
     if out.exists() and not overwrites:
-        raise JobError(f"{out} was created in the meantime; --force overwrites it", field="--out")
+        raise JobError(f"{out} was created in the meantime; `force` overwrites it", field="`out`")
     move_into_place(whole, out)
 
 

@@ -92,7 +92,7 @@ class _Processes:
             rows = self._shards[pipe].rows
             status = os.waitstatus_to_exitcode(self._reap(pipe))
             how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with {status}"
-            advice = " (possibly out of memory: try a smaller --batch-size)" if status == -signal.SIGKILL else ""
+            advice = " (possibly out of memory: try a smaller `batch_size`)" if status == -signal.SIGKILL else ""
             raise InferenceError(f"the process of rows {rows.start} to {rows.stop - 1} {how}{advice}") from None
 
     def _reap(self, pipe: Connection) -> int:

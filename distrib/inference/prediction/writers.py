@@ -60,7 +60,7 @@ def check_format(path: Path) -> str:
         JobError: The suffix is not supported.
     """
     if path.suffix not in FORMATS:
-        raise JobError(f"{path.name}: the name must end with {', '.join(FORMATS[:-1])} or {FORMATS[-1]}", field="--out")
+        raise JobError(f"{path.name}: the name must end with {', '.join(FORMATS[:-1])} or {FORMATS[-1]}", field="`out`")
     return path.suffix
 
 

@@ -18,13 +18,13 @@ def open_socket(host: str, port: int, token: str | None) -> socket.socket:
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise JobError(f"{host} is not an address of this machine: {error}", field="--host") from None
+        raise JobError(f"{host} is not an address of this machine: {error}", field="`host`") from None
     is_loopback = all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
     if not is_loopback and token is None:
         raise JobError(
             f"{host or 'every address'} can be reached from other machines, so a token is required: "
-            "set DISTRIB_SERVE_TOKEN or --token, or serve on 127.0.0.1",
-            field="--host",
+            "set DISTRIB_SERVE_TOKEN or `token`, or serve on 127.0.0.1",
+            field="`host`",
         )
     family, kind, protocol, _, address = found[0]
     bound = socket.socket(family, kind, protocol)
@@ -33,5 +33,5 @@ def open_socket(host: str, port: int, token: str | None) -> socket.socket:
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise LaunchError(f"cannot serve on {host}, port {port}: {error.strerror}; choose another --port") from None
+        raise LaunchError(f"cannot serve on {host}, port {port}: {error.strerror}; choose another `port`") from None
     return bound
