@@ -17,7 +17,6 @@ from distrib.cli.options import (
     DeviceOption,
     ExtendOption,
     FreshOption,
-    JobArgument,
     JsonOption,
     OnOption,
     RecordSamplesOption,
@@ -27,7 +26,15 @@ from distrib.cli.options import (
     WorkersOption,
     check_run_id,
     choose_launcher,
-    load_job,
+    make_overrides,
+)
+from distrib.cli.script import (
+    ArgumentsArgument,
+    MaxRestartsOption,
+    ModuleOption,
+    RunnableArgument,
+    check_training_options,
+    load_runnable,
 )
 from distrib.cli.terminal import GREEN, RED, YELLOW, abandon, colored
 from distrib.errors import DistribError, StoppedError, TrainingFailedError
@@ -47,8 +54,11 @@ Exit codes:
 
 
 def run(
-    job: JobArgument,
+    job: RunnableArgument = None,
+    arguments: ArgumentsArgument = None,
     *,
+    module: ModuleOption = None,
+    max_restarts: MaxRestartsOption = None,
     sets: SetOption = None,
     workers: WorkersOption = None,
     device: DeviceOption = None,
@@ -65,9 +75,13 @@ def run(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a job."""
+    """Train a job, or run a script on every worker as torchrun does."""
     _receive_secrets()
-    loaded = load_job(job, sets, workers=workers, device=device, runs_dir=runs_dir)
+    overrides = make_overrides(sets, workers=workers, device=device, runs_dir=runs_dir)
+    if max_restarts is not None:
+        overrides.append(f"failures.max_restarts={max_restarts}")
+    loaded = load_runnable(job, module, arguments or [], overrides)
+    check_training_options(loaded, extend=extend, record_samples=record_samples)
     check_run_id(run_id)
     launcher, cluster_address = choose_launcher(on, address)
     stream = sys.stderr if as_json else sys.stdout

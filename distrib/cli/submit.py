@@ -26,9 +26,9 @@ from distrib.cli.options import (
     WorkersOption,
     check_run_id,
     job_server_address,
-    load_job,
     make_overrides,
 )
+from distrib.cli.script import check_training_options
 from distrib.errors import JobError
 
 if TYPE_CHECKING:
@@ -74,8 +74,11 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """Send a job to a Ray cluster and follow it, or render it for KubeRay, Slurm or Compose."""
+    from distrib.job.script import ScriptJob, load_any_job
+
     variables = _variables(env or [])
-    loaded = load_job(job, sets, workers=workers, device=device, runs_dir=runs_dir)
+    loaded = load_any_job(job, make_overrides(sets, workers=workers, device=device, runs_dir=runs_dir))
+    check_training_options(loaded, extend=extend, record_samples=record_samples)
     check_run_id(run_id)
 
     from distrib.runs.layout import new_run_id
@@ -88,6 +91,8 @@ def submit(
     if target is not None:
         from distrib.deploy.deployment import make_deployment
 
+        if isinstance(loaded, ScriptJob):
+            raise loaded.error("script", "a script can be submitted to a Ray cluster, but not rendered")
         deployment = make_deployment(loaded, run_id, arguments, variables=variables, packages=pip or [])
         deploy(deployment, target, settings or [], is_submitted=on is not None, as_json=as_json)
         return

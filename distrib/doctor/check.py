@@ -9,7 +9,7 @@ from typing import Protocol
 from distrib.doctor.finding import Finding
 from distrib.doctor.host_facts import HostFacts
 from distrib.job.plan import Request
-from distrib.job.reader import Job
+from distrib.job.script import AnyJob
 from distrib.launch.fleet import Fleet
 
 
@@ -24,7 +24,7 @@ class Situation:
     """
 
     facts: dict[str, HostFacts]
-    job: Job | None = None
+    job: AnyJob | None = None
     request: Request | None = None
 
 

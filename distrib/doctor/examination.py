@@ -20,6 +20,7 @@ from distrib.doctor.finding import Finding
 from distrib.doctor.host_facts import HostFacts, collect_host_facts
 from distrib.job.plan import Device, Request, make_request
 from distrib.job.reader import Job
+from distrib.job.script import AnyJob
 from distrib.launch.fleet import Fleet, NoAnswer
 from distrib.runs.storage.location import local_folders
 
@@ -59,7 +60,7 @@ def examine(fleet: Fleet, job: Job | None) -> Iterator[Finding]:
             yield from fleet_check.run(situation, fleet)
 
 
-def storage_folders(job: Job | None) -> tuple[str, ...]:
+def storage_folders(job: AnyJob | None) -> tuple[str, ...]:
     """The folder in which a job keeps its runs; none if that is an object store."""
     return () if job is None else local_folders(job.spec.storage)
 

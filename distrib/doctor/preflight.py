@@ -8,10 +8,10 @@ from distrib.doctor.finding import Finding
 from distrib.doctor.host_facts import collect_free_facts
 from distrib.errors import LaunchError
 from distrib.job.plan import Request
-from distrib.job.reader import Job
+from distrib.job.script import AnyJob
 
 
-def check_this_machine(job: Job, request: Request | None = None) -> list[Finding]:
+def check_this_machine(job: AnyJob, request: Request | None = None) -> list[Finding]:
     """Runs the free checks on this machine.
 
     Args:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from distrib.job.launcher_names import LauncherName
 from distrib.job.spec import Interval, JobSpec, Target, WorkerRange, parse_bytes
+
+if TYPE_CHECKING:
+    from distrib.job.script import ScriptSpec
 
 Device = Literal["cpu", "cuda"]
 
@@ -155,6 +158,7 @@ class Plan:
     schedule: StepPlan
     memory: Memory | None = None
     launch: LaunchDescription | None = None
+    script: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain data for JSON."""
@@ -171,7 +175,7 @@ def split_evenly(total: int, parts: int) -> tuple[int, ...]:
     return tuple(len(part_of(total, part, parts)) for part in range(parts))
 
 
-def make_request(spec: JobSpec, launcher: LauncherName, device: Device) -> Request:
+def make_request(spec: JobSpec | ScriptSpec, launcher: LauncherName, device: Device) -> Request:
     """What `spec` requests from `launcher`, with `device: auto` already resolved."""
     resources = spec.resources
     workers = resources.workers

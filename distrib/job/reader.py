@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -13,12 +14,14 @@ from distrib.errors import JobError
 from distrib.job.fields import nearest
 from distrib.job.overrides import apply_override
 from distrib.job.problems import problems_of
-from distrib.job.spec import JobSpec
+from distrib.job.spec import JobSpec, Section
 from distrib.job.values import Values, read_values
 from distrib.job.yaml.nodes import MapNode, ScalarNode, SourceLocation, write
 from distrib.job.yaml.parser import parse
 
 MAX_FILE_BYTES = 2**20
+
+Spec = TypeVar("Spec", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -116,17 +119,57 @@ def _similar_file(path: Path) -> str:
     return f"; did you mean '{path.parent / match}'?" if match else ""
 
 
-def _read_job(path: Path, shown_path: str, file_text: str, overrides: tuple[str, ...]) -> Job:
-    root = parse(file_text, shown_path)
+def read_spec(
+    path: str | Path, overrides: Sequence[str], model: type[Spec], *, text: str | None = None
+) -> tuple[Spec, str]:
+    """Reads a spec of another kind than a job's.
+
+    Args:
+        path: The spec's file, or what stands for it in messages if `text` is given.
+        overrides: Changes such as `resources.workers=3`.
+        model: The kind of spec.
+        text: The content instead of the file's.
+
+    Returns:
+        The spec, and its YAML with overrides applied.
+
+    Raises:
+        JobError: The spec is wrong.
+    """
+    content = _read_file(path) if text is None else text
+    root = _parse_mapping(content, str(path), model, overrides)
+    return _check(read_values(root), model), write(root) if overrides else content
+
+
+def is_mapping_with(path: str | Path, field: str) -> bool:
+    """Whether a YAML file is a mapping with this field; False for a file that cannot be parsed.
+
+    Raises:
+        JobError: The file cannot be read.
+    """
+    try:
+        root = parse(_read_file(path), str(path))
+    except JobError:
+        return False
+    return isinstance(root, MapNode) and root.get(field) is not None
+
+
+def _parse_mapping(text: str, shown_path: str, model: type[Section], overrides: Sequence[str]) -> MapNode:
+    root = parse(text, shown_path)
     if root is None or (isinstance(root, ScalarNode) and root.is_null):
-        raise JobError(f"is empty; a job has the fields {', '.join(JobSpec.model_fields)}", file=shown_path)
+        raise JobError(f"is empty; a job has the fields {', '.join(model.model_fields)}", file=shown_path)
     if not isinstance(root, MapNode):
-        raise root.location.error(f"expected a mapping with the fields {', '.join(JobSpec.model_fields)}")
+        raise root.location.error(f"expected a mapping with the fields {', '.join(model.model_fields)}")
     for override in overrides:
         apply_override(root, override)
+    return root
+
+
+def _read_job(path: Path, shown_path: str, file_text: str, overrides: tuple[str, ...]) -> Job:
+    root = _parse_mapping(file_text, shown_path, JobSpec, overrides)
     values = read_values(root)
     return Job(
-        spec=_check(values),
+        spec=_check(values, JobSpec),
         path=path,
         text=write(root) if overrides else file_text,
         locations=values.locations,
@@ -136,11 +179,11 @@ def _read_job(path: Path, shown_path: str, file_text: str, overrides: tuple[str,
     )
 
 
-def _check(values: Values) -> JobSpec:
+def _check(values: Values, model: type[Spec]) -> Spec:
     if values.problems:
         raise _joined(values.problems, values.locations)
     try:
-        return JobSpec.model_validate(values.data)
+        return model.model_validate(values.data)
     except ValidationError as error:
         raise _joined(problems_of(error), values.locations) from error
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from distrib.job.spec import JobSpec, Resume, Section
+from distrib.job.spec import Resume, Section
 
 
-def differing_fields(before: JobSpec, now: JobSpec) -> Iterator[tuple[str, Any, Any]]:
+def differing_fields(before: Section, now: Section) -> Iterator[tuple[str, Any, Any]]:
     """The fields that must be equal but differ: dotted name, value before, value now.
 
     Args:

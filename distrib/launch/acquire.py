@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from distrib.errors import JobError
-from distrib.job.reader import Job
 from distrib.job.resume_identity import differing_fields
+from distrib.job.script import AnyJob, load_any_job
 from distrib.runs.layout import new_run_id
 from distrib.runs.lease import Lease
 from distrib.runs.run import Run
@@ -48,7 +48,7 @@ class RunRequest:
         is_extended: Whether a finished run is resumed if the job now asks for more steps.
     """
 
-    job: Job
+    job: AnyJob
     run_id: str | None
     num_steps: int
     is_fresh: bool = False
@@ -144,7 +144,7 @@ def _check_same_job(run: Run, request: RunRequest) -> None:
     ignored = _LENGTH if request.is_extended else ()
     differing = [
         f"{field}: {before!r} then, {now!r} now"
-        for field, before, now in differing_fields(Job.load(run.job_file).spec, request.job.spec)
+        for field, before, now in differing_fields(load_any_job(run.job_file).spec, request.job.spec)
         if field not in ignored
     ]
     if differing:

@@ -6,10 +6,11 @@ import os
 
 from distrib.job.plan import Device, Request
 from distrib.job.reader import Job
+from distrib.job.script import AnyJob
 from distrib.job.spec import WorkerRange
 
 
-def choose_device(job: Job, num_gpus: int) -> Device:
+def choose_device(job: AnyJob, num_gpus: int) -> Device:
     """Decides `resources.device` for a machine with `num_gpus` GPUs.
 
     Raises:
@@ -30,7 +31,7 @@ def choose_device(job: Job, num_gpus: int) -> Device:
     return "cuda"
 
 
-def choose_cluster_device(job: Job, num_gpus: int) -> Device:
+def choose_cluster_device(job: AnyJob, num_gpus: int) -> Device:
     """Decides `resources.device` for a cluster with `num_gpus` GPUs: CUDA if there is any.
 
     Whether there are enough is decided when workers are placed, since hosts come and go.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from distrib.job.reader import Job
+from distrib.job.script import AnyJob
 
 STOPPED_EXIT_CODE = 130
 
@@ -24,7 +24,7 @@ class Submission:
         packages: Requirements that pip installs for it on every host.
     """
 
-    job: Job
+    job: AnyJob
     run_id: str
     command: Sequence[str]
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class JobServer(Protocol):
         """Waits until the job has ended, at most until the timeout."""
 
 
-def check_shared_storage(job: Job) -> None:
+def check_shared_storage(job: AnyJob) -> None:
     """Refuses a job whose runs would be in a different folder on each host.
 
     Raises:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from distrib.job.plan import Device, LaunchDescription, Request
-    from distrib.job.reader import Job
+    from distrib.job.script import AnyJob
     from distrib.launch.monitor import RunMonitor
+    from distrib.launch.script.config import AnyConfig
     from distrib.observe.observer import Observer
-    from distrib.train.context import AttemptConfig
     from distrib.train.failure import Failure
     from distrib.train.resolved_job import Datasets
 
@@ -48,7 +48,7 @@ class Attempt:
         datasets: Built in this process for forked ranks to inherit; None if each rank has to build its own.
     """
 
-    config: AttemptConfig
+    config: AnyConfig
     placement: Placement
     monitor: RunMonitor
     datasets: Datasets | None = None
@@ -103,7 +103,7 @@ class Launcher(Protocol):
             LaunchError: The ranks could not be started, for example because the cluster cannot be reached.
         """
 
-    def choose_device(self, job: Job) -> Device:
+    def choose_device(self, job: AnyJob) -> Device:
         """Decides `resources.device`; called within `prepare`.
 
         Raises:

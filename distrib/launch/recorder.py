@@ -9,6 +9,7 @@ from typing import Any
 from distrib.job.plan import Plan
 from distrib.launch.acquire import AcquiredRun
 from distrib.launch.launcher import AttemptResult
+from distrib.launch.script.config import AnyConfig
 from distrib.observe.observer import Observer
 from distrib.runs.events import EventWriter
 from distrib.runs.files.atomic import remove_temporary
@@ -16,7 +17,6 @@ from distrib.runs.owner import this_process
 from distrib.runs.provenance import collect_provenance
 from distrib.runs.sources import changed_sources, hash_sources
 from distrib.runs.storage.errors import NotKeptError, StorageError, storage_problem
-from distrib.train.context import AttemptConfig
 from distrib.train.failure import Failure
 
 
@@ -28,7 +28,7 @@ class RunRecorder:
         config: What all its ranks have in common.
     """
 
-    def __init__(self, acquired: AcquiredRun, config: AttemptConfig) -> None:
+    def __init__(self, acquired: AcquiredRun, config: AnyConfig) -> None:
         self._acquired = acquired
         self._run = acquired.run
         self._config = config
@@ -47,7 +47,7 @@ class RunRecorder:
             self._run.create_record(
                 name=job.name,
                 request=values["request"],
-                schedule=values["schedule"],
+                schedule=None if plan.script is not None else values["schedule"],
                 provenance={**collect_provenance(job.folder, sys.argv), "sources": sources},
                 started=started,
             )
@@ -63,7 +63,7 @@ class RunRecorder:
             error=None,
             attempt=self._acquired.attempt,
             request=values["request"],
-            schedule=values["schedule"],
+            schedule=None if plan.script is not None else values["schedule"],
             owner=this_process(),
             provenance={**provenance, "sources": sources},
         )
@@ -117,7 +117,7 @@ class RunRecorder:
                 step=step,
                 epoch=schedule.position(step)[0],
                 samples=schedule.samples_after(step),
-                message=f"{message}, from step {step}",
+                message=message if plan.script is not None else f"{message}, from step {step}",
             )
         self._run.storage.publish_events(attempt)
 

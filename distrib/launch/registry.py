@@ -6,21 +6,21 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from distrib.job.launcher_names import LauncherName
-from distrib.job.reader import Job
+from distrib.job.script import AnyJob
 from distrib.launch.job_server import JobServer
 from distrib.launch.launcher import Launcher
 
-MakeLauncher: TypeAlias = Callable[[Job, str | None], Launcher]
+MakeLauncher: TypeAlias = Callable[[AnyJob, str | None], Launcher]
 """Makes the launcher of a job; the second argument is the cluster's address, or None for this machine."""
 
 
-def _local(job: Job, address: str | None) -> Launcher:
+def _local(job: AnyJob, address: str | None) -> Launcher:
     from distrib.launch.local.launcher import LocalLauncher
 
     return LocalLauncher(job)
 
 
-def _ray(job: Job, address: str | None) -> Launcher:
+def _ray(job: AnyJob, address: str | None) -> Launcher:
     from distrib.launch.ray.launcher import RayLauncher
 
     return RayLauncher(job, address)
@@ -43,7 +43,7 @@ def default_launcher(address: str | None) -> LauncherName:
     return _THIS_MACHINE if address is None else _CLUSTER
 
 
-def make_launcher(job: Job, name: LauncherName, address: str | None = None) -> Launcher:
+def make_launcher(job: AnyJob, name: LauncherName, address: str | None = None) -> Launcher:
     """The launcher of that name, not yet entered.
 
     Raises:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distrib.job.launcher_names import LauncherName
-from distrib.job.plan import Plan, make_request
+from distrib.job.plan import Device, Plan, make_request
 from distrib.job.reader import Job
+from distrib.job.script import AnyJob, ScriptJob
 from distrib.launch.options import RunOptions
 from distrib.launch.process.signals import StopSignals
 from distrib.launch.registry import make_launcher
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
     from distrib.launch.acquire import AcquiredRun
     from distrib.launch.launcher import Launcher
     from distrib.launch.prepare import PreparedJob
-    from distrib.train.context import AttemptConfig
+    from distrib.launch.script.config import AnyConfig
+    from distrib.launch.script.prepare import PreparedScript
+
+    Prepared = PreparedJob | PreparedScript
 
 
 def run(
-    job: Job, options: RunOptions | None = None, *, workers: int | None = None, observers: Sequence[Observer] = ()
+    job: AnyJob, options: RunOptions | None = None, *, workers: int | None = None, observers: Sequence[Observer] = ()
 ) -> Run:
     """Trains a job and returns its finished run.
 
@@ -49,16 +53,24 @@ def run(
         job = job.override([f"resources.workers={workers}"])
     with StopSignals() as signals, make_launcher(job, options.launcher, options.address) as launcher:
         observer = ObserverGroup([ActivityRecorder(), *launcher.observers, *observers])
-        for tracker in job.spec.trackers:
+        for tracker in () if isinstance(job, ScriptJob) else job.spec.trackers:
             observer.add(TrackerObserver(tracker, observer.notice))
-        from distrib.launch.prepare import prepare
-
-        prepared = launcher.prepare(lambda: prepare(job, options.launcher, launcher.choose_device))
+        prepared = launcher.prepare(lambda: _prepare(job, options.launcher, launcher.choose_device))
         return _execute(prepared, launcher, options, observer, signals)
 
 
+def _prepare(job: AnyJob, launcher: LauncherName, choose_device: Callable[[AnyJob], Device]) -> Prepared:
+    if isinstance(job, ScriptJob):
+        from distrib.launch.script.prepare import prepare_script
+
+        return prepare_script(job, launcher, choose_device)
+    from distrib.launch.prepare import prepare
+
+    return prepare(job, launcher, choose_device)
+
+
 def _execute(
-    prepared: PreparedJob, launcher: Launcher, options: RunOptions, observer: Observer, signals: StopSignals
+    prepared: Prepared, launcher: Launcher, options: RunOptions, observer: Observer, signals: StopSignals
 ) -> Run:
     """Acquires the run, trains it and releases it."""
     from distrib.launch.acquire import RunRequest, acquire_run
@@ -88,11 +100,20 @@ def _execute(
         acquired.lease.release()
 
 
-def _config(prepared: PreparedJob, acquired: AcquiredRun, options: RunOptions) -> AttemptConfig:
+def _config(prepared: Prepared, acquired: AcquiredRun, options: RunOptions) -> AnyConfig:
     """What all ranks of the run have in common."""
+    from distrib.launch.script.config import ScriptConfig
     from distrib.train.context import AttemptConfig
 
     assert acquired.lease is not None
+    if isinstance(prepared.job, ScriptJob):
+        return ScriptConfig(
+            job=prepared.job,
+            request=prepared.request,
+            run_location=str(acquired.run.location),
+            working_directory=Path.cwd(),
+            lease=acquired.lease.token,
+        )
     return AttemptConfig(
         job=prepared.job,
         request=prepared.request,

@@ -10,9 +10,10 @@ from distrib.launch.launcher import Attempt, AttemptResult, Launcher, Placement
 from distrib.launch.monitor import RunMonitor
 from distrib.launch.prepare import PreparedJob
 from distrib.launch.recorder import RunRecorder
+from distrib.launch.script.config import AnyConfig
+from distrib.launch.script.prepare import PreparedScript
 from distrib.runs.run import Run
 from distrib.runs.storage.errors import NotKeptError
-from distrib.train.context import AttemptConfig
 from distrib.train.failure import Failure
 
 _NOT_SHARED = "StorageNotSharedError"
@@ -34,9 +35,9 @@ class RunSupervisor:
 
     def __init__(
         self,
-        prepared: PreparedJob,
+        prepared: PreparedJob | PreparedScript,
         acquired: AcquiredRun,
-        config: AttemptConfig,
+        config: AnyConfig,
         launcher: Launcher,
         monitor: RunMonitor,
     ) -> None:

@@ -27,9 +27,9 @@ class RunLength:
     steps_per_epoch: int
 
     @classmethod
-    def of_plan(cls, plan: StepPlan) -> RunLength:
-        """The length that a plan has."""
-        return cls(plan.total_steps, plan.steps_per_epoch)
+    def of_plan(cls, plan: StepPlan) -> RunLength | None:
+        """The length that a plan has; None for a script, whose steps are not known."""
+        return None if plan.total_steps == 0 else cls(plan.total_steps, plan.steps_per_epoch)
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> RunLength | None:

@@ -18,6 +18,8 @@ def headline(run: Run, plan: Plan) -> str:
     """The first line about a run: its id, its workers and its length."""
     schedule = plan.schedule
     workers = f"{plural(schedule.world_size, 'worker')} on {plan.request.device}"
+    if plan.script is not None:
+        return f"{run.id}: {workers}, {plan.script}"
     return f"{run.id}: {workers}, {plural(schedule.total_steps, 'step')} of {schedule.global_batch_size:,} samples"
 
 

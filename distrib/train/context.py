@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from distrib.job.plan import Request
 from distrib.job.reader import Job
@@ -14,6 +14,9 @@ from distrib.runs.storage.open import working_folder
 
 if TYPE_CHECKING:
     import torch.distributed
+
+    from distrib.train.resolved_job import Datasets
+    from distrib.train.worker import RankResult
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class RankInfo:
         local_rank: From 0 on each host.
         host_name: The name of the rank's host, for display.
         gpu: The index of the rank's GPU among those that its process sees.
+        local_world_size: The number of ranks on this host; None means all of them.
+        node_rank: The number of this host among those with ranks.
+        num_nodes: The number of hosts with ranks.
     """
 
     rank: int
@@ -33,6 +39,9 @@ class RankInfo:
     local_rank: int
     host_name: str
     gpu: int = 0
+    local_world_size: int | None = None
+    node_rank: int = 0
+    num_nodes: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,29 +59,23 @@ class Measurement:
     sweep_seconds: float = 3.0
 
 
-@dataclass(frozen=True)
-class AttemptConfig:
-    """What all ranks of an attempt have in common; reaches them by pickle or by fork.
+@dataclass(frozen=True, kw_only=True)
+class RankConfig:
+    """What all ranks of an attempt have in common, whatever they run; reaches them by pickle or by fork.
 
     Attributes:
-        job: What to train.
         request: What was requested from the launcher.
         run_location: The folder or the URL of the run.
         working_directory: Where the command was given.
         lease: The token of the launcher's lease on the run; without it no checkpoint is committed.
         attempt: From 0, over the run's whole life.
-        record_samples: Whether each rank records the ids of its samples.
-        measurement: What to measure instead of training, if anything.
     """
 
-    job: Job
     request: Request
     run_location: str
     working_directory: Path
     lease: str = ""
     attempt: int = 0
-    record_samples: bool = False
-    measurement: Measurement | None = None
 
     @property
     def layout(self) -> RunLayout:
@@ -83,6 +86,33 @@ class AttemptConfig:
     def run_folder(self) -> Path:
         """The folder of the run's files on this host: the run's own, or a mirror of one on an object store."""
         return self.layout.folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptConfig(RankConfig):
+    """What all ranks of an attempt to train a job have in common.
+
+    Attributes:
+        job: What to train.
+        record_samples: Whether each rank records the ids of its samples.
+        measurement: What to measure instead of training, if anything.
+    """
+
+    job: Job
+    record_samples: bool = False
+    measurement: Measurement | None = None
+    is_script: ClassVar[bool] = False
+
+    def moved_to(self, folder: Path) -> AttemptConfig:
+        """The same with another working directory, and the job's file in it."""
+        path = folder / self.job.path.relative_to(self.working_directory)
+        return replace(self, working_directory=folder, job=replace(self.job, path=path))
+
+    def run_rank(self, context: RankContext, datasets: Datasets | None) -> RankResult:
+        """Trains as one rank."""
+        from distrib.train.worker import main
+
+        return main(self, context, datasets)
 
 
 class RankContext(Protocol):

@@ -10,6 +10,8 @@ import torch
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_HIDDEN = (_PACKAGE, _TORCH, "<frozen runpy>")
+"""Beginnings of the files whose frames only show how the user's code was called."""
 _COLLECTIVE_FILES = tuple(
     os.path.join(_TORCH, part)
     for part in ("distributed" + os.sep, "nn/parallel" + os.sep, "autograd" + os.sep, "_tensor.py", "_ops.py")
@@ -38,7 +40,7 @@ def is_raised_by_torch(error: BaseException) -> bool:
 def user_frames(error: BaseException) -> TracebackType | None:
     """The frames of an error from the user's first one on; None if there are none."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith((_PACKAGE, _TORCH)):
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HIDDEN):
         frames = frames.tb_next
     return frames
 

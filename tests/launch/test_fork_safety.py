@@ -21,6 +21,7 @@ pytestmark = pytest.mark.timeout(120)
 
 OPENED_AT_IMPORT = """
 import os, struct
+from pathlib import Path
 
 PATH = Path(__file__).with_name("records.bin")
 if not PATH.exists():
@@ -120,7 +121,7 @@ class Prepared(Samples):
 def test_what_a_module_opens_at_import_is_not_shared_by_ranks(workplace, opening):
     workplace.write("records.py", OPENED_AT_IMPORT.format(opening=opening))
     launch = workplace.start("--set", "data.train=records:Records", "--set", "train.epochs=1", "--workers", "3")
-    assert launch.wait(100) == 0, launch.stdout
+    assert launch.wait(100) == 0, launch.stdout + launch.stderr
 
 
 @pytest.mark.parametrize("loader_workers", [0, 1])

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from distrib.doctor.check import Situation
 from distrib.doctor.finding import Finding, Status
 from distrib.doctor.host_facts import HostFacts
+from distrib.job.reader import Job
 
 _MIB, _GIB = 2**20, 2**30
 _LEAST_DISK_BYTES = 100 * _MIB
@@ -39,7 +40,8 @@ class Room:
                 status: Status = "failed" if free < _LEAST_DISK_BYTES else "warning"
                 message = f"only {free / _MIB:,.0f} MiB of disk are free for {folder}"
                 yield Finding(self.name, status, message, (host,), "free disk space or choose another folder")
-        has_loader_workers = situation.job is not None and situation.job.spec.data.loader_workers > 0
+        job = situation.job
+        has_loader_workers = isinstance(job, Job) and job.spec.data.loader_workers > 0
         shared = facts.shared_memory_bytes
         if (
             shared is not None

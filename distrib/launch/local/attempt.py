@@ -30,6 +30,7 @@ class LocalAttempt:
     def __init__(self, attempt: Attempt, can_fork: bool) -> None:
         self._attempt = attempt
         self._folder = attempt.config.run_folder
+        self._is_script = attempt.config.is_script
         self._monitor = attempt.monitor
         self._can_fork = can_fork
         self._ranks = RankProcesses(attempt, can_fork)
@@ -49,6 +50,8 @@ class LocalAttempt:
         failures = self._failures()
         log_errors(self._folder, failures)
         self._monitor.skip_output()
+        if self._is_script and self._monitor.stop_requested():
+            return AttemptResult("stopped")
         deaths = {rank: status for rank, status in statuses.items() if status not in SUCCESS_STATUSES}
         silent = [rank for rank in range(world_size) if rank not in statuses and rank not in failures]
         if deaths:
@@ -67,10 +70,11 @@ class LocalAttempt:
             statuses.update(self._ranks.reap())
             self._monitor.poll()
             self._prepare_restart()
-            if self._stall.is_stalled(self._monitor.num_events):
+            if not self._is_script and self._stall.is_stalled(self._monitor.num_events):
                 self._write_stacks()
                 break
-            if any(status not in SUCCESS_STATUSES for status in statuses.values()):
+            is_stopping = self._is_script and deadline is not None  # its ranks may end by SIGTERM
+            if not is_stopping and any(status not in SUCCESS_STATUSES for status in statuses.values()):
                 statuses.update(self._await_others())
                 break
             if self._monitor.stop_requested() and deadline is None:

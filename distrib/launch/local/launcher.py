@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from distrib.job.plan import Device, LaunchDescription, Request
-from distrib.job.reader import Job
+from distrib.job.script import AnyJob
 from distrib.launch.devices import choose_device, fit_workers, usable_cpus
 from distrib.launch.process.fork_safety import ForkCheck, torch_ready_to_fork
 
@@ -28,7 +28,7 @@ class LocalLauncher:
         job: The job.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: AnyJob) -> None:
         self._job = job
         self._context = ExitStack()
         self._fork_check: ForkCheck | None = None
@@ -63,7 +63,7 @@ class LocalLauncher:
         self._can_fork = self._fork_check is not None and self._fork_check.can_fork
         return result
 
-    def choose_device(self, job: Job) -> Device:
+    def choose_device(self, job: AnyJob) -> Device:
         """The device that was chosen when the launcher was entered."""
         return self._device
 

@@ -93,7 +93,10 @@ class RankProcesses:
         return statuses
 
     def request_stop(self) -> None:
-        """Requests all ranks to stop at the next step that they agree on."""
+        """Requests all ranks to stop at the next step that they agree on; scripts, which may not agree, by SIGTERM."""
+        if self._attempt.config.is_script:
+            for pid in self._pids.values():
+                os.kill(pid, signal.SIGTERM)
         if self._stop_pipe is not None:
             os.close(self._stop_pipe)
             self._stop_pipe = None

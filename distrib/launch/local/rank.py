@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch.distributed as dist
 
+import distrib.train.worker  # noqa: F401 - once, before ranks are forked
 from distrib.launch.local.progress import StepCounters
 from distrib.launch.process.child import FORWARDED_SIGNALS
 from distrib.launch.process.environment import set_rank_variables
 from distrib.launch.process.output import flush_output, redirect_output
+from distrib.launch.script.config import AnyConfig
 from distrib.runs.layout import RunLayout
-from distrib.train.context import AttemptConfig, RankInfo
-from distrib.train.worker import main
+from distrib.train.context import RankInfo
 
 if TYPE_CHECKING:
     from distrib.train.resolved_job import Datasets
@@ -76,20 +77,23 @@ class LocalRankContext:
         return bool(readable) or _TERMINATED.is_set()
 
 
-def rank_main(config: AttemptConfig, context: LocalRankContext, datasets: Datasets | None) -> NoReturn:
+def rank_main(config: AnyConfig, context: LocalRankContext, datasets: Datasets | None) -> NoReturn:
     """Runs the whole life of a rank's process and ends the process."""
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: _TERMINATED.set())
+        if config.is_script:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the script may handle it
+        else:
+            signal.signal(signal.SIGTERM, lambda *_: _TERMINATED.set())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
         redirect_output(RunLayout(config.run_folder).rank_log(context.rank_info.rank))
         faulthandler.enable(sys.stderr)
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, _LOOPBACK)
         set_rank_variables(context.rank_info)
-        result = main(config, context, datasets)
+        result = config.run_rank(context, datasets)
         status = EXIT_STATUS[result.status]
         flush_output()
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from distrib.job.plan import Device, LaunchDescription, Request
-from distrib.job.reader import Job
+from distrib.job.script import AnyJob
 from distrib.launch.devices import choose_cluster_device
 from distrib.launch.ray.cluster.existing import ExistingRay
 from distrib.launch.ray.cluster.local import LocalRay
@@ -29,7 +29,7 @@ class RayLauncher:
             duration of the run.
     """
 
-    def __init__(self, job: Job, address: str | None) -> None:
+    def __init__(self, job: AnyJob, address: str | None) -> None:
         self._cluster: LocalRay | ExistingRay = LocalRay(job) if address is None else ExistingRay(job, address)
         self._trainers: RunTrainers | None = None
 
@@ -58,7 +58,7 @@ class RayLauncher:
         """Connects to Ray, or starts it, while a thread does the work."""
         return self._cluster.start_beside(work)
 
-    def choose_device(self, job: Job) -> Device:
+    def choose_device(self, job: AnyJob) -> Device:
         """CUDA if the cluster has any GPU; waits until it is connected."""
         return choose_cluster_device(job, self._cluster.num_gpus())
 

@@ -11,7 +11,7 @@ from distrib.job.plan import Request
 from distrib.launch.launcher import Placement
 from distrib.launch.ray.control_store import SECRETS, RayControlStore
 from distrib.launch.ray.trainer import TrainerHandle
-from distrib.train.context import AttemptConfig
+from distrib.launch.script.config import AnyConfig
 
 if TYPE_CHECKING:
     from distrib.launch.ray.cluster.existing import ExistingRay
@@ -80,7 +80,7 @@ class RunTrainers:
         """Asks an autoscaler for hosts with room for more workers; 0 asks for none."""
         self._cluster.ask_for_hosts(self.request, num_workers)
 
-    def begin(self, config: AttemptConfig, placement: Placement) -> TrainerHandle:
+    def begin(self, config: AnyConfig, placement: Placement) -> TrainerHandle:
         """Begins an attempt: in place if the workers of the last one can be restarted, else with another trainer."""
         self.held = {}
         upcoming, self._next = self._next, None
@@ -103,7 +103,7 @@ class RunTrainers:
         current.begin(config.attempt)
         return current
 
-    def start_next(self, config: AttemptConfig, placement: Placement) -> None:
+    def start_next(self, config: AnyConfig, placement: Placement) -> None:
         """Starts workers for the next attempt while the ranks of this one still train."""
         self._next = self._start(config, placement)
 
@@ -112,7 +112,7 @@ class RunTrainers:
         """Whether the workers of the next attempt wait for its beginning."""
         return self._next is not None and self._next.is_ready
 
-    def _start(self, config: AttemptConfig, placement: Placement) -> TrainerHandle:
+    def _start(self, config: AnyConfig, placement: Placement) -> TrainerHandle:
         trainer = TrainerHandle(self.control, len(self._started), placement)
         self._started.append(trainer)
         self.control.write(SECRETS, self._cluster.secret_environment)

@@ -15,7 +15,7 @@ from distrib.launch.launcher import Placement
 from distrib.launch.ray.control_store import RayControlStore
 from distrib.launch.ray.scaling import scaling_settings
 from distrib.launch.ray.worker import CANCELLED, WorkerConfig, train_as_ray_worker
-from distrib.train.context import AttemptConfig
+from distrib.launch.script.config import AnyConfig
 
 _JOIN_SECONDS = 3.0
 
@@ -82,7 +82,7 @@ class TrainerHandle:
     _num_failures: int = 0
     _thread: threading.Thread | None = field(default=None, repr=False)
 
-    def start(self, config: AttemptConfig, storage_path: str, worker_environment: dict[str, str]) -> None:
+    def start(self, config: AnyConfig, storage_path: str, worker_environment: dict[str, str]) -> None:
         """Starts the workers, which wait until an attempt begins.
 
         Args:
@@ -94,7 +94,7 @@ class TrainerHandle:
         self._thread = threading.Thread(target=self._run, args=(trainer.fit,), name="ray-train", daemon=True)
         self._thread.start()
 
-    def _make_trainer(self, config: AttemptConfig, storage_path: str, environment: dict[str, str]) -> TorchTrainer:
+    def _make_trainer(self, config: AnyConfig, storage_path: str, environment: dict[str, str]) -> TorchTrainer:
         nodes = self.placement.node_ids
         return TorchTrainer(
             train_as_ray_worker,

@@ -17,9 +17,10 @@ from distrib.launch.process.environment import set_rank_variables
 from distrib.launch.process.output import output_redirected
 from distrib.launch.ray.cluster.settings import keep_worker_quiet
 from distrib.launch.ray.control_store import SECRETS, RayControlStore
+from distrib.launch.script.config import AnyConfig
 from distrib.runs.storage.errors import StorageNotSharedError
 from distrib.runs.storage.open import open_rank
-from distrib.train.context import AttemptConfig, RankInfo
+from distrib.train.context import RankConfig, RankInfo
 from distrib.train.failure import Failure
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class WorkerConfig:
         is_local: Whether all workers are on the launcher's machine.
     """
 
-    attempt: AttemptConfig
+    attempt: AnyConfig
     control: RayControlStore
     trainer: int
     is_local: bool
@@ -110,7 +111,15 @@ def train_as_ray_worker(config: dict[str, WorkerConfig]) -> None:
     attempt = replace(worker.attempt, attempt=number)
     address = _address()
     name = socket.gethostname() if worker.is_local else f"{socket.gethostname()} ({address})"
-    info = RankInfo(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), name, _gpu())
+    info = RankInfo(
+        context.get_world_rank(),
+        context.get_world_size(),
+        context.get_local_rank(),
+        name,
+        _gpu(),
+        context.get_local_world_size(),
+        context.get_node_rank(),
+    )
     rank_context = RayRankContext(info, address)
     control.write(f"rank/{number}/{info.rank}", {"name": name, "node_id": _node_id()})
     _follow_commands(control, number, rank_context)
@@ -120,9 +129,7 @@ def train_as_ray_worker(config: dict[str, WorkerConfig]) -> None:
     set_rank_variables(info)
     attempt = replace(attempt, request=_without_pretense(attempt.request))
     with output_redirected(attempt.layout.rank_log(info.rank)):  # past Ray's capture, which cuts lines
-        from distrib.train.worker import main
-
-        result = main(attempt, rank_context)
+        result = attempt.run_rank(rank_context, None)
     if result.failure is not None:
         control.report_failure(number, info.rank, result.failure)
         keep_worker_quiet()
@@ -180,17 +187,15 @@ def _follow_commands(control: RayControlStore, attempt: int, context: RayRankCon
     threading.Thread(target=follow, name="launcher-commands", daemon=True).start()
 
 
-def _moved_here(attempt: AttemptConfig, *, is_local: bool) -> AttemptConfig:
+def _moved_here(attempt: AnyConfig, *, is_local: bool) -> AnyConfig:
     """The attempt with the launcher's working directory, and the job's files in it, at their paths on this host."""
     if is_local:
         os.chdir(attempt.working_directory)
         return attempt
-    here = Path.cwd()
-    path = here / attempt.job.path.relative_to(attempt.working_directory)
-    return replace(attempt, working_directory=here, job=replace(attempt.job, path=path))
+    return attempt.moved_to(Path.cwd())
 
 
-def _check_storage(control: RayControlStore, attempt: AttemptConfig, info: RankInfo) -> None:
+def _check_storage(control: RayControlStore, attempt: RankConfig, info: RankInfo) -> None:
     """Checks that this host sees where the run is kept, and can write there."""
     try:
         open_rank(attempt.run_location, info.rank, attempt.attempt, attempt.lease).check_visible()

@@ -20,7 +20,7 @@ from distrib.compat.ray_gcs import refuses_token
 from distrib.compat.ray_start import silence_worker_deaths
 from distrib.errors import JobError, LaunchError
 from distrib.job.plan import Request
-from distrib.job.reader import Job
+from distrib.job.script import AnyJob
 from distrib.launch.job_server import check_shared_storage
 from distrib.launch.network import answers
 from distrib.launch.process.environment import environment_defaults
@@ -58,7 +58,7 @@ class ExistingRay:
         LaunchError: The cluster cannot be reached.
     """
 
-    def __init__(self, job: Job, address: str) -> None:
+    def __init__(self, job: AnyJob, address: str) -> None:
         self._address = address
         self._job = job
         self._settings = ExitStack()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from distrib.compat.ray_start import local_cluster_options, silence_worker_deaths, start_autoscaling_coordinator
 from distrib.errors import LaunchError
 from distrib.job.plan import Request
-from distrib.job.reader import Job
+from distrib.job.script import AnyJob
 from distrib.job.spec import WorkerRange
 from distrib.launch.process.environment import environment_defaults
 from distrib.launch.ray.cluster.reaper import Reaper
@@ -44,7 +44,7 @@ class LocalRay:
     worker_environment: dict[str, str] = {}  # noqa: RUF012 - processes of this machine inherit the environment
     secret_environment: dict[str, str] = {}  # noqa: RUF012
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: AnyJob) -> None:
         resources = job.spec.resources
         workers = resources.workers.max if isinstance(resources.workers, WorkerRange) else resources.workers
         self._num_cpus = workers * resources.cpus_per_worker

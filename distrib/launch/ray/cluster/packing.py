@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distrib.compat.ray_packaging import max_package_bytes, shipped_sizes
 from distrib.errors import JobError
-from distrib.job.reader import Job
+from distrib.job.script import AnyJob
 
 EXCLUDED = ("/.git", "/runs", "/.venv", "/venv", "__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 """What is never sent, in the syntax of .gitignore, besides what .gitignore and .rayignore files name."""
@@ -13,7 +13,7 @@ _NUM_SHOWN = 5
 _MIB = 2**20
 
 
-def path_in(folder: str, job: Job) -> str:
+def path_in(folder: str, job: AnyJob) -> str:
     """The path of the job's file in `folder`, the working directory, which is what the hosts of a cluster get.
 
     Raises:

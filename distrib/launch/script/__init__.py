@@ -1,0 +1,1 @@
+"""Scripts that torchrun could run: each rank runs the script as `__main__`, with torchrun's environment."""

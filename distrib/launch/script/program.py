@@ -1,0 +1,105 @@
+"""The program of a rank that runs a script: torchrun's environment, the script as `__main__`, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distrib.job.script import Script
+from distrib.launch.process.output import flush_output
+from distrib.launch.script.config import ScriptConfig
+from distrib.train.context import RankContext, RankInfo
+from distrib.train.failure import Failure, error_text
+from distrib.train.worker import RankResult
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
+
+_STORE_SECONDS = 1800.0
+
+
+class ScriptExitError(Exception):
+    """The script ended with an exit status other than 0."""
+
+
+def run_script(config: ScriptConfig, context: RankContext) -> RankResult:
+    """Runs the script as one rank; an error is written for the launcher and returned, never raised."""
+    info, script = context.rank_info, config.job.spec.script
+    try:
+        store = context.open_store(timedelta(seconds=_STORE_SECONDS))  # held until the script has ended
+        os.environ.update(torchrun_variables(config, info, store))
+        _use_threads(config.request.cpus_per_worker)
+        _run_as_main(script, config.working_directory)
+        del store
+    except BaseException as error:
+        failure = _failure(error, info)
+        if failure is None:
+            return RankResult("finished")
+        failure.write(config.layout.rank_error(info.rank))
+        flush_output()
+        return RankResult("failed", failure)
+    return RankResult("finished")
+
+
+def torchrun_variables(config: ScriptConfig, info: RankInfo, store: dist.TCPStore | dist.Store) -> dict[str, str]:
+    """The environment variables that torchrun sets.
+
+    With TORCHELASTIC_USE_AGENT_STORE `init_process_group` connects to the store that is served already.
+    """
+    attempt, max_restarts = config.attempt, config.job.spec.failures.max_restarts
+    values = {
+        "RANK": info.rank,
+        "LOCAL_RANK": info.local_rank,
+        "WORLD_SIZE": info.world_size,
+        "LOCAL_WORLD_SIZE": info.local_world_size or info.world_size,
+        "GROUP_RANK": info.node_rank,
+        "GROUP_WORLD_SIZE": info.num_nodes,
+        "ROLE_NAME": "default",
+        "ROLE_RANK": info.rank,
+        "ROLE_WORLD_SIZE": info.world_size,
+        "MASTER_ADDR": getattr(store, "host", "127.0.0.1"),
+        "MASTER_PORT": getattr(store, "port", 0),
+        "TORCHELASTIC_RESTART_COUNT": attempt,
+        "TORCHELASTIC_MAX_RESTARTS": max_restarts,
+        "TORCHELASTIC_RUN_ID": Path(config.run_location).name,
+        "TORCHELASTIC_USE_AGENT_STORE": True,
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+def _use_threads(num_threads: int) -> None:
+    """Sets the threads of torch, and of libraries that the script imports; what the user has set stays."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    import torch
+
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)
+    torch.set_num_threads(num_threads)
+
+
+def _run_as_main(script: Script, working_directory: Path) -> None:
+    """Runs the script as `python FILE ARG…` or `python -m MODULE ARG…` does."""
+    if script.module is not None:
+        sys.argv = [script.module, *script.args]
+        sys.path.insert(0, str(working_directory))
+        runpy.run_module(script.module, run_name="__main__", alter_sys=True)
+        return
+    assert script.file is not None
+    path = working_directory / script.file
+    sys.argv = [script.file, *script.args]
+    sys.path.insert(0, str(path.parent))
+    runpy.run_path(str(path), run_name="__main__")
+
+
+def _failure(error: BaseException, info: RankInfo) -> Failure | None:
+    """What ended the script, or None if it exited with status 0."""
+    if not isinstance(error, SystemExit):
+        return Failure.of(error, info)
+    if error.code is None or error.code == 0:
+        return None
+    text = f"exit status {error.code}" if isinstance(error.code, int) else error_text(error)
+    return Failure.of(ScriptExitError(text), info)
