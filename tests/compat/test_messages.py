@@ -85,13 +85,11 @@ def test_a_loader_worker_that_is_killed():
 
 
 @pytest.mark.relies_on("torch.utils.data: text of a loader worker without shared memory")
-@pytest.mark.timeout(60)
-def test_a_loader_worker_that_is_killed_by_a_bus_error():
-    """As a worker is that writes into shared memory which is full."""
-    program = DEADLY.replace("SIGKILL", "SIGBUS")
-    message = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert messages.is_lost_loader_worker(message)
-    assert messages.is_out_of_shared_memory(message)
+def test_torch_says_that_loader_workers_lack_shared_memory():
+    """Whether it does depends on who notices the worker's end first, so its text is looked for in its library."""
+    text = "dataloader's workers are out of shared memory"
+    assert text.encode() in Path(torch.__path__[0], "lib/libtorch_python.so").read_bytes()
+    assert messages.is_out_of_shared_memory(f"DataLoader worker (pid 7) is killed by signal: Bus error. Maybe {text}.")
 
 
 @pytest.mark.relies_on("torch.serialization: text of a file that cannot be written")
