@@ -1,0 +1,116 @@
+"""Schedules over the whole length of a run, and when a run is extended."""
+
+import json
+
+import pytest
+import torch
+
+from distrib.errors import JobError
+from distrib.job.plan import Facts, make_step_plan
+from distrib.job.reader import Job
+from distrib.train.lr_schedule import ScheduleError, SchedulerState, check_extension, check_length, depends_on_length
+from distrib.train.resolved_job import ResolvedJob
+
+SPEC = {
+    "name": "job",
+    "model": "exact_jobs:Mlp",
+    "data": {"train": {"target": "exact_jobs:Points", "args": {"num_samples": 40}}, "batch_size": 10},
+    "loss": "torch.nn:CrossEntropyLoss",
+    "optimizer": {"target": "torch.optim:SGD", "args": {"lr": 0.1, "momentum": 0.9}},
+    "train": {"epochs": 2},
+}
+LR = "torch.optim.lr_scheduler"
+SCHEDULES = {
+    "cosine": {"target": f"{LR}:CosineAnnealingLR", "args": {"T_max": "$steps"}},
+    "one cycle": {"target": f"{LR}:OneCycleLR", "args": {"max_lr": 0.2, "total_steps": "$steps"}},
+    "linear": {"target": f"{LR}:LinearLR", "args": {"total_iters": "$steps"}},
+    "by epochs": {"target": f"{LR}:CosineAnnealingLR", "args": {"T_max": "$steps"}, "every": "epoch"},
+}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """`load(schedule, epochs)`: the resolved job and its plan."""
+
+    def load(schedule, epochs=2):
+        path = tmp_path / "job.yaml"
+        path.write_text(json.dumps({**SPEC, "schedule": schedule, "train": {"epochs": epochs}}))
+        job = Job.load(path)
+        return ResolvedJob.resolve(job), make_step_plan(job.spec, Facts(40), 2)
+
+    return load
+
+
+def make_optimizer():
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.1, momentum=0.9)
+
+
+def advance(scheduler, optimizer, steps):
+    """The values of the optimizer that each step uses."""
+    used = []
+    for step in steps:
+        used.append({name: optimizer.param_groups[0][name] for name in ("lr", "momentum")})
+        optimizer.step()
+        scheduler.after_step(step + 1)
+    return used
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_an_extended_schedule_is_that_of_the_longer_run(load, name):
+    short, optimizer = load(SCHEDULES[name], 2), make_optimizer()
+    scheduler = SchedulerState(*short, optimizer)
+    advance(scheduler, optimizer, range(8))
+    saved, saved_optimizer = scheduler.state_dict(), optimizer.state_dict()
+
+    long, continued = load(SCHEDULES[name], 4), make_optimizer()
+    extended = SchedulerState(*long, continued)
+    continued.load_state_dict(saved_optimizer)
+    extended.load_state_dict(saved)
+    whole_optimizer = make_optimizer()
+    whole = advance(SchedulerState(*long, whole_optimizer), whole_optimizer, range(16))
+    for ours, expected in zip(advance(extended, continued, range(8, 16)), whole[8:], strict=True):
+        assert ours == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_a_resumed_schedule_of_the_same_length_has_the_same_bits(load):
+    resolved, plan = load(SCHEDULES["cosine"])
+    optimizer, other = make_optimizer(), make_optimizer()
+    scheduler = SchedulerState(resolved, plan, optimizer)
+    advance(scheduler, optimizer, range(3))
+    resumed = SchedulerState(resolved, plan, other)
+    other.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    assert advance(resumed, other, range(3, 8)) == advance(scheduler, optimizer, range(3, 8))
+
+
+def test_a_schedule_that_ends_before_the_run_is_refused(load):
+    resolved, plan = load({"target": f"{LR}:OneCycleLR", "args": {"max_lr": 0.2, "total_steps": 5}})
+    with pytest.raises(JobError, match=r"fails at its step 6 of 8: ValueError: Tried to step 6 times"):
+        check_length(resolved, plan, make_optimizer)
+    check_length(*load(SCHEDULES["one cycle"]), make_optimizer)
+
+
+def test_what_depends_on_evaluations_and_on_the_length_cannot_be_extended(load):
+    by_metric = {"target": f"{LR}:ReduceLROnPlateau", "args": {"patience": "$steps"}, "every": "eval", "metric": "loss"}
+    evaluation = {"target": "exact_jobs:Points", "args": {"num_samples": 4}}
+    SPEC["data"]["eval"] = evaluation
+    try:
+        with pytest.raises(JobError, match="cannot be rebuilt for a longer run"):
+            check_extension(load(by_metric)[0])
+    finally:
+        del SPEC["data"]["eval"]
+    check_extension(load(SCHEDULES["cosine"])[0])
+
+
+def test_a_schedule_by_metrics_is_refused_by_steps(load):
+    resolved, plan = load({"target": f"{LR}:ReduceLROnPlateau"})
+    with pytest.raises(ScheduleError, match="needs the value of a metric; set every: eval"):
+        SchedulerState(resolved, plan, make_optimizer())
+
+
+@pytest.mark.parametrize(
+    ("args", "is_so"), [({"a": "$steps"}, True), ({"a": [{"b": "$steps"}]}, True), ({"a": 1}, False)]
+)
+def test_targets_that_depend_on_the_length(load, args, is_so):
+    schedule = load(SCHEDULES["cosine"])[0].job.spec.schedule
+    assert depends_on_length(schedule.model_copy(update={"args": args})) == is_so
