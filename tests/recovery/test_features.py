@@ -68,6 +68,13 @@ SPECS = {
         schedule={"target": "recovery_jobs:warm_up_then_decay", "args": {"num_steps": "$steps"}},
         train=training(log_every=1),
     ),
+    "channels-last weights, a teacher, a buffer made in forward, extra state, a loss with parameters": job(
+        model="recovery_jobs:FragileTwins",
+        loss="recovery_jobs:Proxies",
+        optimizer={"target": "torch.optim:AdamW", "args": {"lr": 0.01}},
+        schedule=schedule("CosineAnnealingLR", T_max="$steps"),
+        train=training(),
+    ),
     "LinearLR": job(
         optimizer={"target": "torch.optim:RMSprop", "args": {"lr": 0.01, "momentum": 0.5}},
         schedule=schedule("LinearLR", start_factor=0.1, total_iters=40),
