@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
-from distrib.cli.options import JsonOption, RunsDirOption, find_run, no_run
+from distrib.cli.options import JsonOption, RunsDirOption, find_run, no_run, run_ids
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN", help="The runs' ids, folders or URLs.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN", help="The runs' ids, folders or URLs.", autocompletion=run_ids)
+    ],
     *,
     runs_dir: RunsDirOption = None,
     as_json: JsonOption = False,

@@ -18,6 +18,7 @@ from distrib.cli.doctor import doctor
 from distrib.cli.ending import end_process
 from distrib.cli.export import export
 from distrib.cli.flags import with_flags
+from distrib.cli.init import init
 from distrib.cli.latency import latency
 from distrib.cli.list import list_
 from distrib.cli.logs import logs
@@ -57,11 +58,11 @@ app = typer.Typer(
     cls=Verbs,
     help="Train PyTorch models on many workers, in local processes or on Ray.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("init")(init)
 app.command("run", epilog=EXIT_CODES)(run)
 app.command("plan")(plan)
 app.command("scale", epilog=EXIT_CODES)(scale)

@@ -51,7 +51,21 @@ JobServerOption = Annotated[
         "--address", metavar="URL", help=f"The cluster's job server, http://HOST:8265; also ${JOB_SERVER_VARIABLE}."
     ),
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, folder or URL.", show_default=False)]
+
+
+def run_ids(incomplete: str) -> list[str]:
+    """The runs on this machine whose id begins as typed, for shell completion."""
+    folder = Path(runs_location(None))
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.name.startswith(incomplete) and path.is_dir())
+    except OSError:
+        return []
+
+
+RunArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="The run's id, folder or URL.", show_default=False, autocompletion=run_ids),
+]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Start a new run beside an existing one, as ID-2.")]
 ExtendOption = Annotated[bool, typer.Option("--extend", help="Continue a finished run for more epochs or steps.")]
 RecordSamplesOption = Annotated[bool, typer.Option("--record-samples", help="Record the sample ids of each step.")]

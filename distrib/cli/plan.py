@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
 
 from distrib.cli.options import (
     DeviceOption,
@@ -27,6 +31,9 @@ def plan(
     runs_dir: RunsDirOption = None,
     run_id: RunIdOption = None,
     on: OnOption = None,
+    is_tried: Annotated[
+        bool, typer.Option("--try", help="Also run one batch forward and backward, as rank 0 would.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print what a job would do, without running it."""
@@ -35,7 +42,16 @@ def plan(
 
     from distrib.launch.registry import default_launcher
     from distrib.launch.start import plan as make_plan
-    from distrib.observe.listing import plan_listing
+    from distrib.launch.start import plan_and_try
+    from distrib.observe.listing import plan_listing, trial_listing
+    from distrib.runs.events import finite
 
-    made = make_plan(loaded, launcher=on or default_launcher(None))
-    print(json.dumps(made.as_dict()) if as_json else plan_listing(made, loaded.spec, run_id))
+    launcher = on or default_launcher(None)
+    made, trial = plan_and_try(loaded, launcher=launcher) if is_tried else (make_plan(loaded, launcher=launcher), None)
+    tried = None if trial is None else asdict(trial)
+    if as_json:
+        print(json.dumps(made.as_dict() if tried is None else {**made.as_dict(), "trial": finite(tried)}))
+        return
+    print(plan_listing(made, loaded.spec, run_id))
+    if tried is not None:
+        print("\n" + trial_listing(tried))

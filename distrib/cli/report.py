@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from distrib.cli.options import RunsDirOption, find_run, no_run
+from distrib.cli.options import RunsDirOption, find_run, no_run, run_ids
 from distrib.errors import JobError
 
 
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="The runs' ids, folders or URLs.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN…", help="The runs' ids, folders or URLs.", autocompletion=run_ids)
+    ],
     *,
     out: Annotated[
         str | None, typer.Option("--out", metavar="FILE.html", help="Where to write it; by default RUN.html here.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from distrib.job.fields import nearest
+from distrib.job.source_folder import source_folder
 
 MAX_NAMES = 20
 
@@ -90,9 +91,13 @@ def _failed_import(error: BaseException, name: str, frames: Sequence[traceback.F
 
 
 def _searched(folder: Path) -> list[str]:
-    """The entries of `sys.path` that `add_import_paths` added: those up to the spec's folder."""
+    """The entries of `sys.path` that `add_import_paths` added: those up to the spec's folder, and the source folder."""
     path = os.path.abspath(folder)
-    return sys.path[: sys.path.index(path) + 1] if path in sys.path else [path]
+    if path not in sys.path:
+        return [path]
+    end = sys.path.index(path) + 1
+    source = source_folder(Path(path))
+    return sys.path[: end + 1] if source is not None and sys.path[end : end + 1] == [str(source)] else sys.path[:end]
 
 
 def _is_installed(filename: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from distrib.job.fields import nearest
 from distrib.job.import_errors import explain_attribute, explain_import
 from distrib.job.reader import Job
+from distrib.job.source_folder import source_folder
 from distrib.job.spec import Target
 
 MAX_SIGNATURE_LENGTH = 300
@@ -24,8 +25,13 @@ _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def add_import_paths(job: Job, working_directory: Path) -> None:
-    """Puts the working directory and then the spec's folder at the front of `sys.path`."""
-    paths = list(dict.fromkeys([os.path.abspath(working_directory), os.path.abspath(job.folder)]))
+    """Puts the working directory, the spec's folder and the project's source folder at the front of `sys.path`.
+
+    The project is that of the nearest pyproject.toml around the spec, or else around the working directory.
+    """
+    folders = [os.path.abspath(working_directory), os.path.abspath(job.folder)]
+    source = source_folder(Path(folders[1])) or source_folder(Path(folders[0]))
+    paths = list(dict.fromkeys([*folders, *([] if source is None else [str(source)])]))
     sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from distrib.launch.prepare import PreparedJob
     from distrib.launch.script.config import AnyConfig
     from distrib.launch.script.prepare import PreparedScript
+    from distrib.train.trial import Trial
 
     Prepared = PreparedJob | PreparedScript
 
@@ -131,6 +132,23 @@ def plan(job: Job, *, launcher: LauncherName = "local") -> Plan:
     Raises:
         JobError: The job is wrong.
     """
+    return _plan(job, launcher)[0]
+
+
+def plan_and_try(job: Job, *, launcher: LauncherName = "local") -> tuple[Plan, Trial]:
+    """As `plan`, and runs one batch of rank 0 forward and backward in this process.
+
+    Raises:
+        JobError: The job is wrong.
+    """
+    from distrib.train.trial import try_step
+
+    plan, prepared = _plan(job, launcher)
+    datasets = prepared.inherited_datasets or prepared.resolved.build_datasets()
+    return plan, try_step(prepared.resolved, datasets, plan.schedule, plan.request.device)
+
+
+def _plan(job: Job, launcher: LauncherName) -> tuple[Plan, PreparedJob]:
     from distrib.launch.process.fork_safety import torch_ready_to_fork
 
     with torch_ready_to_fork():
@@ -146,7 +164,7 @@ def plan(job: Job, *, launcher: LauncherName = "local") -> Plan:
         prepared.check_start(plan.schedule, may_allocate=True)
         description = make_launcher(job, launcher).describe(prepared.request)
         memory = estimate_memory(prepared.resolved, plan.schedule)
-        return replace(plan, launch=description, memory=memory)
+        return replace(plan, launch=description, memory=memory), prepared
 
 
 def check_room(job: Job, launcher: LauncherName, address: str) -> None:

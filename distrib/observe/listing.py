@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from distrib.job.plan import Memory, Plan, Request, StepPlan
 from distrib.job.spec import JobSpec
-from distrib.observe.format import duration, num_bytes, num_items, plural, shares, short_path
+from distrib.observe.format import duration, num_bytes, num_items, number, plural, shares, short_path
 from distrib.runs.layout import RunLayout, new_run_id
 from distrib.runs.storage.location import join
 from distrib.runs.storage.open import open_storage
@@ -38,6 +40,22 @@ def plan_listing(plan: Plan, spec: JobSpec, run_id: str | None = None) -> str:
     }
     shown = ["\n".join([title, *map(_row, rows)]) for title, rows in parts.items() if rows]
     return "\n\n".join(shown)
+
+
+def trial_listing(trial: Mapping[str, Any]) -> str:
+    """What a batch that was tried did, for people to read."""
+    unused = trial["unused_parameters"]
+    used = "all" if not unused else f"{plural(len(unused), 'parameter')} without a gradient: {', '.join(unused[:5])}"
+    rows = [
+        ("batch", trial["batch"]),
+        *([("outputs", trial["outputs"])] if trial["outputs"] else []),
+        ("loss", number(trial["loss"])),
+        ("parameters used", used + (" …" if len(unused) > 5 else "")),
+        *([("", "set ddp.find_unused_parameters: true, or remove them from the model")] if unused else []),
+        ("time", f"{duration(trial['seconds'])} on {trial['device']}, the first step of a process"),
+        ("peak memory", num_bytes(trial["peak_memory_bytes"])),
+    ]
+    return "\n".join(["Tried on one batch of rank 0", *map(_row, rows)])
 
 
 def _row(row: tuple[str, str]) -> str:

@@ -112,7 +112,17 @@ def _built(resolved: ResolvedJob, field: str, target: Target, device: str, build
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-        raise resolved.job.error(field, f"{target.target} could not be built: {reason}") from error
+        raise resolved.job.error(field, f"{target.target} could not be built: {reason}{_hint(target)}") from error
+
+
+def _hint(target: Target) -> str:
+    """Names arguments that are text but look like numbers, as a learning rate in quotes does."""
+    for name, value in target.args.items():
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                float(value)
+                return f"; args.{name} is the text {value!r}, not a number: remove the quotes"
+    return ""
 
 
 def _check_trainable(resolved: ResolvedJob, model: nn.Module, loss: nn.Module | None) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from distrib.compat.ray_packaging import max_package_bytes, shipped_sizes
 from distrib.errors import JobError
 from distrib.job.script import AnyJob
+from distrib.job.source_folder import source_folder
 
 EXCLUDED = ("/.git", "/runs", "/.venv", "/venv", "__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 """What is never sent, in the syntax of .gitignore, besides what .gitignore and .rayignore files name."""
@@ -23,6 +26,13 @@ def path_in(folder: str, job: AnyJob) -> str:
         raise job.error(
             "",
             f"is outside of the working directory {folder}, which is what is sent to the hosts; change to its folder",
+        )
+    source = source_folder(job.folder)
+    if source is not None and not source.is_relative_to(Path(folder).resolve()):
+        raise job.error(
+            "",
+            f"imports packages of its project from {source}, which is outside of the working directory {folder} and "
+            f"therefore not sent to the hosts; change to {source.parent}",
         )
     return job.path.relative_to(folder).as_posix()
 
