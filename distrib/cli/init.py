@@ -23,7 +23,7 @@ def init(
     existing = [name for name in _FILES if (target / name).exists()]
     if existing:
         raise JobError(f"{target / existing[0]} exists already; nothing was written. Name another folder", field="DIR")
-    source = resources.files("distrib.job.starter")
+    source = resources.files("distrib.cli.starter")
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name in _FILES:
