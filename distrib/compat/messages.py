@@ -48,12 +48,6 @@ SYMBOLS = (
         "the error ends the run instead of costing one checkpoint",
     ),
     PrivateSymbol(
-        "torch.distributed.checkpoint: warning that torch.distributed is disabled",
-        "each rank loads on its own on purpose, and DCP warns of it",
-        ("2.13",),
-        "the warning is printed",
-    ),
-    PrivateSymbol(
         "torch.cuda: text of a broken CUDA context",
         "after such an error no call on the GPU succeeds; those of cuBLAS are plain RuntimeErrors",
         ("2.13",),
@@ -131,14 +125,6 @@ def ray_worker_exit(text: str) -> str:
 def is_unknown_ray_job(text: str) -> bool:
     """Whether a job server's error says that it does not know the job."""
     return "does not exist" in text
-
-
-@contextmanager
-def without_disabled_warning() -> Iterator[None]:
-    """Silences DCP's warning that torch.distributed is disabled."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
 
 
 @contextmanager

@@ -1,17 +1,16 @@
-"""Reading DCP's pickled description of a checkpoint without running what else a pickle can hold."""
+"""Reads files of torch.distributed.checkpoint (DCP) without importing it, or running what else a pickle can hold."""
 
 from __future__ import annotations
 
-import contextlib
+import enum
 import io
 import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint import metadata as dcp_metadata
-from torch.distributed.checkpoint.metadata import Metadata
 
 from distrib.compat.symbols import PrivateSymbol
 from distrib.compat.torch_checkpoint import METADATA
@@ -38,42 +37,122 @@ SYMBOLS = (
 )
 
 
-class SafeReader(dcp.FileSystemReader):
-    """Reads a checkpoint's metadata by allowing only the classes that metadata consists of."""
+@dataclass(frozen=True)
+class StoredChunk:
+    """A part of a tensor, all of it as a rule.
 
-    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
-        """The metadata.
+    Attributes:
+        offsets: Where in the tensor it begins.
+        file: The name of the file that it is in.
+        start: The position of its first byte.
+        length: Its length in bytes.
+    """
 
-        Raises:
-            pickle.UnpicklingError: It names anything but the classes that metadata consists of.
-        """
-        data = (Path(self.path) / METADATA).read_bytes()
-        metadata: Metadata = _MetadataUnpickler(io.BytesIO(data)).load()
-        if not isinstance(metadata, Metadata):
-            raise pickle.UnpicklingError("it is not a checkpoint's metadata")
-        if getattr(metadata, "storage_meta", None) is None:
-            with contextlib.suppress(AttributeError):
-                metadata.storage_meta = None
-        return metadata
+    offsets: tuple[int, ...]
+    file: str
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class StoredEntry:
+    """A tensor of a checkpoint."""
+
+    size: torch.Size
+    dtype: torch.dtype
+    chunks: tuple[StoredChunk, ...]
+
+
+def read_metadata(folder: Path) -> dict[str, StoredEntry]:
+    """The tensors of the checkpoint in `folder`, by name.
+
+    Raises:
+        pickle.UnpicklingError: The metadata names anything but the classes that metadata consists of.
+    """
+    metadata = _MetadataUnpickler(io.BytesIO((folder / METADATA).read_bytes())).load()
+    if not isinstance(metadata, _STAND_INS["Metadata"]):
+        raise pickle.UnpicklingError("it is not a checkpoint's metadata")
+    chunks: dict[str, list[StoredChunk]] = {}
+    for index, info in (metadata.storage_data or {}).items():
+        chunk = StoredChunk(tuple(index.offset or ()), info.relative_path, info.offset, info.length)
+        chunks.setdefault(index.fqn, []).append(chunk)
+    return {
+        name: StoredEntry(entry.size, entry.properties.dtype, tuple(chunks.get(name, ())))
+        for name, entry in metadata.state_dict_metadata.items()
+        if isinstance(entry, _STAND_INS["TensorStorageMetadata"])
+    }
+
+
+def read_tensors(folder: Path, entries: Mapping[str, StoredEntry], targets: Mapping[str, torch.Tensor]) -> None:
+    """Copies tensors of the checkpoint in `folder` into `targets`, by name; `entries` is its metadata.
+
+    Raises:
+        ValueError: A target has another shape than its tensor, or the metadata does not say where all of it is.
+    """
+    for name, target in targets.items():
+        entry = entries[name]
+        if entry.size != target.shape:
+            raise ValueError(f"{name} has shape {tuple(target.shape)}; the checkpoint has {tuple(entry.size)}")
+        num_read = sum(_read_chunk(folder / chunk.file, chunk, target.detach()) for chunk in entry.chunks)
+        if num_read != target.numel() or not entry.chunks:
+            raise ValueError(f"{name} is not whole in the checkpoint: {num_read} of {target.numel()} values")
+
+
+def _read_chunk(path: Path, chunk: StoredChunk, target: torch.Tensor) -> int:
+    """Copies a chunk to its place in `target`; returns its number of values."""
+    with path.open("rb") as file:
+        file.seek(chunk.start)
+        data = io.BytesIO(file.read(chunk.length))
+    tensor: torch.Tensor = torch.load(data, map_location="cpu", weights_only=True)
+    place = target[_slices(chunk.offsets, tensor.shape)] if chunk.offsets else target
+    place.copy_(tensor)
+    return tensor.numel()
+
+
+def _slices(offsets: Iterable[int], sizes: Iterable[int]) -> tuple[slice, ...]:
+    return tuple(slice(offset, offset + size) for offset, size in zip(offsets, sizes, strict=True))
+
+
+class _Part:
+    """Stands for an object of the metadata; has the attributes that DCP's own would have."""
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple):  # only TensorProperties, whose other fields are deprecated
+            state = {"dtype": state[0]}
+        self.__dict__.update(state)
+
+
+_METADATA_CLASSES = (
+    "Metadata",
+    "MetadataIndex",
+    "TensorStorageMetadata",
+    "BytesStorageMetadata",
+    "ChunkStorageMetadata",
+    "TensorProperties",
+    "StorageMeta",
+)
+_STAND_INS: dict[str, type[Any]] = {name: type(name, (_Part,), {}) for name in (*_METADATA_CLASSES, "_StorageInfo")}
+
+
+class _MemoryFormat(enum.Enum):
+    TORCH_CONTIGUOUS_FORMAT = 0
+    TORCH_CHANNELS_LAST = 1
+    TORCH_PRESERVE_FORMAT = 2
 
 
 class _MetadataUnpickler(pickle.Unpickler):
     """An unpickler for the few classes that DCP's metadata consists of."""
 
+    _REPLACED: ClassVar[dict[tuple[str, str], type[Any]]] = {
+        **{("torch.distributed.checkpoint.metadata", name): _STAND_INS[name] for name in _METADATA_CLASSES},
+        ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"): _MemoryFormat,
+        ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): _STAND_INS["_StorageInfo"],
+    }
     _ALLOWED = frozenset(
         {
             ("torch", "Size"),
             ("torch", "device"),
             ("torch.serialization", "_get_layout"),
-            ("torch.distributed.checkpoint.metadata", "Metadata"),
-            ("torch.distributed.checkpoint.metadata", "MetadataIndex"),
-            ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata"),
-            ("torch.distributed.checkpoint.metadata", "BytesStorageMetadata"),
-            ("torch.distributed.checkpoint.metadata", "ChunkStorageMetadata"),
-            ("torch.distributed.checkpoint.metadata", "TensorProperties"),
-            ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
-            ("torch.distributed.checkpoint.metadata", "StorageMeta"),
-            ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
             ("pathlib", "PosixPath"),
             ("collections", "OrderedDict"),
         }
@@ -82,6 +161,8 @@ class _MetadataUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("builtins", "getattr"):
             return _memory_format
+        if (module, name) in self._REPLACED:
+            return self._REPLACED[module, name]
         is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if is_dtype or (module, name) in self._ALLOWED:
             return super().find_class(module, name)
@@ -90,7 +171,6 @@ class _MetadataUnpickler(pickle.Unpickler):
 
 def _memory_format(kind: Any, name: str) -> Any:
     """A member of the metadata's enum; stands for `getattr`, which must not reach anything else."""
-    encoding: Any = getattr(dcp_metadata, "_MEM_FORMAT_ENCODING", None)
-    if encoding is None or kind is not encoding or name not in encoding.__members__:
+    if kind is not _MemoryFormat or name not in _MemoryFormat.__members__:
         raise pickle.UnpicklingError(f"its metadata uses {name} of {kind}, which does not belong in metadata")
-    return encoding[name]
+    return _MemoryFormat[name]

@@ -13,7 +13,6 @@ from threading import Thread
 import pytest
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -97,14 +96,6 @@ def test_a_full_disk():
     with pytest.raises(RuntimeError) as error:
         torch.save(torch.ones(2**20), "/dev/full")
     assert messages.is_failed_file(str(error.value))
-
-
-@pytest.mark.relies_on("torch.distributed.checkpoint: warning that torch.distributed is disabled")
-def test_saving_alone_warns_of_nothing(tmp_path):
-    with pytest.warns(UserWarning, match="torch.distributed is disabled"):
-        dcp.save({"weight": torch.ones(1)}, checkpoint_id=tmp_path / "a", no_dist=True)
-    with warnings.catch_warnings(action="error"), messages.without_disabled_warning():
-        dcp.save({"weight": torch.ones(1)}, checkpoint_id=tmp_path / "b", no_dist=True)
 
 
 @pytest.mark.relies_on("torchmetrics: warning of compute before update")

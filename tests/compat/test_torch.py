@@ -6,13 +6,10 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState
-from torch.distributed.checkpoint import filesystem
 from torch.nn.parallel import DistributedDataParallel
 
-from distrib.compat import torch_checkpoint, torch_ddp, torch_distributed, torch_tensors
-from distrib.compat.messages import without_disabled_warning
+from distrib.compat import torch_ddp, torch_distributed, torch_tensors
 from distrib.compat.torch_powersgd import PowerSgdMemory
 from distrib.errors import TrainingFailedError
 
@@ -56,35 +53,6 @@ def test_powersgd_keeps_its_memory_in_known_fields():
     del state.p_memory_dict
     with pytest.raises(TrainingFailedError, match="p_memory_dict"):
         PowerSgdMemory(state)
-
-
-@pytest.mark.relies_on(
-    "torch.distributed.checkpoint.FileSystemWriter.fs.create_stream",
-    "torch.distributed.checkpoint.filesystem._metadata_fn",
-    "torch.distributed.checkpoint: names of a rank's files, __RANK_*.distcp",
-)
-def test_files_of_tensors_are_opened_by_another_function(tmp_path):
-    assert filesystem._metadata_fn == torch_checkpoint.METADATA
-    opened = []
-
-    def open_file(path):
-        opened.append(path.name)
-        return path.open("wb")
-
-    writer = dcp.FileSystemWriter(tmp_path, single_file_per_rank=True)
-    torch_checkpoint.open_tensor_files_with(writer, open_file)
-    with without_disabled_warning():
-        dcp.save({"weight": torch.arange(3.0)}, storage_writer=writer, no_dist=True)
-    assert opened == torch_checkpoint.tensor_files(tmp_path, 0) == ["__0_0.distcp"]
-    assert (tmp_path / torch_checkpoint.METADATA).is_file()
-    loaded = {"weight": torch.zeros(3)}
-    with without_disabled_warning():
-        dcp.load(loaded, checkpoint_id=tmp_path, no_dist=True)
-    assert loaded["weight"].tolist() == [0, 1, 2]
-
-
-def test_a_writer_without_streams_opens_its_files_itself():
-    torch_checkpoint.open_tensor_files_with(object(), open)
 
 
 @pytest.mark.relies_on("torch.utils._pytree.tree_leaves")

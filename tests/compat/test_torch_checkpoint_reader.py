@@ -2,11 +2,11 @@
 
 import io
 import pickle
+import warnings
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint import metadata as dcp_metadata
 from torch.distributed.checkpoint.metadata import (
     _MEM_FORMAT_ENCODING,
     Metadata,
@@ -14,8 +14,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from distrib.compat.messages import without_disabled_warning
-from distrib.compat.torch_checkpoint_reader import SafeReader
+from distrib.compat.torch_checkpoint_reader import StoredChunk, StoredEntry, read_metadata, read_tensors
 
 FORMAT = _MEM_FORMAT_ENCODING.TORCH_CONTIGUOUS_FORMAT
 
@@ -58,9 +57,9 @@ def test_metadata_of_every_python_is_read(tmp_path, pickler):
         TensorProperties(torch.float64, memory_format=torch.contiguous_format), torch.Size([3]), []
     )
     write(tmp_path, Metadata({"weight": entry}), pickler)
-    found = SafeReader(tmp_path).read_metadata().state_dict_metadata["weight"]
+    found = read_metadata(tmp_path)["weight"]
     assert found.size == torch.Size([3])
-    assert found.properties.memory_format is torch.contiguous_format
+    assert found.dtype == torch.float64
 
 
 @pytest.mark.parametrize(
@@ -69,23 +68,58 @@ def test_metadata_of_every_python_is_read(tmp_path, pickler):
 def test_no_other_attribute_is_had(tmp_path, arguments):
     write(tmp_path, _Asks(*arguments))
     with pytest.raises(pickle.UnpicklingError, match="which does not belong in metadata"):
-        SafeReader(tmp_path).read_metadata()
-
-
-def test_without_the_enum_metadata_that_names_it_is_refused(tmp_path, monkeypatch):
-    write(tmp_path, _Asks(_MEM_FORMAT_ENCODING, "TORCH_CONTIGUOUS_FORMAT"))
-    monkeypatch.delattr(dcp_metadata, "_MEM_FORMAT_ENCODING")
-    with pytest.raises((pickle.UnpicklingError, AttributeError)):
-        SafeReader(tmp_path).read_metadata()
+        read_metadata(tmp_path)
 
 
 @pytest.mark.relies_on(
     "torch.distributed.checkpoint.filesystem._StorageInfo",
     "torch.serialization._get_layout",
 )
-def test_what_dcp_writes_consists_of_allowed_classes(tmp_path):
-    with without_disabled_warning():
-        dcp.save({"weight": torch.ones(3, 4)}, checkpoint_id=tmp_path, no_dist=True)
-    metadata = SafeReader(tmp_path).read_metadata()
-    assert metadata.state_dict_metadata["weight"].properties.layout == torch.strided
-    assert {info.relative_path for info in metadata.storage_data.values()} == {"__0_0.distcp"}
+def test_what_dcp_writes_is_read(tmp_path):
+    tensors = {"weight": torch.randn(3, 4), "count": torch.tensor(7), "half": torch.ones(2, 3, dtype=torch.bfloat16).T}
+    save_by_dcp(tensors, tmp_path)
+    entries = read_metadata(tmp_path)
+    assert {name: (entry.size, entry.dtype) for name, entry in entries.items()} == {
+        name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()
+    }
+    assert {chunk.file for entry in entries.values() for chunk in entry.chunks} == {"__0_0.distcp"}
+    found = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    read_tensors(tmp_path, entries, found)
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_tensor_in_several_chunks_is_read(tmp_path):
+    """As DCP writes a tensor whose parts are on several ranks."""
+    whole = torch.arange(10.0).reshape(5, 2)
+    (tmp_path / "file").write_bytes(b"".join(parts := [saved(whole[:3]), saved(whole[3:])]))
+    chunks = (StoredChunk((0, 0), "file", 0, len(parts[0])), StoredChunk((3, 0), "file", len(parts[0]), len(parts[1])))
+    found = {"weight": torch.zeros(5, 2)}
+    read_tensors(tmp_path, {"weight": StoredEntry(whole.shape, whole.dtype, chunks)}, found)
+    assert torch.equal(found["weight"], whole)
+
+
+def test_another_shape_is_refused(tmp_path):
+    save_by_dcp({"weight": torch.zeros(3, 1)}, tmp_path)
+    with pytest.raises(ValueError, match=r"weight has shape \(3, 4\); the checkpoint has \(3, 1\)"):
+        read_tensors(tmp_path, read_metadata(tmp_path), {"weight": torch.zeros(3, 4)})
+
+
+def test_a_tensor_that_is_not_whole_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(part := saved(torch.ones(2)))
+    for chunks in [(), (StoredChunk((0,), "file", 0, len(part)),)]:
+        with pytest.raises(ValueError, match="weight is not whole in the checkpoint"):
+            read_tensors(
+                tmp_path, {"weight": StoredEntry(torch.Size([3]), torch.float32, chunks)}, {"weight": torch.ones(3)}
+            )
+
+
+def saved(tensor):
+    buffer = io.BytesIO()
+    torch.save(tensor.clone(), buffer)
+    return buffer.getvalue()
+
+
+def save_by_dcp(tensors, folder):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        dcp.save(tensors, checkpoint_id=folder, no_dist=True)

@@ -18,7 +18,7 @@ SHARED_PREFIX = "shared-"
 SET_BY_IMPORTS = frozenset({"TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "RAY_CLIENT_MODE"})
 """Environment variables that importing parts of torch and Ray sets."""
 
-KEPT_BY_PYTHON = ("multiprocessing.resource_tracker", "QueueFeederThread")
+KEPT_BY_PYTHON = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "QueueFeederThread")
 """Parts of the names of processes and threads of multiprocessing that last as long as the interpreter."""
 
 _shared_processes = set()

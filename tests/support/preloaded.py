@@ -20,7 +20,6 @@ from distrib.compat import torch_dynamo  # noqa: E402
 
 torch_dynamo.install()
 
-import torch.distributed.checkpoint.staging  # noqa: E402
 import torchmetrics.classification  # noqa: E402, F401
 
 import distrib.launch.local.attempt  # noqa: E402

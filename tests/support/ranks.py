@@ -11,9 +11,7 @@ from pathlib import Path
 TIMEOUT_SECONDS = 60
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    ["torch", "torch.distributed.checkpoint", "distrib.train.worker", "tests.support.ranks"]
-)
+_context.set_forkserver_preload(["torch", "distrib.train.worker", "tests.support.ranks"])
 
 
 def start_rank_server():

@@ -180,17 +180,17 @@ class Striker:
 
     def _hear_staging(self):
         """Notes the moments just before and after a copy is made."""
-        from torch.distributed.checkpoint.staging import DefaultStager
+        from distrib.train.checkpoint.staging import StagingBuffers
 
-        stage = DefaultStager.stage
+        copy = StagingBuffers.copy
 
         def noted(*arguments):
             self.note("stage")
-            staged = stage(*arguments)
+            staged = copy(*arguments)
             self.note("stage")
             return staged
 
-        DefaultStager.stage = noted
+        StagingBuffers.copy = noted
 
     def _hear(self, event, arguments):
         moment = None

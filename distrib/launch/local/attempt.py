@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
 
 from distrib.launch.failure_cause import find_cause, is_hang, log_errors, read_failures, standstill
@@ -15,8 +13,6 @@ from distrib.runs.layout import RunLayout
 from distrib.train.failure import Failure
 
 _POLL_SECONDS = 0.05
-_PREPARATION_SECONDS = 3.0
-_RESTORE_MODULE = "distrib.train.checkpoint.restore"
 
 
 class LocalAttempt:
@@ -32,9 +28,7 @@ class LocalAttempt:
         self._folder = attempt.config.run_folder
         self._is_script = attempt.config.is_script
         self._monitor = attempt.monitor
-        self._can_fork = can_fork
         self._ranks = RankProcesses(attempt, can_fork)
-        self._started = time.monotonic()
         self._stall = StallWatch(self._ranks, attempt.config.request.hang_timeout_seconds)
 
     def run(self) -> AttemptResult:
@@ -69,7 +63,6 @@ class LocalAttempt:
             self._ranks.wait(_POLL_SECONDS)
             statuses.update(self._ranks.reap())
             self._monitor.poll()
-            self._prepare_restart()
             if not self._is_script and self._stall.is_stalled(self._monitor.num_events):
                 self._write_stacks()
                 break
@@ -87,12 +80,6 @@ class LocalAttempt:
                 self._monitor.notice("the ranks did not stop within failures.grace; killing them")
                 break
         return statuses
-
-    def _prepare_restart(self) -> None:
-        """Imports, once and while the ranks train, what ranks that are forked after a failure would each import."""
-        is_due = time.monotonic() - self._started >= _PREPARATION_SECONDS
-        if self._can_fork and is_due and _RESTORE_MODULE not in sys.modules and self._monitor.last("checkpoint"):
-            importlib.import_module(_RESTORE_MODULE)
 
     def _await_others(self) -> dict[int, int]:
         """After a failure, waits a moment for the other ranks to report why they end too; returns exit statuses."""

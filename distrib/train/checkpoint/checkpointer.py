@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from distrib.compat.messages import is_failed_file
-from distrib.compat.torch_checkpoint import METADATA, open_tensor_files_with, tensor_files
+from distrib.compat.torch_checkpoint import METADATA
 from distrib.runs.checkpoints import CheckpointFolder
 from distrib.runs.files.atomic import atomic_write
-from distrib.runs.files.hashed_file import HashedFile
 from distrib.runs.storage.errors import storage_problem
 from distrib.train.checkpoint.plain_state import dump_state
+from distrib.train.checkpoint.staging import StagingBuffers
+from distrib.train.checkpoint.tensor_files import write_tensor_files
 from distrib.train.checkpoint.tensors import Tensors
 from distrib.train.control import SaveStatus
 from distrib.train.failure import PeerFailedError
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.state import TrainingState
-
-_PROBE_BYTES = 2**20
 
 
 class _Save(threading.Thread):
@@ -69,7 +63,7 @@ class Checkpointer:
         self._records = records
         self._keep = rank.spec.checkpoint.keep
         self._storage = rank.storage
-        self._stager: Any = None
+        self._buffers = StagingBuffers()
         self._preparation: threading.Thread | None = None
         self._save: _Save | None = None
 
@@ -94,7 +88,7 @@ class Checkpointer:
         return SaveStatus.FAILED
 
     def prepare(self) -> None:
-        """Loads what saving needs and allocates the staging buffers in the background; best after the first step.
+        """Allocates the staging buffers in the background; best after the first step.
 
         So the first save takes no longer than the others. What is staged meanwhile is discarded.
         """
@@ -105,19 +99,8 @@ class Checkpointer:
         self._preparation.start()
 
     def _prepare(self, share: Tensors) -> None:
-        from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
-
-        has_cuda = self._rank.device.type == "cuda"
         self._use_device()
-        self._stager = DefaultStager(
-            StagingOptions(
-                use_pinned_memory=has_cuda,
-                use_shared_memory=False,
-                use_async_staging=False,
-                use_non_blocking_copy=has_cuda,
-            )
-        )
-        self._stager.stage(share)
+        self._buffers.copy(share)
 
     def save(self) -> None:
         """Begins to save; returns as soon as training may change the state."""
@@ -131,7 +114,7 @@ class Checkpointer:
         )
         snapshot = self._state.snapshot()
         values = dump_state(snapshot.values) if self._rank.is_first else ""
-        staged = self._stager.stage(snapshot.tensors)
+        staged = self._buffers.copy(snapshot.tensors)
         self._save = _Save(folder, time.perf_counter(), lambda: self._write(folder, staged, values))
         self._save.start()
 
@@ -176,42 +159,14 @@ class Checkpointer:
         if self._rank.device.type == "cuda":
             torch.cuda.set_device(self._rank.device)
 
-    def _write(self, folder: CheckpointFolder, staged: Any, values: str) -> None:
-        import torch.distributed.checkpoint as dcp
-
+    def _write(self, folder: CheckpointFolder, staged: Tensors, values: str) -> None:
         self._use_device()
         folder.path.mkdir(parents=True, exist_ok=True)
-        writer = dcp.FileSystemWriter(folder.path, single_file_per_rank=True, sync_files=True, overwrite=True)
-        files: dict[str, HashedFile] = {}
-
-        def open_hashed(path: Path) -> HashedFile:
-            files[path.name] = HashedFile(path)
-            return files[path.name]
-
-        open_tensor_files_with(writer, open_hashed)
-        try:
-            dcp.save(staged, storage_writer=writer, process_group=self._group)
-        except dcp.CheckpointException as error:
-            failures = {rank: _write_error(cause, folder.path) for rank, (cause, _) in error.failures.items()}
-            if (mine := self._rank.info.rank) in failures:
-                raise failures[mine] from None
-            rank, cause = next(iter(failures.items()))
-            raise PeerFailedError(f"rank {rank} could not save: {cause}") from cause
-        names = tensor_files(folder.path, self._rank.info.rank)
+        files = write_tensor_files(folder.path, staged, self._group)
+        names = list(files)
         if self._rank.is_first:
             names.append(METADATA)
             atomic_write(folder.state_file, values)
-        folder.write_part(self._rank.info.rank, names, {name: file.description for name, file in files.items()})
+        folder.write_part(self._rank.info.rank, names, files)
         self._records.flush()
         self._storage.publish_part(folder, [*names, *([folder.state_file.name] if self._rank.is_first else [])])
-
-
-def _write_error(error: BaseException, folder: Path) -> BaseException:
-    """Why a file could not be written to `folder`: torch's writer hides the operating system's error."""
-    if not is_failed_file(str(error)):
-        return error
-    try:
-        atomic_write(folder / "probe", " " * _PROBE_BYTES)
-    except OSError as cause:
-        return cause
-    return OSError(errno.EIO, os.strerror(errno.EIO))

@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
 
-from distrib.compat.messages import without_disabled_warning
 from distrib.compat.torch_checkpoint import METADATA
-from distrib.compat.torch_checkpoint_reader import SafeReader
+from distrib.compat.torch_checkpoint_reader import read_metadata, read_tensors
 from distrib.runs.checkpoints import CheckpointFolder, DamagedError
 from distrib.runs.storage.protocols import CheckpointStorage
 from distrib.train.checkpoint.parts import EXTRA, MODEL, ModelPart
@@ -32,8 +30,8 @@ class StoredState:
         self.completed_steps: int = saved["completed_steps"]
         self.world_size: int = saved["world_size"]
         self._values: dict[str, Any] = saved["parts"]
-        self._reader = SafeReader(folder.path)
-        self._metadata = self._reader.read_metadata().state_dict_metadata
+        self._folder = folder.path
+        self._entries = read_metadata(folder.path)
 
     def values(self, name: str) -> Any | None:
         """What of the part `name` is not a tensor; None if the checkpoint has no such part, or one for each rank."""
@@ -41,17 +39,17 @@ class StoredState:
 
     def num_ranks(self, name: str) -> int:
         """For how many ranks the checkpoint has a part `name` of their own."""
-        return len({key.split("/")[1] for key in self._metadata if key.startswith(f"{name}/")})
+        return len({key.split("/")[1] for key in self._entries if key.startswith(f"{name}/")})
 
     def tensors(self, prefix: str) -> dict[str, tuple[torch.Size, torch.dtype]]:
         """Shape and type of each tensor whose name has the prefix, by the rest of its name."""
-        entries: dict[str, Any] = {key: entry for key, entry in self._metadata.items() if key.startswith(prefix)}
-        return {key.removeprefix(prefix): (entry.size, entry.properties.dtype) for key, entry in entries.items()}
+        entries = {key: entry for key, entry in self._entries.items() if key.startswith(prefix)}
+        return {key.removeprefix(prefix): (entry.size, entry.dtype) for key, entry in entries.items()}
 
     def read(self, targets: dict[str, torch.Tensor]) -> None:
         """Reads tensors by their whole names into `targets`."""
-        with torch.no_grad(), without_disabled_warning():
-            dcp.load(dict(targets), storage_reader=self._reader, no_dist=True)
+        with torch.no_grad():
+            read_tensors(self._folder, self._entries, targets)
 
 
 class Restorer:
@@ -115,7 +113,7 @@ def _check_content(folder: CheckpointFolder) -> None:
     """
     name = METADATA
     try:
-        SafeReader(folder.path).read_metadata()
+        read_metadata(folder.path)
         name = folder.state_file.name
         step = StoredState(folder).completed_steps
     except Exception as error:  # a pickle, above all, can raise anything
