@@ -49,7 +49,7 @@ def test_another_job_is_refused(make_place, request, state):
     place.write({**train(seed=4), "model": model})
     launch = place.start()
     assert launch.wait(60) == 2
-    assert "model: {'target': 'recovery_jobs:Fragile', 'args': {}} then," in launch.output
+    assert "model.args: {} then, {'hidden': 9} now" in launch.output
     assert "train.seed: 0 then, 4 now" in launch.output
     assert "optimizer" not in launch.output
     assert place.snapshot() == before
