@@ -42,15 +42,20 @@ def write_tensor_files(folder: Path, tensors: Tensors, group: dist.ProcessGroup)
     except Exception as error:
         failure = _cause(error, folder)
     results: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(results, written if failure is None else str(failure), group=group)
+    dist.all_gather_object(results, written if failure is None else _sendable(failure), group=group)
     if failure is not None:
         raise failure
     for peer, result in enumerate(results):
-        if isinstance(result, str):
-            raise PeerFailedError(f"rank {peer} could not save: {result}")
+        if isinstance(result, Exception):
+            raise PeerFailedError(f"rank {peer} could not save: {result}") from result
     if rank == 0:
         atomic_write(folder / METADATA, dump_metadata(tensor for result in results for tensor in result))
     return files
+
+
+def _sendable(error: BaseException) -> Exception:
+    """What the other ranks receive: errors of the operating system as they are, of others the text."""
+    return error if isinstance(error, OSError) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _cause(error: BaseException, folder: Path) -> BaseException:
