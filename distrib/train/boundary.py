@@ -18,6 +18,9 @@ from distrib.train.records import Records
 from distrib.train.training import Training
 
 _SHOWN_SAMPLES = 32
+_MAX_LISTED_RANKS = 64
+"""Beyond that, events do not list the times of each rank."""
+_NUM_SHARED = 4
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,11 @@ class StepBoundary:
 
     def _exchange(self) -> Agreement:
         flushed = self._training.losses.flush(self.completed_steps)
-        sums = [value for window in flushed.windows for value in (window.loss_sum, window.weight_sum)]
+        values = [value for window in flushed.windows for value in _shared_values(window)]
         agreement = self._control.exchange(
             self.completed_steps,
             flushed.non_finite_step,
-            sums,
+            values,
             save_status=self._saving.status,
             save_is_due=self._saving.is_due,
         )
@@ -144,7 +147,9 @@ class StepBoundary:
 
     def _write_windows(self, windows: list[LogWindow], agreement: Agreement) -> None:
         for number, window in enumerate(windows):
-            loss_sum, weight_sum = agreement.sums[2 * number : 2 * number + 2]
+            own = slice(_NUM_SHARED * number, _NUM_SHARED * (number + 1))
+            loss_sum, weight_sum, *_ = agreement.sums[own]
+            ranks = [row[own][2:] for row in agreement.values] if len(agreement.values) <= _MAX_LISTED_RANKS else []
             self._records.event(
                 "train",
                 window.step,
@@ -154,6 +159,8 @@ class StepBoundary:
                 step_seconds=window.seconds / window.num_steps,
                 data_seconds=window.data_seconds / window.num_steps,
                 samples_per_second=window.num_samples / window.seconds,
+                rank_step_seconds=[step_seconds for step_seconds, _ in ranks],
+                rank_data_seconds=[data_seconds for _, data_seconds in ranks],
             )
 
     def _warn(self, weightless_steps: int) -> None:
@@ -193,3 +200,13 @@ class StepBoundary:
             f"the loss is not finite at step {step} (epoch {epoch}) on rank {rank}, whose samples were {shown}; "
             "look at these samples, lower the learning rate or set train.clip_norm"
         )
+
+
+def _shared_values(window: LogWindow) -> tuple[float, ...]:
+    """What the ranks share of a log window, _NUM_SHARED values: sums of the loss, and the mean times of a step."""
+    return (
+        window.loss_sum,
+        window.weight_sum,
+        window.seconds / window.num_steps,
+        window.data_seconds / window.num_steps,
+    )

@@ -41,6 +41,7 @@ class Agreement:
         is_save_failed: Whether every rank has finished with the save in flight, and one of them failed.
         non_finite: (rank, global step from 1) of the first loss that is not finite, or None.
         sums: Of each value the sum over the ranks, added in rank order: the same bits on every rank.
+        values: The values of each rank, by rank.
     """
 
     stop: bool
@@ -49,6 +50,7 @@ class Agreement:
     is_save_failed: bool
     non_finite: tuple[int, int] | None
     sums: list[float]
+    values: list[list[float]]
 
 
 class ExchangeInterval:
@@ -142,4 +144,5 @@ class Control:
             is_save_failed=is_failed([row[3] for row in rows]),
             non_finite=(min(failed)[1], min(failed)[0]) if failed else None,
             sums=[sum(row[_HEADER + i] for row in rows) for i in range(len(values))],
+            values=[row[_HEADER:] for row in rows],
         )

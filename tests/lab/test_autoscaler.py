@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -14,57 +13,65 @@ from tests.support.recovery_runs import REPOSITORY
 
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(300)]
 
-CLUSTER = """
-import sys, time
-from ray.cluster_utils import AutoscalingCluster
+CLUSTER = {
+    "cluster_name": "fake",
+    "max_workers": 2,
+    "idle_timeout_minutes": 5,
+    "provider": {"type": "fake_multinode", "disable_node_updaters": True, "disable_launch_config_check": True},
+    "head_node_type": "head",
+    "available_node_types": {
+        "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "cpu": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+    },
+    "docker": {},
+    "auth": {},
+    "file_mounts": {},
+    **{f"{kind}_commands": [] for kind in ("initialization", "setup", "head_setup", "worker_setup")},
+    **{f"{kind}_start_ray_commands": [] for kind in ("head", "worker")},
+}
+"""Hosts are processes that Ray's autoscaler starts beside the head."""
 
-cluster = AutoscalingCluster(
-    head_resources={"CPU": 0},
-    worker_node_types={"cpu": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}},
-    idle_timeout_minutes=5,
-)
-cluster.start()
-print("ready", flush=True)
-time.sleep(600)
-"""
+
+@pytest.fixture
+def environment():
+    path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "DISTRIB_"))},
+        "PATH": path,
+        "PYTHONPATH": str(REPOSITORY),
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_FAKE_CLUSTER": "1",
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    }
 
 
-def test_hosts_come_for_the_fewest_workers_and_then_for_more(labs, tmp_path):
+def test_hosts_come_for_the_fewest_workers_and_then_for_more(labs, tmp_path, environment):
     lab = labs.up("a", 1, has_ray=False, names="address")
     Path("/tmp/ray").mkdir(exist_ok=True)
     lab.hide("host1", "/tmp/ray")
-    (tmp_path / "cluster.py").write_text(CLUSTER)
-    path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(REPOSITORY), "RAY_AUTH_MODE": "disabled"}
-    log = (tmp_path / "cluster.log").open("w")
-    cluster = lab.popen(
-        "host1", [sys.executable, "cluster.py"], folder=tmp_path, environment=environment, stdout=log, stderr=log
-    )
+    (tmp_path / "cluster.json").write_text(json.dumps(CLUSTER))
+    start = ["ray", "start", "--head", "--num-cpus=0", "--autoscaling-config=cluster.json", "--disable-usage-stats"]
+    started = lab.exec("host1", start, folder=tmp_path, environment=environment)
+    assert started.returncode == 0, started.stdout + started.stderr
     project = Project(None, tmp_path / "project", workers={"min": 1, "max": 2})
     project.pace(0.3)
-    try:
-        deadline = time.monotonic() + 60
-        while "ready" not in (tmp_path / "cluster.log").read_text():
-            assert time.monotonic() < deadline, (tmp_path / "cluster.log").read_text()
-            time.sleep(0.2)
-        command = [sys.executable, "-m", "distrib", "run", "job.yaml", "--address", "127.0.0.1:6379"]
-        output = (tmp_path / "output").open("w")
+    address = f"{lab.host_address('host1')}:6379"
+    command = [sys.executable, "-m", "distrib", "run", "job.yaml", "--address", address]
+    output = tmp_path / "output"
+    with output.open("w") as file:
         run = lab.popen(
             *("host1", [*command, "--runs-dir", str(project.runs), "--run-id", "run"]),
             folder=project.code,
             environment=environment,
-            stdout=output,
-            stderr=output,
+            stdout=file,
+            stderr=file,
         )
-        deadline = time.monotonic() + 150
-        while not project.events("resize"):
-            assert run.poll() is None, (tmp_path / "output").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "output").read_text()
-            time.sleep(0.2)
-        project.pace(0)
-        assert run.wait(100) == 0, (tmp_path / "output").read_text()
-    finally:
-        cluster.kill()
-        project.close()
+    deadline = time.monotonic() + 150
+    while not project.events("resize"):
+        assert run.poll() is None, output.read_text()
+        assert time.monotonic() < deadline, output.read_text()
+        time.sleep(0.2)
+    project.pace(0)
+    assert run.wait(100) == 0, output.read_text()
     (resize,) = project.events("resize")
-    assert re.search("room for 2 workers", json.dumps(resize))
+    assert "room for 2 workers" in resize["message"]

@@ -275,6 +275,9 @@ def test_what_cannot_be_sent_is_refused_at_once(lab, project, tmp_path):
     assert (code, "600 MiB  big.bin" in err) == (2, True), err
 
 
+SAVED = "ray_distrib_checkpoint_step"
+
+
 def ray_metrics(lab):
     """The samples that Ray exports on the lab's hosts: by metric, the values and their labels."""
     (discovery,) = lab.folder.glob("host1/ray/**/prom_metrics_service_discovery.json")
@@ -298,14 +301,18 @@ def test_ray_exports_the_metrics_of_a_training(lab, project):
     code, out, err = distrib(project, "submit", "job.yaml", "--run-id", "watched", "--no-wait", *options)
     assert code == 0, out + err
     deadline = time.monotonic() + 90
-    while not (found := ray_metrics(lab)).get("ray_distrib_checkpoint_step"):
+    found = {}
+    while not any(labels["run"] == "watched" for _, labels in found.get(SAVED, ())):
         assert time.monotonic() < deadline, sorted(name for name in found if "distrib" in name)
         time.sleep(1)
+        found = ray_metrics(lab)
     project.pace(0)
     events = read_events(project.runs / "watched" / "metrics.jsonl")
     for metric, field in {"step": "step", "loss": "loss", "samples_per_second": "samples_per_second"}.items():
-        ((value, labels),) = found[f"ray_distrib_{metric}"]
-        assert (labels["run"], labels["job"]) == ("watched", "paced")
-        assert any(value == pytest.approx(event[field]) for event in events if event["event"] == "train")
-    assert found["ray_distrib_workers"][0][0] == 3
+        values = [value for value, labels in found[f"ray_distrib_{metric}"] if labels["run"] == "watched"]
+        assert values
+        reported = [event[field] for event in events if event["event"] == "train"]
+        assert all(any(value == pytest.approx(known) for known in reported) for value in values)
+    assert {labels["job"] for _, labels in found["ray_distrib_workers"]} == {"paced"}
+    assert {value for value, _ in found["ray_distrib_workers"]} == {3}
     assert RayJobServer(lab.address).wait("watched", 60).status == "SUCCEEDED"

@@ -17,7 +17,10 @@ from tests.support.leaks import SHARED_PREFIX
 
 JOBS = Path(__file__).with_name("exact_jobs.py")
 FAULT_JOBS = JOBS.with_name("fault_jobs.py")
-TIMES = frozenset({"time", "step_seconds", "data_seconds", "samples_per_second", "eval_seconds"})
+TIMES = frozenset(
+    {"time", "step_seconds", "data_seconds", "samples_per_second", "eval_seconds"}
+    | {"rank_step_seconds", "rank_data_seconds"}
+)
 TIMEOUT_SECONDS = 100
 IN_NEW_INTERPRETERS = frozenset({"loss-2", "compiled"})
 """The runs that show what a rank imports; the others are forked from a process that has imported much already."""

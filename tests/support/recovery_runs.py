@@ -18,7 +18,10 @@ from distrib.runs.run import Run
 
 SUPPORT = Path(__file__).parent
 REPOSITORY = Path(__file__).parents[2]
-TIMES = frozenset({"time", "attempt", "step_seconds", "data_seconds", "samples_per_second", "eval_seconds"})
+TIMES = frozenset(
+    {"time", "attempt", "step_seconds", "data_seconds", "samples_per_second", "eval_seconds"}
+    | {"rank_step_seconds", "rank_data_seconds"}
+)
 RUN = "run"
 
 NUM_SAMPLES, BATCH_SIZE, EVERY, EVAL_EVERY = 101, 8, 7, 20

@@ -50,7 +50,14 @@ CHECKPOINT_SECONDS = Metric("distrib_checkpoint_seconds", "Time to write the new
 CHECKPOINT_STALL = Metric("distrib_checkpoint_stall_seconds", "Time that the newest checkpoint held training up")
 LEARNING_RATE = Metric("distrib_learning_rate", "Learning rate", "optimizer")
 EVALUATION = Metric("distrib_evaluation", "Value of the newest evaluation", "metric")
-RANK_STEP_SECONDS = Metric("distrib_rank_step_seconds", "Mean time of a step on a rank since the last event", "rank")
+_RANKS = {
+    "rank_step_seconds": Metric(
+        "distrib_rank_step_seconds", "Mean time of a step on a rank since the last event", "rank"
+    ),
+    "rank_data_seconds": Metric(
+        "distrib_rank_data_wait_seconds", "Mean time per step that a rank waited for data", "rank"
+    ),
+}
 
 _TRAIN = {
     "step": Metric("distrib_step", "Completed optimizer steps of the whole run"),
@@ -63,7 +70,7 @@ _TRAIN = {
 }
 METRICS = (
     *(RUNNING, WORKERS, TOTAL_STEPS, RESTARTS, EVENT_TIME, *_TRAIN.values(), LEARNING_RATE, EVALUATION),
-    *(CHECKPOINT_STEP, CHECKPOINT_SECONDS, CHECKPOINT_STALL, RANK_STEP_SECONDS),
+    *(CHECKPOINT_STEP, CHECKPOINT_SECONDS, CHECKPOINT_STALL, *_RANKS.values()),
 )
 _NOT_EVALUATED = frozenset({"time", "attempt", "event", "step", "epoch", "samples"})
 
@@ -79,8 +86,9 @@ def samples_of(event: Mapping[str, Any]) -> Iterator[Sample]:
         rates = rate if isinstance(rate, Mapping) else {"default": rate}
         for name, value in rates.items():
             yield from _numbers(LEARNING_RATE, value, name)
-        for rank, value in enumerate(event.get("rank_step_seconds") or ()):
-            yield from _numbers(RANK_STEP_SECONDS, value, str(rank))
+        for field, metric in _RANKS.items():
+            for rank, value in enumerate(event.get(field) or ()):
+                yield from _numbers(metric, value, str(rank))
     elif kind == "eval":
         for name in event.keys() - _NOT_EVALUATED:
             yield from _numbers(EVALUATION, event[name], name)

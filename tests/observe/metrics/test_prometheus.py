@@ -60,6 +60,9 @@ def test_scraped_values_are_those_of_the_event_of_that_step(project):
         assert found["distrib_samples_per_second", ""] == event["samples_per_second"]
         assert found["distrib_learning_rate", "default"] == event["lr"]
         assert (found["distrib_running", ""], found["distrib_workers", ""]) == (1, 2)
+        for rank in range(2):
+            assert found["distrib_rank_step_seconds", str(rank)] == event["rank_step_seconds"][rank] > 0.1
+            assert found["distrib_rank_data_wait_seconds", str(rank)] == event["rank_data_seconds"][rank]
         assert found["distrib_total_steps", ""] == NUM_STEPS
         assert found["distrib_restarts", ""] == 0
     saved = {event["step"]: event for event in project.events("checkpoint")}
