@@ -32,6 +32,16 @@ CLUSTER = {
 """Hosts are processes that Ray's autoscaler starts beside the head."""
 
 
+WAIT = """
+import sys, time, ray
+from distrib.compat.ray_cluster import has_autoscaler
+ray.init(address=sys.argv[1], logging_level="ERROR")
+while not has_autoscaler():
+    time.sleep(0.2)
+"""
+"""Ends once the autoscaler, which starts after the head, has said what it may bring."""
+
+
 @pytest.fixture
 def environment():
     path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
@@ -56,6 +66,8 @@ def test_hosts_come_for_the_fewest_workers_and_then_for_more(labs, tmp_path, env
     project = Project(None, tmp_path / "project", workers={"min": 1, "max": 2})
     project.pace(0.3)
     address = f"{lab.host_address('host1')}:6379"
+    waited = lab.exec("host1", [sys.executable, "-c", WAIT, address], environment=environment)
+    assert waited.returncode == 0, waited.stderr
     command = [sys.executable, "-m", "distrib", "run", "job.yaml", "--address", address]
     output = tmp_path / "output"
     with output.open("w") as file:

@@ -280,7 +280,7 @@ SAVED = "ray_distrib_checkpoint_step"
 
 def ray_metrics(lab):
     """The samples that Ray exports on the lab's hosts: by metric, the values and their labels."""
-    (discovery,) = lab.folder.glob("host1/ray/**/prom_metrics_service_discovery.json")
+    discovery = next(lab.folder.glob("host1/ray/**/prom_metrics_service_discovery.json"))
     found = {}
     for target in (target for entry in json.loads(discovery.read_text()) for target in entry["targets"]):
         try:
