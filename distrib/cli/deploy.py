@@ -62,7 +62,7 @@ def deploy(deployment: Deployment, target: str, settings: list[str], *, is_submi
         print(json.dumps({"id": deployment.run_id, "target": target, "text": text}) if as_json else text.rstrip("\n"))
         return
 
-    from distrib.deploy.sbatch import submit_script
+    from distrib.deploy.slurm.sbatch import submit_script
 
     number = submit_script(text)
     if as_json:

@@ -125,7 +125,7 @@ def run(
 def _receive_secrets() -> None:
     """In a job that `submit` sent: takes its secrets before the job's file is read, which may name them."""
     if "DISTRIB_SECRETS" in os.environ:
-        from distrib.launch.ray.secrets import receive_secrets
+        from distrib.launch.ray.access.job_secrets import receive_secrets
 
         receive_secrets()
 

@@ -144,7 +144,7 @@ def _follow(server: JobServer, job_id: str, run_id: str, hint: str, *, as_json: 
 
 def _variables(texts: list[str]) -> dict[str, str]:
     """`NAME=VALUE` by name; a bare NAME takes the value that it has here."""
-    from distrib.launch.ray.token import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
+    from distrib.launch.ray.access.token import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
 
     found: dict[str, str] = {}
     for text in texts:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from distrib.deploy.compose import ComposeRenderer
+from distrib.deploy.compose.renderer import ComposeRenderer
 from distrib.deploy.deployment import Deployment
-from distrib.deploy.kuberay import KubeRayRenderer
+from distrib.deploy.kuberay.renderer import KubeRayRenderer
 from distrib.deploy.settings import TargetSettings
-from distrib.deploy.slurm import SlurmRenderer
+from distrib.deploy.slurm.renderer import SlurmRenderer
 from distrib.errors import JobError
 from distrib.job.fields import nearest
 

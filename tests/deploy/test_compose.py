@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from distrib.deploy.compose_api import Compose
+from distrib.deploy.compose.api import Compose
 from distrib.errors import JobError
 from tests.deploy.conftest import ELASTIC, FOLDER, GPU, STORE
 from tests.support.rendered import request_of_command

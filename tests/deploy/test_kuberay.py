@@ -7,8 +7,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from distrib.deploy.kuberay import object_name
-from distrib.deploy.kuberay_api import RayJob
+from distrib.deploy.kuberay.api import RayJob
+from distrib.deploy.kuberay.renderer import object_name
 from distrib.errors import JobError
 from tests.deploy.conftest import ELASTIC, FOLDER, GPU, STORE
 from tests.support.rendered import KUBERNETES_GPU, entrypoint_command, request_of_command, with_numbers

@@ -105,7 +105,7 @@ def test_what_cannot_be_expressed_names_the_field_and_the_way_out(render, overri
 
 @pytest.mark.skipif(shutil.which("sbatch") is not None, reason="Slurm is installed here")
 def test_without_sbatch_the_way_out_is_named():
-    from distrib.deploy.sbatch import submit_script
+    from distrib.deploy.slurm.sbatch import submit_script
     from distrib.errors import LaunchError
 
     with pytest.raises(LaunchError, match="login node"):

@@ -17,10 +17,10 @@ from distrib.errors import JobError, LaunchError
 from distrib.job.secret_names import mask, secret_values
 from distrib.launch.job_server import Submission, SubmittedJob
 from distrib.launch.network import answers
+from distrib.launch.ray.access.job_secrets import send_secrets, split_secrets
+from distrib.launch.ray.access.token import find_token, refusal
 from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
 from distrib.launch.ray.job_environment import submitted_variables
-from distrib.launch.ray.secrets import send_secrets, split_secrets
-from distrib.launch.ray.token import find_token, refusal
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails

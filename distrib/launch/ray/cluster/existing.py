@@ -24,11 +24,11 @@ from distrib.job.script import AnyJob
 from distrib.launch.job_server import check_shared_storage
 from distrib.launch.network import answers
 from distrib.launch.process.environment import environment_defaults
+from distrib.launch.ray.access.job_secrets import is_received, split_secrets
+from distrib.launch.ray.access.token import MODE_VARIABLE, describe_refusal, find_token, token_mode
 from distrib.launch.ray.cluster.demand import HostDemand
 from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
 from distrib.launch.ray.cluster.settings import RAY_SETTINGS
-from distrib.launch.ray.secrets import is_received, split_secrets
-from distrib.launch.ray.token import MODE_VARIABLE, describe_refusal, find_token, token_mode
 
 if TYPE_CHECKING:
     from distrib.launch.launcher import Placement

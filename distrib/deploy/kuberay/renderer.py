@@ -12,7 +12,7 @@ import yaml
 
 from distrib.deploy.deployment import Deployment
 from distrib.deploy.hosts import Hosts, check_labels, hosts_of
-from distrib.deploy.kuberay_api import (
+from distrib.deploy.kuberay.api import (
     AuthOptions,
     AutoscalerOptions,
     HeadGroup,
@@ -21,9 +21,9 @@ from distrib.deploy.kuberay_api import (
     RayJobSpec,
     WorkerGroup,
 )
-from distrib.deploy.kuberay_settings import KubeRaySettings
-from distrib.deploy.kubernetes import Metadata
-from distrib.deploy.pods import head_pod, worker_pod
+from distrib.deploy.kuberay.kubernetes import Metadata
+from distrib.deploy.kuberay.pods import head_pod, worker_pod
+from distrib.deploy.kuberay.settings import KubeRaySettings
 from distrib.deploy.settings import read_settings
 from distrib.deploy.yaml_text import comment, to_yaml
 from distrib.errors import JobError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from distrib.deploy.compose_api import (
+from distrib.deploy.compose.api import (
     Compose,
     Deploy,
     DeployResources,
@@ -15,7 +15,7 @@ from distrib.deploy.compose_api import (
     SecretFile,
     Service,
 )
-from distrib.deploy.compose_settings import ComposeSettings
+from distrib.deploy.compose.settings import ComposeSettings
 from distrib.deploy.deployment import Deployment
 from distrib.deploy.hosts import Hosts, check_labels, make_hosts
 from distrib.deploy.settings import read_settings

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from distrib.compat import ray_gcs
 from distrib.errors import LaunchError
 from distrib.job.secret_names import is_secret_name
-from distrib.launch.ray.token import Token
+from distrib.launch.ray.access.token import Token
 
 SOURCE_VARIABLE = "DISTRIB_SECRETS"
 """In a submitted job's environment: under which key its secrets are kept."""

@@ -10,7 +10,7 @@ import sys
 from distrib.deploy.deployment import Deployment
 from distrib.deploy.hosts import RAY_MEMORY_BYTES, Hosts, hosts_of
 from distrib.deploy.settings import read_settings
-from distrib.deploy.slurm_settings import SlurmSettings
+from distrib.deploy.slurm.settings import SlurmSettings
 from distrib.deploy.yaml_text import comment
 from distrib.errors import JobError
 from distrib.launch.ray.job_environment import HEAD_SETTINGS

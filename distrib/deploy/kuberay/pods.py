@@ -6,8 +6,7 @@ import math
 
 from distrib.deploy.deployment import Deployment
 from distrib.deploy.hosts import RAY_MEMORY_BYTES, Hosts
-from distrib.deploy.kuberay_settings import KubeRaySettings
-from distrib.deploy.kubernetes import (
+from distrib.deploy.kuberay.kubernetes import (
     Affinity,
     AffinityTerm,
     ClaimSource,
@@ -29,6 +28,7 @@ from distrib.deploy.kubernetes import (
     Volume,
     VolumeMount,
 )
+from distrib.deploy.kuberay.settings import KubeRaySettings
 from distrib.launch.ray.job_environment import HEAD_SETTINGS
 
 JOB_LABEL = "distrib/job"

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from distrib.deploy.kubernetes import Metadata, PodTemplate, Resource
+from distrib.deploy.kuberay.kubernetes import Metadata, PodTemplate, Resource
 
 
 class AuthOptions(Resource):

@@ -1,0 +1,1 @@
+"""A RayJob for KubeRay."""
