@@ -49,10 +49,9 @@ class RayLauncher:
         """The cluster's metrics; a local Ray cluster has none."""
         if isinstance(self._cluster, LocalRay):
             return ()
-        from distrib.launch.ray.metrics import RayMetricSink
-        from distrib.observe.metrics.observer import MetricsObserver
+        from distrib.launch.ray.metrics import RayMetrics
 
-        return (MetricsObserver(RayMetricSink()),)
+        return (RayMetrics(),)
 
     def prepare(self, work: Callable[[], Result]) -> Result:
         """Connects to Ray, or starts it, while a thread does the work."""
