@@ -18,9 +18,9 @@ CLUSTER = {
     "max_workers": 2,
     "idle_timeout_minutes": 5,
     "provider": {"type": "fake_multinode", "disable_node_updaters": True, "disable_launch_config_check": True},
-    "head_node_type": "head",
+    "head_node_type": "ray.head.default",
     "available_node_types": {
-        "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "cpu": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
     },
     "docker": {},
