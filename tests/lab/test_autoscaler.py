@@ -27,7 +27,8 @@ CLUSTER = {
     "auth": {},
     "file_mounts": {},
     **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
-    **{"file_mounts_sync_continuously": False, "upscaling_speed": 1.0},
+    "file_mounts_sync_continuously": False,
+    "upscaling_speed": 1.0,
     **{f"{kind}_commands": [] for kind in ("initialization", "setup", "head_setup", "worker_setup")},
     **{f"{kind}_start_ray_commands": [] for kind in ("head", "worker")},
 }
