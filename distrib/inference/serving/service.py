@@ -24,12 +24,12 @@ from distrib.inference.columns import Columns
 from distrib.inference.predictor import Predictor
 from distrib.inference.serving.batcher import Batcher, BatchingOptions, QueueFullError
 from distrib.inference.serving.metrics import ServiceMetrics
+from distrib.inference.serving.openapi import RESPONSES, describe_request
 from distrib.inference.serving.wire_format import (
     JSON_TYPE,
     RAW_TYPE,
     Arrays,
     RefusedError,
-    json_schema,
     read_json,
     read_raw,
     write_json,
@@ -80,7 +80,7 @@ def make_app(predictor: Predictor, signature: InputSignature, info: dict[str, An
     app = FastAPI(title="distrib", summary=f"The trained model of {info.get('run')}", version=__version__,
                   lifespan=lifespan)  # fmt: skip
     app.add_api_route("/predict", service.predict, methods=["POST"], response_class=Response,
-                      openapi_extra=_describe_predict(signature), responses=_ANSWERS)  # fmt: skip
+                      openapi_extra=describe_request(signature), responses=RESPONSES)  # fmt: skip
 
     @app.get(HEALTH_PATH)
     async def healthz() -> Response:
@@ -228,31 +228,3 @@ class _TokenMiddleware:
             return False
         scheme, _, token = given[0].partition(b" ")
         return hmac.compare_digest(scheme.lower() + b" " + token.strip(), self._expected)
-
-
-def _describe_predict(signature: InputSignature) -> dict[str, Any]:
-    """The OpenAPI description of a request's body."""
-    content: dict[str, Any] = {JSON_TYPE: {"schema": json_schema(signature)}}
-    if not signature.is_named:
-        (tensor,) = signature.tensors.values()
-        shape = ", ".join(map(str, ("rows", *tensor.row_shape)))
-        text = f"Little-endian {tensor.dtype} values of shape [{shape}]; X-Shape and X-Dtype are checked if given."
-        content[RAW_TYPE] = {"schema": {"type": "string", "format": "binary", "description": text}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The outputs, one row per row of the inputs.",
-        "content": {
-            JSON_TYPE: {"schema": {"type": "object", "required": ["outputs"], "properties": {"outputs": {}}}},
-            RAW_TYPE: {"schema": {"type": "string", "format": "binary"}},
-        },
-    },
-    400: {"description": "The body is not JSON."},
-    408: {"description": "The body was not received in time."},
-    413: {"description": "Too large a body, or too many rows."},
-    415: {"description": "The content type is neither JSON nor raw bytes."},
-    422: {"description": "The inputs do not match the model's signature, or the model fails on them."},
-    429: {"description": "Too many requests are waiting; Retry-After says when to try again."},
-}
