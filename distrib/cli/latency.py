@@ -36,7 +36,7 @@ def latency(
     from distrib.inference.latency import as_data, measure
     from distrib.inference.predictor import choose_device
     from distrib.launch.devices import usable_cpus
-    from distrib.observe.latency_table import print_latencies
+    from distrib.observe.terminal.latency_table import print_latencies
 
     if choose_device(device).type == "cpu" and device == "auto":
         print(colored("this machine has no GPU: measuring only the CPU", YELLOW, sys.stderr), file=sys.stderr)

@@ -14,7 +14,7 @@ from distrib.cli.options import JobServerOption, JsonOption, RunsDirOption, runs
 from distrib.errors import JobError
 
 if TYPE_CHECKING:
-    from distrib.observe.runs_table import Row, Selection
+    from distrib.observe.terminal.runs_table import Row, Selection
 
 STATUSES = ("running", "finished", "failed", "stopped", "unreadable")
 
@@ -46,7 +46,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List the runs, newest first; with --address the jobs of that cluster too."""
-    from distrib.observe.runs_table import Selection, parse_since
+    from distrib.observe.terminal.runs_table import Selection, parse_since
 
     for name in status or ():
         if name not in STATUSES:
@@ -72,7 +72,7 @@ def list_(
 
 def _select(runs_dir: str | None, selection: Selection) -> tuple[list[Row], list[str], bool]:
     """The rows asked for, the fields in which their specs differ, and whether there are any runs."""
-    from distrib.observe.runs_table import add_spec_differences, row_of
+    from distrib.observe.terminal.runs_table import add_spec_differences, row_of
     from distrib.runs.find import find_runs, for_each
 
     runs = find_runs(runs_location(runs_dir))
@@ -85,7 +85,7 @@ def _select(runs_dir: str | None, selection: Selection) -> tuple[list[Row], list
 
 def _print_rows(rows: list[Row], fields: list[str], runs_dir: str | None, *, has_runs: bool) -> None:
     from distrib.observe.format import short_path
-    from distrib.observe.runs_table import table_lines
+    from distrib.observe.terminal.runs_table import table_lines
     from distrib.runs.storage.open import open_storage
 
     if rows:

@@ -43,7 +43,7 @@ def plan(
     from distrib.launch.registry import default_launcher
     from distrib.launch.start import plan as make_plan
     from distrib.launch.start import plan_and_try
-    from distrib.observe.listing import plan_listing, trial_listing
+    from distrib.observe.terminal.listing import plan_listing, trial_listing
     from distrib.runs.events import finite
 
     launcher = on or default_launcher(None)

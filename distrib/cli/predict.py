@@ -39,8 +39,8 @@ def predict(
     """Predict every row of a dataset and write the outputs to a file."""
     from distrib.inference.prediction.predict import PredictOptions, check_out, describe
     from distrib.inference.prediction.predict import predict as run_prediction
-    from distrib.observe.rows import RowsProgress
     from distrib.observe.summary import prediction_line
+    from distrib.observe.terminal.rows import RowsProgress
 
     out = out.expanduser()
     check_out(out, force)

@@ -91,8 +91,8 @@ def run(
     from distrib.doctor.preflight import check_this_machine
     from distrib.launch.options import RunOptions
     from distrib.launch.start import run as train
-    from distrib.observe.progress import make_progress
     from distrib.observe.summary import summarize
+    from distrib.observe.terminal.progress import make_progress
 
     options = RunOptions(
         launcher=launcher,

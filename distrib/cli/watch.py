@@ -18,7 +18,7 @@ def watch(run: RunArgument, *, runs_dir: RunsDirOption = None) -> None:
     if found is None:
         raise no_run(run)
 
-    from distrib.observe.watch import RunWatcher
+    from distrib.observe.terminal.watch import RunWatcher
 
     try:
         RunWatcher(found, sys.stdout).watch()

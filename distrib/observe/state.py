@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distrib.observe.history import Event, RunLength, is_event, is_number
-from distrib.observe.sparkline import Sparkline
+from distrib.observe.terminal.sparkline import Sparkline
 
 
 class RunState:

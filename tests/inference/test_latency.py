@@ -9,7 +9,7 @@ import torch
 from distrib.errors import InferenceError
 from distrib.inference import latency
 from distrib.inference.latency import as_data, measure
-from distrib.observe.latency_table import print_latencies
+from distrib.observe.terminal.latency_table import print_latencies
 from tests.support.inference_runs import JOB, make_run, trained_by
 
 pytestmark = pytest.mark.timeout(120)

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from distrib.observe.history import EventReader, RunLength
-from distrib.observe.sparkline import Sparkline
 from distrib.observe.state import RunState
-from distrib.observe.view import MIN_BAR_WIDTH, render
+from distrib.observe.terminal.sparkline import Sparkline
+from distrib.observe.terminal.view import MIN_BAR_WIDTH, render
 from distrib.runs.record import update_record
 
 

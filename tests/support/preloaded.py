@@ -27,7 +27,7 @@ import distrib.launch.local.launcher  # noqa: E402
 import distrib.launch.prepare  # noqa: E402
 import distrib.launch.start  # noqa: E402
 import distrib.launch.supervisor  # noqa: E402
-import distrib.observe.progress  # noqa: E402
+import distrib.observe.terminal.progress  # noqa: E402
 import distrib.train.checkpoint.restore  # noqa: E402
 from distrib.cli.main import main  # noqa: E402
 

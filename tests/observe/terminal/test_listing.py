@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from distrib.job.plan import Facts, LaunchDescription, make_step_plan
-from distrib.observe.listing import plan_listing
+from distrib.observe.terminal.listing import plan_listing
 
 
 @pytest.fixture(autouse=True)

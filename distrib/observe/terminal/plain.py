@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from distrib.observe.history import RunLength
-from distrib.observe.lines import event_line, has_line, headline
 from distrib.observe.state import RunState
-from distrib.observe.stream import PatientStream
+from distrib.observe.terminal.lines import event_line, has_line, headline
+from distrib.observe.terminal.stream import PatientStream
 
 if TYPE_CHECKING:
     from distrib.job.plan import Plan

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 from distrib.observe.observer import Observer
-from distrib.observe.plain import PlainProgress
+from distrib.observe.terminal.plain import PlainProgress
 
 if TYPE_CHECKING:
     from distrib.observe.state import RunState
@@ -48,7 +48,7 @@ def make_progress(is_terminal: bool, stream: TextIO) -> Progress:
     """
     is_unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
     if is_terminal and is_unicode and os.environ.get("TERM") != "dumb":
-        from distrib.observe.live import LiveProgress
+        from distrib.observe.terminal.live import LiveProgress
 
         return LiveProgress(stream)
     return PlainProgress(stream)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from distrib.observe.stream import PatientStream
+from distrib.observe.terminal.stream import PatientStream
 
 
 def test_a_paused_reader_costs_no_time_and_gets_everything_later():
@@ -26,7 +26,7 @@ def test_a_paused_reader_costs_no_time_and_gets_everything_later():
 
 
 def test_more_than_is_kept_is_dropped_and_counted(monkeypatch):
-    monkeypatch.setattr("distrib.observe.stream._MAX_BUFFERED_BYTES", 100_000)
+    monkeypatch.setattr("distrib.observe.terminal.stream._MAX_BUFFERED_BYTES", 100_000)
     reader, writer = os.pipe()
     with open(writer, "w") as target:
         stream = PatientStream(target)

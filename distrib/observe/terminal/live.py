@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.text import Text
 
 from distrib.observe.history import RunLength
-from distrib.observe.lines import event_line, has_line, headline, wrapped_event_line
 from distrib.observe.state import RunState
-from distrib.observe.stream import PatientStream
-from distrib.observe.view import render
+from distrib.observe.terminal.lines import event_line, has_line, headline, wrapped_event_line
+from distrib.observe.terminal.stream import PatientStream
+from distrib.observe.terminal.view import render
 
 if TYPE_CHECKING:
     from distrib.job.plan import Plan

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distrib.observe.runs_table import Selection, parse_since, table_lines
+from distrib.observe.terminal.runs_table import Selection, parse_since, table_lines
 
 ROWS = [
     {

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from distrib.observe.format import plural
 from distrib.observe.history import EventReader, RunLength, is_event
-from distrib.observe.lines import has_line
-from distrib.observe.progress import Progress, make_progress
 from distrib.observe.state import RunState
+from distrib.observe.terminal.lines import has_line
+from distrib.observe.terminal.progress import Progress, make_progress
 from distrib.runs.events import EventTail
 from distrib.runs.storage.errors import StorageError
 

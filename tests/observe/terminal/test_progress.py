@@ -9,10 +9,10 @@ import threading
 import pytest
 from rich.console import Console
 
-from distrib.observe.live import LiveProgress
 from distrib.observe.observer import Observer
-from distrib.observe.plain import PlainProgress
-from distrib.observe.progress import make_progress
+from distrib.observe.terminal.live import LiveProgress
+from distrib.observe.terminal.plain import PlainProgress
+from distrib.observe.terminal.progress import make_progress
 
 EVAL = {"time": 100, "attempt": 0, "event": "eval", "step": 3, "epoch": 1, "samples": 21, "loss": 0.5, "accuracy": 0.75}
 WARNING = {"time": 100, "attempt": 0, "event": "warning", "step": 4, "epoch": 1, "samples": 29, "message": "no [loss]"}
