@@ -1,4 +1,4 @@
-"""The command as users run it: a process of its own, in an empty folder."""
+"""Runs the command as users do: in its own process and an empty folder."""
 
 import os
 import subprocess

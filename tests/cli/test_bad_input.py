@@ -1,4 +1,4 @@
-"""What is wrong is refused by the command itself: exit code 2, one message with its place and the way out, no trace."""
+"""Bad input is rejected with exit code 2 and one message that has location and fix, without a traceback."""
 
 import os
 import re

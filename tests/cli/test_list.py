@@ -1,4 +1,4 @@
-"""`distrib list` on made-up runs."""
+"""`distrib list` on synthetic runs."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`distrib run` and `distrib plan` on a job that really trains."""
+"""`distrib run` and `distrib plan` with real training."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Runs to use, and the commands that use them, each test with a folder of its own."""
+"""Fixtures for runs and the commands that use them; each test has its own folder."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def workplace(tmp_path):
 
 @pytest.fixture(scope="module")
 def predict_all():
-    """Predicts all cases, one after the other, in a process that can be forked; gives the result of each."""
+    """Predicts all cases sequentially in a process that can be forked; returns their results."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "tests.support.predict_program"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,

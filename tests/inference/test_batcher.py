@@ -1,4 +1,4 @@
-"""Requests that come together are answered together, each with its own answer."""
+"""Concurrent requests share a forward pass, and each gets its own outputs."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(30)
 
 
 class Model:
-    """Doubles its inputs, when it is let; notes the sizes of its batches; refuses negative numbers."""
+    """Doubles its inputs once it is released; records batch sizes; fails on negative numbers."""
 
     def __init__(self):
         self.sizes = []
@@ -55,7 +55,7 @@ def rows(*values):
 
 
 async def while_busy(model, batcher, *requests):
-    """Submits `requests` while the model is busy with another, then lets it go on; gives their results."""
+    """Submits `requests` while the model is busy with another one, then releases it; returns their results."""
     model.gate.clear()
     model.began.clear()
     first = asyncio.create_task(batcher.submit(*rows(0)))

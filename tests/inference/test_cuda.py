@@ -1,4 +1,4 @@
-"""The forward path on a GPU, where there is one."""
+"""Prediction on a GPU, if there is one."""
 
 import numpy
 import pytest

@@ -1,4 +1,4 @@
-"""Exported files: they load without distrib and without the job's code, and answer as the model does."""
+"""Exported files load without distrib and the job's code and give the model's outputs."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ with torch.no_grad():
 
 
 def run_elsewhere(file, inputs):
-    """What a program gives in an interpreter where nothing of this package or the job can be imported."""
+    """The outputs of a program in an interpreter that cannot import this package or the job."""
     given = json.dumps(inputs.tolist())
     result = subprocess.run(
         [sys.executable, "-I", "-c", CLEAN_PROGRAM, str(file), given],

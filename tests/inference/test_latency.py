@@ -1,4 +1,4 @@
-"""Latencies: measured where they can be, a reason where not."""
+"""Latencies are measured; a device or mode that cannot be measured has a reason."""
 
 import json
 import sys

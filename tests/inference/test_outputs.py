@@ -1,4 +1,4 @@
-"""From what a model gives to named columns."""
+"""Model outputs become named columns."""
 
 from typing import NamedTuple
 

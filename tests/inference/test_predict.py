@@ -1,4 +1,4 @@
-"""Predicting: a row for a row, in order, whatever the number of workers; a file that is whole or not there."""
+"""Prediction writes one row per row, in order, for any number of workers, and writes the file atomically."""
 
 import json
 import signal

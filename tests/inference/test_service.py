@@ -1,4 +1,4 @@
-"""The service as its clients meet it: answers, refusals, load, overload, slow clients, tokens, and its end."""
+"""The service from a client's view: responses, rejected requests, load, slow clients, tokens and shutdown."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The input signature: read, refused, and batches made up to match."""
+"""The input signature: reading, rejection, and synthetic batches that match it."""
 
 import pytest
 import torch

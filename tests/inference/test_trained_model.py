@@ -1,4 +1,4 @@
-"""Which weights a run gives, and what is said where they are not the obvious ones."""
+"""Which weights of a run are used, and the notices about the choice."""
 
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""Bodies of requests against the signature."""
+"""Request bodies are checked against the signature."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Parts joined into one file, and what each format cannot hold."""
+"""Parts are joined into one file; each format rejects what it cannot represent."""
 
 import json
 
@@ -13,7 +13,7 @@ SUFFIXES = (".npy", ".parquet", ".jsonl")
 
 
 def write(folder, suffix, shards):
-    """Writes shards of batches and joins them; gives the file."""
+    """Writes shards of batches, joins them and returns the file."""
     parts, row = [], 0
     for number, batches in enumerate(shards):
         writer = open_part(folder / f"part-{number}{suffix}", row)

@@ -1,4 +1,4 @@
-"""Job files to read, right and wrong."""
+"""Valid and invalid job files."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence

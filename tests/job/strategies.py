@@ -1,4 +1,4 @@
-"""What hypothesis draws for the reader: arguments as a user could write them in YAML."""
+"""Hypothesis strategies for arguments as users write them in YAML."""
 
 import re
 from typing import Any

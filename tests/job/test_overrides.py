@@ -1,4 +1,4 @@
-"""Overrides: what `--set a.b=value` changes, and what it refuses."""
+"""Overrides: what `--set a.b=value` changes and rejects."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The plan as arithmetic: slices cover batches, batches cover epochs, steps and samples agree."""
+"""The arithmetic of the plan: slices cover batches, batches cover epochs, steps and samples agree."""
 
 from typing import Any
 

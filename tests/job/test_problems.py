@@ -1,4 +1,4 @@
-"""What a spec can have wrong, each named with its line, its field and the way out."""
+"""Every mistake in a spec is reported with its line, field and fix."""
 
 from collections.abc import Callable
 

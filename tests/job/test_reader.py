@@ -1,4 +1,4 @@
-"""Reading a job: what is right stays as it was written, what is wrong is named with its line."""
+"""Reading a job: valid text is kept as written, mistakes are reported with their line."""
 
 import os
 import pickle

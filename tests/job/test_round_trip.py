@@ -1,4 +1,4 @@
-"""Arguments come out of YAML text as they went in, and a job's own text gives the same job."""
+"""Arguments survive a round trip through YAML, and a job's own text gives the same job."""
 
 import json
 import math

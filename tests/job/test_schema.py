@@ -1,4 +1,4 @@
-"""The JSON Schema takes every spec that the reader takes, and refuses what is wrong in form."""
+"""The JSON Schema accepts every spec that the reader accepts and rejects malformed ones."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Finding a target and checking its arguments, with every way in which the user's code can be wrong."""
+"""Targets are resolved and their arguments checked, with every kind of mistake in the user's code."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The digits job: its data, its split for ever, and what it reaches."""
+"""The digits job: its data, its fixed split, and the accuracy it reaches."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""The linear job: data drawn from a known model, and a loss that ends near that model's."""
+"""The linear job: data drawn from a known model, and a final loss close to that model's."""
 
 import pytest
 import torch

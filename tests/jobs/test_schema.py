@@ -1,4 +1,4 @@
-"""The schema beside the jobs, which editors read, and the jobs themselves."""
+"""The schema file for editors, and the jobs themselves."""
 
 import json
 from pathlib import Path

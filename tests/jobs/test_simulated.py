@@ -1,4 +1,4 @@
-"""The simulated job: real parameters and gradients, passes that take the time that was set."""
+"""The simulated job: real parameters and gradients, passes of a set duration."""
 
 import time
 

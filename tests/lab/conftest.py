@@ -1,4 +1,4 @@
-"""Labs of real namespaces; where a machine cannot carry them, the tests say why they are skipped."""
+"""Labs of real namespaces; tests are skipped with a reason on machines that cannot run them."""
 
 import os
 import subprocess

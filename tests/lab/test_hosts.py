@@ -1,4 +1,4 @@
-"""The hosts of a lab: commands on them, how they end, and that nothing of a lab is left or harms others."""
+"""The hosts of a lab: commands on them, their end, and complete removal without side effects."""
 
 import json
 import os

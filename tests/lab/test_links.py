@@ -1,4 +1,4 @@
-"""The network of a lab: who reaches whom, how fast, and what a cut link is like."""
+"""The network of a lab: connectivity, bandwidth and cut links."""
 
 import subprocess
 import sys

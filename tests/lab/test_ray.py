@@ -1,4 +1,4 @@
-"""Ray on the hosts of a lab: jobs from the machine, and how Ray sees hosts come and go."""
+"""Ray on the hosts of a lab: jobs from the machine, and nodes that join and leave."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Runs on several hosts, with all that can happen to hosts: samples, weights and what is left behind are exact."""
+"""Runs on several hosts under every kind of host failure: samples, weights and run folders are exact."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Jobs sent to a cluster, followed, looked at and stopped from a machine that is none of its hosts."""
+"""Jobs submitted to a cluster, followed, inspected and stopped from a machine outside of it."""
 
 import json
 import os

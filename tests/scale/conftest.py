@@ -1,4 +1,4 @@
-"""Experiments run the real command, in a workplace of their module."""
+"""Experiments run the real command in a shared folder."""
 
 import pytest
 

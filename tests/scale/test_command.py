@@ -1,4 +1,4 @@
-"""`distrib scale --predict` and `--compare`, which start nothing."""
+"""`distrib scale --predict` and `--compare`, which start no ranks."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ def scale(*arguments):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Two experiments, the second on weak scaling, and a file that is none."""
+    """Two experiments, the second with weak scaling, and damaged or insufficient files."""
     folder = tmp_path_factory.mktemp("results")
     (folder / "strong.json").write_text(json.dumps(make_result().as_data()))
     (folder / "weak.json").write_text(json.dumps(make_result(mode="weak").as_data()))

@@ -1,4 +1,4 @@
-"""Fits give back what was planted, from noisy measurements."""
+"""Fits recover known constants from noisy measurements."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES = [4096 * 4**power for power in range(7)]
 @settings(deadline=None)
 @given(st.floats(1e-5, 1e-3), st.floats(1e-10, 1e-7), st.integers(0, 1000))
 def test_planted_links_come_back_within_a_tenth(alpha, beta, seed):
-    """Where both terms are there to be seen in the sweep: α in its smallest message, β in its largest."""
+    """If the sweep shows both terms: α in its smallest message, β in its largest."""
     noise = random.Random(seed)
     sizes = [alpha / beta * 10**exponent for exponent in (-2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2)]
     timings = [

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: they hold the truth about as often as they say, and know drift between repeats."""
+"""Bootstrap intervals have the expected coverage and account for drift between repeats."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The cost model against closed forms, properties and its own planted truth."""
+"""The cost formulas against closed forms and properties."""
 
 from __future__ import annotations
 

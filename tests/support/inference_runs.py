@@ -1,4 +1,4 @@
-"""Runs as training leaves them behind, made without training: for tests of what comes after."""
+"""Run folders as training leaves them, created without training."""
 
 import shutil
 from pathlib import Path

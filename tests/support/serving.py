@@ -1,4 +1,4 @@
-"""`distrib serve` as a process of its own, and what asks it: all on loopback, all bounded."""
+"""Starts `distrib serve` in its own process and sends requests on loopback, with time limits."""
 
 import contextlib
 import socket
