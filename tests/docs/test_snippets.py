@@ -11,8 +11,8 @@ import yaml
 from typer.testing import CliRunner
 
 from cluster.lab.cli import app as lab
-from distrib import Job
 from distrib.cli.main import app
+from distrib.job.script import load_any_job
 from tests.support.doc_snippets import PAGES, REPOSITORY, blocks, commands
 
 SHELL = {
@@ -66,7 +66,7 @@ def test_a_job_or_a_part_of_one_is_valid(snippet, tmp_path):
     written = yaml.safe_load(snippet.text)
     whole = written if "name" in written else {**yaml.safe_load((REPOSITORY / "jobs" / "digits.yaml").read_text())}
     (tmp_path / "job.yaml").write_text(json.dumps({**whole, **written}))
-    Job.load(tmp_path / "job.yaml")
+    load_any_job(tmp_path / "job.yaml")
 
 
 @pytest.mark.parametrize("snippet", PROGRAMS, ids=str)
