@@ -7,10 +7,14 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import util
 
+_SHORT_FOLDER = "/tmp"
+_LONGEST_PARENT = 70
+"""The longest temporary folder in which the sockets of loader workers have paths of at most 107 bytes."""
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
@@ -28,12 +32,26 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 @contextmanager
+def short_temporary_folders(longest: int) -> Iterator[None]:
+    """Lets new temporary folders be made in /tmp if TMPDIR is longer than that: the paths of sockets have a limit."""
+    before = tempfile.gettempdir()
+    is_needed = len(os.fsencode(before)) > longest and os.access(_SHORT_FOLDER, os.W_OK | os.X_OK)
+    if is_needed:
+        tempfile.tempdir = _SHORT_FOLDER
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+@contextmanager
 def temporary_files_removed(loader_workers: int) -> Iterator[None]:
     """Removes the temporary folder that this process shares with its loader workers, which end without doing so."""
     if loader_workers == 0:
         yield
         return
-    folder = util.get_temp_dir()
+    with short_temporary_folders(_LONGEST_PARENT):
+        folder = util.get_temp_dir()  # which multiprocessing keeps using
     try:
         yield
     finally:

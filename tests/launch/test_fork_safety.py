@@ -117,6 +117,32 @@ class Prepared(Samples):
 """
 
 
+REPORTS_ITS_COMMAND = """
+from pathlib import Path
+
+from launch_jobs import Mlp
+
+
+class Reporting(Mlp):
+    def __init__(self):
+        super().__init__()
+        print("command:", Path("/proc/self/cmdline").read_text().replace(chr(0), " "))
+"""
+
+
+@pytest.mark.parametrize(
+    ("opening", "is_forked"), [("", True), ("FILE = open(__file__)", False)], ids=["fork", "spawn"]
+)
+def test_ranks_are_forked_unless_that_is_unsafe(workplace, opening, is_forked):
+    workplace.write("reporting.py", REPORTS_ITS_COMMAND + opening)
+    launch = workplace.start("--set", "model.target=reporting:Reporting", "--set", "train.epochs=1")
+    assert launch.wait(60) == 0, launch.stdout + launch.stderr
+    for rank in range(2):
+        (command,) = [line for line in launch.run.layout.rank_log(rank).read_text().splitlines() if "command:" in line]
+        assert ("distrib run" in command) is is_forked
+        assert ("spawned_main" in command) is not is_forked
+
+
 @pytest.mark.parametrize("opening", [FILE, SOCKET, SHARED_MEMORY, IN_A_CACHE], ids=["file", "socket", "map", "cache"])
 def test_what_a_module_opens_at_import_is_not_shared_by_ranks(workplace, opening):
     workplace.write("records.py", OPENED_AT_IMPORT.format(opening=opening))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 _STATELESS_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 """Devices without a position: sharing an open one changes nothing."""
+_SURVIVING_THREADS = ("jemalloc_bg_thd",)
+"""Names of threads whose library handles a fork itself; jemalloc comes with pyarrow, which scikit-learn imports."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _threads() -> Iterator[str]:
     process_name = _thread_name(os.getpid())  # nameless threads have that of the process
     for number in map(int, _list("/proc/self/task")):
         name = _thread_name(number)
-        if number not in python_threads and name not in (None, process_name):
+        if number not in python_threads and name not in (None, process_name, *_SURVIVING_THREADS):
             yield f"{name} ({number})"
 
 

@@ -24,6 +24,7 @@ from distrib.job.spec import WorkerRange
 from distrib.launch.process.environment import environment_defaults
 from distrib.launch.ray.cluster.reaper import Reaper
 from distrib.launch.ray.cluster.settings import RAY_SETTINGS
+from distrib.train.process import short_temporary_folders
 
 if TYPE_CHECKING:
     from distrib.launch.launcher import Placement
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _OBJECT_STORE_BYTES = 128 * 2**20
+_LONGEST_PARENT = 22
+"""The longest temporary folder in which Ray's sockets have paths of at most 107 bytes."""
 _LOOPBACK_ADDRESS = "127.0.0.1"
 
 
@@ -53,10 +56,12 @@ class LocalRay:
         self.folder = ""
 
     def __enter__(self) -> Self:
-        self.folder = tempfile.mkdtemp(prefix="distrib-ray-")
+        with short_temporary_folders(_LONGEST_PARENT):
+            self.folder = tempfile.mkdtemp(prefix="distrib-ray-")
         token = {} if "RAY_AUTH_MODE" in os.environ else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
         self._reaper = Reaper(self.folder)
-        self._environment.enter_context(environment_defaults({**RAY_SETTINGS, **token}))
+        home = {"HOME": self.folder}  # for a process without one: Ray expands ~
+        self._environment.enter_context(environment_defaults({**RAY_SETTINGS, **token, **home}))
         return self
 
     def start_beside(self, work: Callable[[], Result]) -> Result:
