@@ -9,14 +9,16 @@ if TYPE_CHECKING:
     from distrib.launch.options import RunOptions
     from distrib.launch.start import run
     from distrib.runs.run import Run
+    from distrib.train.session.session import Session
 
-__all__ = ["Job", "Run", "RunOptions", "run"]
+__all__ = ["Job", "Run", "RunOptions", "Session", "run"]
 __version__ = "0.1.0"
 
 _MODULES = {
     "Job": "distrib.job.reader",
     "Run": "distrib.runs.run",
     "RunOptions": "distrib.launch.options",
+    "Session": "distrib.train.session.session",
     "run": "distrib.launch.start",
 }
 

@@ -57,13 +57,26 @@ def _objective(spec: JobSpec) -> Iterator[Problem]:
         yield "loss", "loss or step is required: what to minimize"
     if spec.loss is not None and spec.step is not None:
         yield "step", "loss and step exclude each other; remove one"
+    yield from _optimizers(spec)
+
+
+def _optimizers(spec: JobSpec) -> Iterator[Problem]:
+    if spec.optimizer is None and spec.optimizers is None:
+        yield "optimizer", "optimizer or optimizers is required: how to update the parameters"
+    if spec.optimizer is not None and spec.optimizers is not None:
+        yield "optimizers", "optimizer and optimizers exclude each other; remove one"
+    if spec.schedule is not None and spec.optimizers is not None:
+        yield "schedule", "with optimizers each has a schedule of its own: optimizers.NAME.schedule"
 
 
 def _evaluation(spec: JobSpec) -> Iterator[Problem]:
     if spec.metrics and spec.data.eval is None:
         yield "metrics", "metrics are computed on data.eval, which the job does not have; add it, or remove metrics"
-    if spec.schedule is not None and spec.schedule.every == "eval":
-        yield from _judged(spec, "schedule.metric", spec.schedule.metric, "schedule.every", "every: eval")
+    if spec.optimizer is not None or spec.optimizers is not None:
+        for each in spec.optimizer_specs.values():
+            if each.schedule is not None and each.schedule.every == "eval":
+                field = each.schedule_field
+                yield from _judged(spec, f"{field}.metric", each.schedule.metric, f"{field}.every", "every: eval")
     best = spec.checkpoint.best
     if best is not None:
         yield from _judged(spec, "checkpoint.best.metric", best.metric, "checkpoint.best", "best")

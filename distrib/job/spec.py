@@ -325,10 +325,56 @@ _METRIC_NAMES: dict[str, Any] = {
 """Rules that pydantic does not put into the JSON Schema."""
 
 
+Schedule = Annotated[
+    LearningRateSchedule,
+    BeforeValidator(_full_target, json_schema_input_type=TargetText | LearningRateSchedule),
+]
+"""A learning-rate schedule, or a bare string if it needs no args and advances with each step."""
+
+
+class NamedOptimizer(Target):
+    """One of several optimizers: an `Optimizer` class, or a callable, called with the named parameters."""
+
+    parameters: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1), Resume.MUST_MATCH]
+    """Patterns for the names of its parameters, such as `generator.*`; each parameter belongs to one optimizer."""
+    schedule: Annotated[Schedule | None, Resume.MUST_MATCH] = None
+    """Its learning-rate schedule."""
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """An optimizer of a job, however it is written.
+
+    Attributes:
+        field: Its dotted path in the spec.
+        target: What to build it with.
+        patterns: Which parameters belong to it; None for all.
+        schedule: Its learning-rate schedule.
+    """
+
+    field: str
+    target: Target
+    patterns: tuple[str, ...] | None
+    schedule: LearningRateSchedule | None
+
+    @property
+    def schedule_field(self) -> str:
+        """The dotted path of its schedule in the spec."""
+        return "schedule" if self.patterns is None else f"{self.field}.schedule"
+
+
+OptimizerName = Annotated[str, StringConstraints(pattern=METRIC_PATTERN)]
+
+DEFAULT_OPTIMIZER = "optimizer"
+"""How the only optimizer of a job is called."""
+
+
 class JobSpec(Section):
     """A job: what to train, on which data, with which resources."""
 
-    model_config = ConfigDict(json_schema_extra=_exactly_one("loss", "step"))
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [_exactly_one("loss", "step"), _exactly_one("optimizer", "optimizers")]}
+    )
 
     name: Annotated[str, StringConstraints(pattern=RUN_NAME_PATTERN), Resume.MAY_DIFFER]
     """Name of the job and prefix of its run ids."""
@@ -345,17 +391,13 @@ class JobSpec(Section):
     """torchmetrics `Metric` classes by the name to report them under."""
     predict: Annotated[AnyTarget | None, Resume.MAY_DIFFER] = None
     """`predict(model, batch)` returns the outputs of the trained model: a tensor, or named columns."""
-    optimizer: Annotated[AnyTarget, Resume.MUST_MATCH]
-    """An `Optimizer` class, called with the named parameters, or any callable, called with the model."""
-    schedule: Annotated[
-        Annotated[
-            LearningRateSchedule,
-            BeforeValidator(_full_target, json_schema_input_type=TargetText | LearningRateSchedule),
-        ]
-        | None,
-        Resume.MUST_MATCH,
-    ] = None
-    """The learning-rate schedule."""
+    optimizer: Annotated[AnyTarget | None, Resume.MUST_MATCH] = None
+    """An `Optimizer` class, called with the named parameters, or any callable, called with the model; exclusive with
+    `optimizers`."""
+    optimizers: Annotated[dict[OptimizerName, NamedOptimizer] | None, Field(min_length=1), Resume.MUST_MATCH] = None
+    """Several optimizers by name, each with the parameters that it updates; exclusive with `optimizer`."""
+    schedule: Annotated[Schedule | None, Resume.MUST_MATCH] = None
+    """The learning-rate schedule of `optimizer`."""
     train: Annotated[Train, Resume.BY_FIELD]
     """Length, precision and reproducibility of the training."""
     ddp: Annotated[Ddp, Resume.BY_FIELD] = Ddp()
@@ -370,6 +412,17 @@ class JobSpec(Section):
     """Experiment trackers to feed with the run's parameters, metrics and result."""
     storage: Annotated[str, Resume.MAY_DIFFER] = "runs"
     """The folder for runs, or the URL of an object store: s3://bucket/prefix or gs://bucket/prefix."""
+
+    @property
+    def optimizer_specs(self) -> dict[str, OptimizerSpec]:
+        """Each optimizer by name; a job with `optimizer` has one."""
+        if self.optimizers is not None:
+            return {
+                name: OptimizerSpec(f"optimizers.{name}", each, tuple(each.parameters), each.schedule)
+                for name, each in self.optimizers.items()
+            }
+        assert self.optimizer is not None
+        return {DEFAULT_OPTIMIZER: OptimizerSpec("optimizer", self.optimizer, None, self.schedule)}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

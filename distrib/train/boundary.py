@@ -31,6 +31,26 @@ class StepTimes:
     data_seconds: float
 
 
+class Ending:
+    """Whether the job's own code has ended the training before its last step; part of checkpoints.
+
+    Args:
+        total_steps: The length of the run. If the run is extended, it continues.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self._total_steps = total_steps
+        self.has_come = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether it has come, and for which length of the run."""
+        return {"has_come": self.has_come, "total_steps": self._total_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        self.has_come = state["has_come"] and state["total_steps"] == self._total_steps
+
+
 class StepBoundary:
     """Does what is due at the end of each step.
 
@@ -65,6 +85,8 @@ class StepBoundary:
         self._records = records
         self._sample_ids: dict[int, list[int]] = {}
         self._is_stopped = False
+        self._ending = Ending(step_plan.total_steps)
+        training.state.register("ending", self._ending)
 
     @property
     def completed_steps(self) -> int:
@@ -74,7 +96,7 @@ class StepBoundary:
     @property
     def is_finished(self) -> bool:
         """Whether the training has come to its end."""
-        return self.completed_steps >= self._step_plan.total_steps
+        return self.completed_steps >= self._step_plan.total_steps or self._ending.has_come
 
     @property
     def has_ended(self) -> bool:
@@ -93,7 +115,7 @@ class StepBoundary:
     def end_step(self, batch: StepBatch, times: StepTimes) -> None:
         """Ends the step that ran `batch`."""
         training, plan = self._training, self._step_plan
-        learning_rate = float(training.state.optimizer.param_groups[0]["lr"])
+        learning_rate = training.schedules.learning_rates
         training.state.completed_steps = step = self.completed_steps + 1
         self._sample_ids[step] = batch.sample_ids
         seconds = times.compute_seconds + times.data_seconds
@@ -102,21 +124,46 @@ class StepBoundary:
         training.weighting.warnings.clear()
         training.losses.end_step(plan.batch_size_at(batch.step), seconds, times.data_seconds)
         self._control.record_step(step, seconds)
-        training.scheduler.after_step(step)
+        training.schedules.after_step(step)
         if plan.is_logged(step):
-            training.losses.end_window(step, time.time(), learning_rate)
+            self._end_window(learning_rate)
         is_evaluated = self._evaluator is not None and plan.is_evaluated(step)
         is_saved = self._saving.is_enabled and plan.is_saved(step)
         save_is_due = False
-        if self._control.is_due(step) or is_evaluated or is_saved or self.is_finished:
+        may_end = training.session is not None and training.session.may_stop
+        if self._control.is_due(step) or is_evaluated or is_saved or may_end or self.is_finished:
             agreement = self._exchange()
             self._is_stopped, save_is_due = agreement.stop, agreement.save
-        if is_evaluated:
+            if agreement.ended_ranks and not self.is_finished:
+                self._end_early(agreement.ended_ranks, learning_rate)
+        if is_evaluated or (self._ending.has_come and plan.eval_interval_steps):
             self._evaluate()
-        if self._saving.is_enabled and (is_saved or save_is_due or self._is_stopped):
+        if self._saving.is_enabled and (is_saved or save_is_due or self.has_ended):
             self._saving.save(training.state)
         if self.has_ended:
             self._end()
+
+    def _end_window(self, learning_rate: float | dict[str, float]) -> None:
+        """Ends the window of a train event with the step that has just ended."""
+        step, training = self.completed_steps, self._training
+        training.losses.end_window(step, time.time(), learning_rate)
+        if training.session is not None:
+            training.session.logs(is_training=True).end_window(step)
+
+    def _end_early(self, ranks: list[int], learning_rate: float | dict[str, float]) -> None:
+        """Ends the training with this step, which is logged, evaluated and saved as a last one is."""
+        session = self._training.session
+        reason = None if session is None else session.stop_reason
+        if len(ranks) < self._rank.info.world_size:
+            called = ", ".join(map(str, ranks))
+            message = f"only ranks {called} called session.stop, so training ends later than that step"
+            self._records.warn(self.completed_steps, message)
+        self._ending.has_come = True
+        if not self._step_plan.is_logged(self.completed_steps):
+            self._end_window(learning_rate)
+            self._exchange()
+        message = f"the job ended the training: {reason or 'another rank gave the reason'}"
+        self._records.event("end", self.completed_steps, message=message)
 
     def _end(self) -> None:
         self._saving.finish_saving(self.completed_steps)
@@ -127,6 +174,7 @@ class StepBoundary:
             self._records.event("stop", self.completed_steps)
 
     def _exchange(self) -> Agreement:
+        session = self._training.session
         flushed = self._training.losses.flush(self.completed_steps)
         values = [value for window in flushed.windows for value in _shared_values(window)]
         agreement = self._control.exchange(
@@ -135,8 +183,10 @@ class StepBoundary:
             values,
             save_status=self._saving.status,
             save_is_due=self._saving.is_due,
+            is_ended=session is not None and session.stop_reason is not None,
         )
-        self._write_windows(flushed.windows, agreement)
+        logs = {} if session is None else session.logs(is_training=True).flush(self._rank.control_group)
+        self._write_windows(flushed.windows, agreement, logs)
         self._warn(flushed.weightless_steps)
         if agreement.non_finite is not None:
             self._refuse_non_finite(*agreement.non_finite)
@@ -145,7 +195,9 @@ class StepBoundary:
         self._report_notices()
         return agreement
 
-    def _write_windows(self, windows: list[LogWindow], agreement: Agreement) -> None:
+    def _write_windows(
+        self, windows: list[LogWindow], agreement: Agreement, logs: dict[int, dict[str, float | None]]
+    ) -> None:
         for number, window in enumerate(windows):
             own = slice(_NUM_SHARED * number, _NUM_SHARED * (number + 1))
             loss_sum, weight_sum, *_ = agreement.sums[own]
@@ -161,6 +213,7 @@ class StepBoundary:
                 samples_per_second=window.num_samples / window.seconds,
                 rank_step_seconds=[step_seconds for step_seconds, _ in ranks],
                 rank_data_seconds=[data_seconds for _, data_seconds in ranks],
+                **logs.get(window.step, {}),
             )
 
     def _warn(self, weightless_steps: int) -> None:
@@ -184,7 +237,7 @@ class StepBoundary:
         state = self._training.state
         state.sync_buffers()
         results = self._evaluator.evaluate()
-        self._training.scheduler.after_evaluation(results)
+        self._training.schedules.after_evaluation(results)
         self._saving.consider_best(results, state)
         self._records.event("eval", self.completed_steps, **results, eval_seconds=time.perf_counter() - started)
 

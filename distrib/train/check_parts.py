@@ -18,8 +18,9 @@ from distrib.job.plan import StepPlan
 from distrib.job.spec import Target
 from distrib.train.checkpoint.plain_state import dump_state
 from distrib.train.lr_schedule import SchedulerState, check_length
-from distrib.train.optimizer import build_optimizer
+from distrib.train.optimizer import build_optimizers
 from distrib.train.resolved_job import ResolvedJob
+from distrib.train.session.mentions import mentions, takes_session
 
 Built = TypeVar("Built")
 
@@ -75,20 +76,33 @@ def _check_with(resolved: ResolvedJob, step_plan: StepPlan, model: nn.Module, de
     loss = loss if isinstance(loss, nn.Module) else None
     _check_trainable(resolved, model, loss)
 
-    def make_optimizer() -> torch.optim.Optimizer:
-        return build_optimizer(resolved, step_plan, model, loss)
+    def make_optimizers() -> dict[str, torch.optim.Optimizer]:
+        return build_optimizers(resolved, step_plan, model, loss)
 
-    optimizer = _retried(resolved, "optimizer", spec.optimizer, device, make_optimizer)
-    _check_closure(resolved, optimizer)
-    if spec.schedule is not None:
-        _retried(
-            resolved,
-            "schedule",
-            spec.schedule,
-            device,
-            lambda: dump_state(SchedulerState(resolved, step_plan, optimizer).state_dict()),
-        )
-        check_length(resolved, step_plan, make_optimizer)
+    first = next(iter(spec.optimizer_specs.values()))
+    field = "optimizer" if spec.optimizers is None else "optimizers"
+    optimizers = _retried(resolved, field, first.target, device, make_optimizers)
+    for name, each in spec.optimizer_specs.items():
+        _check_closure(resolved, optimizers[name], each.field)
+        if each.schedule is not None:
+            _check_schedule(resolved, step_plan, name, device, make_optimizers)
+
+
+def _check_schedule(
+    resolved: ResolvedJob,
+    step_plan: StepPlan,
+    name: str,
+    device: str,
+    make_optimizers: Callable[[], dict[str, torch.optim.Optimizer]],
+) -> None:
+    spec = resolved.job.spec.optimizer_specs[name]
+    assert spec.schedule is not None
+
+    def build() -> str:
+        return dump_state(SchedulerState(resolved, step_plan, make_optimizers()[name], name).state_dict())
+
+    _retried(resolved, spec.schedule_field, spec.schedule, device, build)
+    check_length(resolved, step_plan, lambda: make_optimizers()[name], name)
 
 
 def _retried(
@@ -143,15 +157,16 @@ def _check_trainable(resolved: ResolvedJob, model: nn.Module, loss: nn.Module | 
         raise resolved.job.error("model", f"there is nothing to train: {what} (requires_grad is false)")
 
 
-def _check_closure(resolved: ResolvedJob, optimizer: torch.optim.Optimizer) -> None:
+def _check_closure(resolved: ResolvedJob, optimizer: torch.optim.Optimizer, field: str) -> None:
     """Refuses an optimizer that evaluates the loss several times a step."""
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
+    drives = resolved.step is not None and takes_session(resolved.step) and mentions(resolved.step, "minimize")
+    if not drives and closure is not None and closure.default is inspect.Parameter.empty:
         name = type(optimizer).__name__
         raise resolved.job.error(
-            "optimizer",
-            f"{name} needs a closure that evaluates the loss several times a step, and a job's step is evaluated once; "
-            "take an optimizer that needs none, such as torch.optim:AdamW",
+            field,
+            f"{name} evaluates the loss several times a step: use a step(model, batch, session) that calls "
+            "session.minimize(lambda: …) with a function of the loss, or another optimizer, such as torch.optim:AdamW",
         )
 
 

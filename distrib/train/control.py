@@ -14,7 +14,7 @@ from distrib.train.process_groups import gather_rows
 _EXCHANGE_SECONDS = 0.5
 _SHARE_OF_GRACE = 0.25
 """How much of `failures.grace` may pass until a request to stop is seen, if steps are as slow as the slowest lately."""
-_HEADER = 5  # proposed interval, stop requested, first step with a non-finite loss, status of the save, save due
+_HEADER = 6  # interval, stop requested, first step with a non-finite loss, status of the save, save due, end called
 
 
 class SaveStatus(IntEnum):
@@ -36,6 +36,7 @@ class Agreement:
 
     Attributes:
         stop: Whether any rank was requested to stop.
+        ended_ranks: The ranks whose code has ended the training.
         save: Whether a checkpoint is due at this step by rank 0's clock.
         is_saved: Whether every rank's part of the save in flight is on disk.
         is_save_failed: Whether every rank has finished with the save in flight, and one of them failed.
@@ -45,6 +46,7 @@ class Agreement:
     """
 
     stop: bool
+    ended_ranks: list[int]
     save: bool
     is_saved: bool
     is_save_failed: bool
@@ -122,6 +124,7 @@ class Control:
         *,
         save_status: SaveStatus = SaveStatus.PENDING,
         save_is_due: bool = False,
+        is_ended: bool = False,
     ) -> Agreement:
         """Shares this rank's state with all others; every rank calls it at the same step with equally many values.
 
@@ -131,14 +134,16 @@ class Control:
             values: What to sum over the ranks, in float64.
             save_status: The progress of this rank's part of the save in flight.
             save_is_due: Whether a checkpoint is due by this rank's clock; rank 0's value counts.
+            is_ended: Whether the job's code on this rank has ended the training.
         """
-        flags = (self._context.stop_requested(), non_finite_step or 0, save_status, save_is_due)
+        flags = (self._context.stop_requested(), non_finite_step or 0, save_status, save_is_due, is_ended)
         mine = [float(self._interval.next()), *map(float, flags), *values]
         rows = gather_rows(mine, self._group)
         self._next = completed_steps + int(rows[0][0])
         failed = [(int(row[2]), rank) for rank, row in enumerate(rows) if row[2]]
         return Agreement(
             stop=any(row[1] for row in rows),
+            ended_ranks=[rank for rank, row in enumerate(rows) if row[5]],
             save=bool(rows[0][4]),
             is_saved=all(row[3] == SaveStatus.DONE for row in rows),
             is_save_failed=is_failed([row[3] for row in rows]),

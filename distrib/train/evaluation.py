@@ -17,6 +17,8 @@ from distrib.train.metrics import compute_metrics, value_of
 from distrib.train.process_groups import gather_rows
 from distrib.train.randomness import derive_seed, reseed
 from distrib.train.rank import Rank
+from distrib.train.session.minimize import Slice
+from distrib.train.session.step import SessionOutput, read_output
 from distrib.train.task import StepOutput, TaskError
 from distrib.train.training import Training
 
@@ -37,12 +39,11 @@ class Evaluator:
         self._precision = training.precision
         self._fetcher = fetcher
         self._control = rank.control_group
+        self._session = training.session
         self._global_batch_size = step_plan.global_batch_size
-        mine = part_of(step_plan.eval_samples or 0, rank.info.rank, rank.info.world_size)
-        size = step_plan.eval_batch_size
-        self._first = MicroBatch(EpochIndices(list(range(min(size, step_plan.eval_samples or 0))), 0), size)
-        slices = [list(mine[start : start + size]) for start in range(0, len(mine), size)]
-        self._batches = [MicroBatch(EpochIndices(indices, 0), len(indices)) for indices in slices]
+        first = list(range(min(step_plan.eval_batch_size, step_plan.eval_samples or 0)))
+        self._first = MicroBatch(EpochIndices(first, 0), step_plan.eval_batch_size)
+        self._batches = _own_slices(step_plan, rank) if self._session is None else _global_batches(step_plan, rank)
 
     def evaluate(self) -> dict[str, Any]:
         """The mean loss (None if nothing has weight) and every metric over the whole data, on every rank."""
@@ -52,7 +53,8 @@ class Evaluator:
             loss_sum, weight_sum = sum(row[0] for row in rows), sum(row[1] for row in rows)
             loss = loss_sum / weight_sum if weight_sum else None
             num_samples = sum(micro_batch.num_samples for micro_batch in self._batches)
-            return {"loss": loss, **compute_metrics(self._task.metrics, num_samples, self._control)}
+            logs = self._logs()
+            return {"loss": loss, **compute_metrics(self._task.metrics, num_samples, self._control), **logs}
 
     def try_batch(self) -> dict[str, Any]:
         """The loss and the metrics of the first evaluation batch, on this rank alone."""
@@ -89,16 +91,39 @@ class Evaluator:
         device = self._rank.device
         sums = torch.zeros(2, dtype=torch.float64, device=device)
         for micro_batch, batch in self._fetch(batches, loader_workers):
-            with self._precision.autocast():
-                output = self._task.run(self._task.model, batch)
+            output = self._run_batch(micro_batch, batch)
+            if output is None or output.loss is None:
+                continue
             weight = torch.as_tensor(_weight(output, micro_batch), dtype=torch.float64, device=device)
             loss = output.loss.detach().double()
             if self._task.form.is_sum:  # as over a training step's batch, whatever the size of this one
                 loss = loss * (self._global_batch_size / micro_batch.num_samples)
             loss = torch.where(weight > 0, loss * weight, 0.0)
             sums += torch.stack([loss, weight])
-            self._update_metrics(output)
         return sums.tolist()
+
+    def _run_batch(self, micro_batch: MicroBatch, batch: Any) -> StepOutput | SessionOutput | None:
+        """Runs a batch and updates the metrics; None for a stand-in."""
+        model = self._task.model
+        if self._session is not None:
+            self._session.begin(Slice(micro_batch.num_samples, self._global_batch_size), is_training=False)
+        with self._precision.autocast():
+            if self._session is None or not self._task.drives:
+                output: StepOutput | SessionOutput = self._task.run(model, batch)
+            else:
+                output = read_output(self._task.call_step(model, batch), self._session.minimized)
+        if not micro_batch.num_samples:
+            return None
+        self._update_metrics(output)
+        return output
+
+    def _logs(self) -> dict[str, float | None]:
+        """What the step has logged, over all ranks."""
+        if self._session is None:
+            return {}
+        logs = self._session.logs(is_training=False)
+        logs.end_window(0)
+        return logs.flush(self._control)[0]
 
     def _fetch(self, batches: list[MicroBatch], loader_workers: int | None) -> Iterator[tuple[MicroBatch, Any]]:
         device = self._rank.device
@@ -106,7 +131,7 @@ class Evaluator:
         for micro_batch, batch in iterate(self._fetcher, batches, num_workers, pin_memory=device.type == "cuda"):
             yield micro_batch, to_device(batch, device)
 
-    def _update_metrics(self, output: StepOutput) -> None:
+    def _update_metrics(self, output: StepOutput | SessionOutput) -> None:
         if self._task.metrics and output.outputs is None:
             raise TaskError(
                 "step: metrics need 'outputs', and mostly 'targets', in the dict that it returns; return "
@@ -116,8 +141,30 @@ class Evaluator:
             metric.update(*map_tensors((output.outputs, output.targets), torch.Tensor.detach))
 
 
-def _weight(output: StepOutput, micro_batch: MicroBatch) -> torch.Tensor | float:
+def _weight(output: StepOutput | SessionOutput, micro_batch: MicroBatch) -> torch.Tensor | float:
     """What the loss of a batch is a mean over."""
     if output.weight is not None:
         return output.weight
-    return micro_batch.num_samples if output.count is None else output.count()
+    if isinstance(output, SessionOutput) or output.count is None:
+        return micro_batch.num_samples
+    return output.count()
+
+
+def _own_slices(step_plan: StepPlan, rank: Rank) -> list[MicroBatch]:
+    """This rank's part of the data, in batches; the ranks may have different numbers of them."""
+    mine = part_of(step_plan.eval_samples or 0, rank.info.rank, rank.info.world_size)
+    size = step_plan.eval_batch_size
+    slices = [list(mine[start : start + size]) for start in range(0, len(mine), size)]
+    return [MicroBatch(EpochIndices(indices, 0), len(indices)) for indices in slices]
+
+
+def _global_batches(step_plan: StepPlan, rank: Rank) -> list[MicroBatch]:
+    """This rank's part of each global batch, as in training: equally many on all ranks."""
+    samples, size = range(step_plan.eval_samples or 0), step_plan.global_batch_size
+    batches = []
+    for start in range(0, len(samples), size):
+        whole = samples[start : start + size]
+        mine = part_of(len(whole), rank.info.rank, rank.info.world_size)
+        indices = list(whole[mine.start : mine.stop])
+        batches.append(MicroBatch(EpochIndices(indices or [whole[0]], 0), len(indices)))
+    return batches

@@ -22,7 +22,7 @@ class LogWindow:
     num_samples: int = 0
     seconds: float = 0.0
     data_seconds: float = 0.0
-    learning_rate: float = 0.0
+    learning_rate: float | dict[str, float] = 0.0
     loss_sum: float = 0.0
     weight_sum: float = 0.0
 
@@ -64,13 +64,14 @@ class LossAccumulator:
         self._steps = _Steps()
         self._size = 0.0
         self._open = LogWindow()
+        self._closed: list[LogWindow] = []
         self._carried = (0.0, 0.0)
 
     def use_weights(self) -> None:
         """From now on weights are those that the user's step gives, not numbers of samples; call it before `add`."""
         self._is_weighted = True
         self._weights = torch.zeros(CAPACITY, dtype=torch.float64, device=self._device)
-        self._totals = torch.zeros(CAPACITY, dtype=torch.float64, device=self._device)
+        self._totals = torch.ones(CAPACITY, dtype=torch.float64, device=self._device)
 
     def add(self, loss: torch.Tensor, weight: torch.Tensor | float) -> None:
         """Adds one micro-batch to the current step; a loss of weight 0 does not count, even if it is NaN."""
@@ -103,10 +104,15 @@ class LossAccumulator:
         window.seconds += seconds
         window.data_seconds += data_seconds
 
-    def end_window(self, step: int, time: float, learning_rate: float) -> None:
+    def end_window(self, step: int, time: float, learning_rate: float | dict[str, float]) -> None:
         """Ends the window of the next train event with the step that has just ended, global step `step`."""
         self._open.step, self._open.time, self._open.learning_rate = step, time, learning_rate
-        self._steps.ends[-1] = self._open
+        if self._steps.ends:
+            self._steps.ends[-1] = self._open
+        else:  # the step has been flushed already
+            self._open.loss_sum, self._open.weight_sum = self._carried
+            self._carried = (0.0, 0.0)
+            self._closed.append(self._open)
         self._open = LogWindow()
 
     def flush(self, completed_steps: int) -> FlushedLosses:
@@ -120,6 +126,7 @@ class LossAccumulator:
         if self._is_weighted:
             self._weights[:count] = 0
         closed, first_bad = self._assign(losses, weights, steps.ends)
+        closed, self._closed = [*self._closed, *closed], []
         return FlushedLosses(closed, None if first_bad is None else completed_steps - count + 1 + first_bad, weightless)
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 
 from distrib.errors import DistribError
 from distrib.job.plan import StepPlan, with_steps
-from distrib.job.spec import LearningRateSchedule, Target
+from distrib.job.spec import DEFAULT_OPTIMIZER, LearningRateSchedule, Target
 from distrib.train.checkpoint.plain_state import FromJob
 from distrib.train.resolved_job import ResolvedJob
 
@@ -31,20 +31,27 @@ class SchedulerState:
     depend on that length is built for the new one and advanced to where the run is.
     """
 
-    def __init__(self, resolved: ResolvedJob, step_plan: StepPlan, optimizer: torch.optim.Optimizer) -> None:
-        self._spec = resolved.job.spec.schedule
+    def __init__(
+        self,
+        resolved: ResolvedJob,
+        step_plan: StepPlan,
+        optimizer: torch.optim.Optimizer,
+        name: str = DEFAULT_OPTIMIZER,
+    ) -> None:
+        spec = resolved.job.spec.optimizer_specs[name]
+        self._spec = spec.schedule
         self._step_plan = step_plan
         self._optimizer = optimizer
         self._num_advances = 0
         self._first_groups = [_values(group) for group in optimizer.param_groups]
         self._build: Callable[[], Any] | None = None
         self._scheduler: Any = None
-        factory = resolved.schedule
+        factory = resolved.schedules[name]
         if self._spec is not None and factory is not None:
             args = with_steps(self._spec, step_plan).args
             self._build = lambda: factory(optimizer, **args)
             self._scheduler = self._build()
-            _check_interface(self._scheduler, self._spec)
+            _check_interface(self._scheduler, self._spec, spec.schedule_field)
 
     def state_dict(self) -> dict[str, Any]:
         """The scheduler's state, and for which length; empty without one."""
@@ -95,6 +102,50 @@ class SchedulerState:
             self._advance(*[results[self._spec.metric]][: _needs_metric(self._scheduler)])
 
 
+class Schedules:
+    """The learning-rate schedules of all optimizers.
+
+    Args:
+        resolved: The job.
+        step_plan: Its plan.
+        optimizers: By name, before they are restored: to build a schedule changes learning rates.
+    """
+
+    def __init__(
+        self, resolved: ResolvedJob, step_plan: StepPlan, optimizers: Mapping[str, torch.optim.Optimizer]
+    ) -> None:
+        self._has_names = resolved.job.spec.optimizers is not None
+        self._optimizers = optimizers
+        self._states = {
+            name: SchedulerState(resolved, step_plan, optimizer, name) for name, optimizer in optimizers.items()
+        }
+
+    @property
+    def learning_rates(self) -> float | dict[str, float]:
+        """The learning rate, or those of all optimizers by name if the job names them."""
+        rates = {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in self._optimizers.items()}
+        return rates if self._has_names else next(iter(rates.values()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each schedule."""
+        return {name: state.state_dict() for name, state in self._states.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned; call it after the optimizers are restored."""
+        for name, each in self._states.items():
+            each.load_state_dict(state[name])
+
+    def after_step(self, completed_steps: int) -> None:
+        """Advances the schedules by steps and, at the end of an epoch, those by epochs."""
+        for state in self._states.values():
+            state.after_step(completed_steps)
+
+    def after_evaluation(self, results: dict[str, Any]) -> None:
+        """Advances the schedules by evaluations."""
+        for state in self._states.values():
+            state.after_evaluation(results)
+
+
 def _without_code(state: Any) -> Any:
     """A scheduler's state without functions and classes, such as those by which it anneals."""
     if isinstance(state, dict):
@@ -135,35 +186,37 @@ def check_extension(resolved: ResolvedJob) -> None:
     Raises:
         JobError: It cannot.
     """
-    spec = resolved.job.spec.schedule
-    if spec is not None and spec.every == "eval" and depends_on_length(spec):
-        raise resolved.job.error(
-            "schedule",
-            f"{spec.target} depends on $steps and on what evaluations gave, so it cannot be rebuilt for a longer run; "
-            "name a number instead of $steps",
-        )
+    for each in resolved.job.spec.optimizer_specs.values():
+        spec = each.schedule
+        if spec is not None and spec.every == "eval" and depends_on_length(spec):
+            raise resolved.job.error(
+                each.schedule_field,
+                f"{spec.target} depends on $steps and on what evaluations gave, so it cannot be rebuilt for a longer "
+                "run; name a number instead of $steps",
+            )
 
 
 def check_length(
-    resolved: ResolvedJob, step_plan: StepPlan, make_optimizer: Callable[[], torch.optim.Optimizer]
+    resolved: ResolvedJob, step_plan: StepPlan, make_optimizer: Callable[[], torch.optim.Optimizer], name: str
 ) -> None:
     """Refuses a schedule that ends before the run does, as one with a fixed number of steps may.
 
     Args:
         resolved: The job.
         step_plan: Its plan.
-        make_optimizer: Builds the job's optimizer anew.
+        make_optimizer: Builds the optimizer anew.
+        name: The optimizer's name.
 
     Raises:
         JobError: It raises before the last step.
     """
-    spec = resolved.job.spec.schedule
+    field, spec = (each := resolved.job.spec.optimizer_specs[name]).schedule_field, each.schedule
     if spec is None or spec.every == "eval":
         return
     length = step_plan.total_steps // (1 if spec.every == "step" else step_plan.steps_per_epoch)
 
     def build() -> Any:
-        return SchedulerState(resolved, step_plan, make_optimizer())._scheduler
+        return SchedulerState(resolved, step_plan, make_optimizer(), name)._scheduler
 
     with warnings.catch_warnings(action="ignore"):
         error = _error_at_the_end(build(), length)
@@ -175,7 +228,7 @@ def check_length(
                 scheduler.step()
             except Exception as error:
                 raise resolved.job.error(
-                    "schedule",
+                    field,
                     f"{spec.target} fails at its step {number + 1} of {length}: {type(error).__name__}: {error}; "
                     "make it as long as the run, with $steps in its args",
                 ) from error
@@ -191,16 +244,16 @@ def _error_at_the_end(scheduler: Any, length: int) -> Exception | None:
     return None
 
 
-def _check_interface(scheduler: Any, spec: LearningRateSchedule) -> None:
+def _check_interface(scheduler: Any, spec: LearningRateSchedule, field: str) -> None:
     for method in ("step", "state_dict", "load_state_dict"):
         if not callable(getattr(scheduler, method, None)):
             raise ScheduleError(
-                f"schedule: {spec.target} gave a {type(scheduler).__name__}, which has no {method}(); a "
+                f"{field}: {spec.target} gave a {type(scheduler).__name__}, which has no {method}(); a "
                 "scheduler as those in torch.optim.lr_scheduler is needed"
             )
     if spec.every != "eval" and _needs_metric(scheduler):
         raise ScheduleError(
-            f"schedule: {spec.target} needs the value of a metric; set every: eval and metric: the name of a metric, "
+            f"{field}: {spec.target} needs the value of a metric; set every: eval and metric: the name of a metric, "
             "or loss"
         )
 

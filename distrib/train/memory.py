@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from distrib.job.plan import Memory, StepPlan
-from distrib.train.optimizer import build_optimizer
+from distrib.train.optimizer import build_optimizers
 from distrib.train.resolved_job import ResolvedJob
 from distrib.train.strategy.base import StrategySettings
 from distrib.train.strategy.registry import make_strategy
@@ -37,16 +37,16 @@ def estimate_memory(resolved: ResolvedJob, step_plan: StepPlan) -> Memory | None
 
 
 def _optimizer_bytes(resolved: ResolvedJob, step_plan: StepPlan, model: nn.Module) -> int | None:
-    """The state that the optimizer holds after a first step; None where it cannot be had on the meta device."""
+    """The state that the optimizers hold after a first step; None if it cannot be built on the meta device."""
     with contextlib.suppress(Exception):
-        optimizer = build_optimizer(resolved, step_plan, model)
+        optimizers = build_optimizers(resolved, step_plan, model)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.grad = torch.empty_like(parameter)
-        optimizer.step()
-        tensors = [
-            value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
-        ]
+        for optimizer in optimizers.values():
+            optimizer.step()
+        states = [state for optimizer in optimizers.values() for state in optimizer.state.values()]
+        tensors = [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]
         return _bytes(tensors)
     return None
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,10 +24,10 @@ class OptimizerError(DistribError):
     """What `optimizer` names gives no optimizer that can train the job's model."""
 
 
-def build_optimizer(
+def build_optimizers(
     resolved: ResolvedJob, step_plan: StepPlan, model: nn.Module, loss: nn.Module | None = None
-) -> torch.optim.Optimizer:
-    """The job's optimizer; fused where that is exact and the user chose no other implementation.
+) -> dict[str, torch.optim.Optimizer]:
+    """The job's optimizers by name; fused where that is exact and the user chose no other implementation.
 
     Args:
         resolved: The job.
@@ -35,18 +36,65 @@ def build_optimizer(
         loss: The loss if it is a module; its parameters are named `loss.…`.
 
     Raises:
-        OptimizerError: It gives no optimizer, or leaves the loss's parameters out.
+        OptimizerError: One gives no optimizer, or leaves the loss's parameters out; or a parameter does not belong to
+            exactly one.
     """
-    target = with_steps(resolved.job.spec.optimizer, step_plan)
     named = named_parameters(model, loss)
-    if is_optimizer_class(resolved.optimizer):
-        arguments = dict(target.args)
-        if _can_be_fused(resolved.optimizer, arguments, named.values()):
-            arguments["fused"] = True
-        return _instantiated(resolved.optimizer, named, arguments)
-    optimizer = _made(resolved.optimizer, target.target, target.args, model, loss)
-    _check_has_loss(optimizer, target.target, loss)
-    return optimizer
+    specs = resolved.job.spec.optimizer_specs
+    shares = share_parameters({name: each.patterns for name, each in specs.items()}, named)
+    optimizers = {}
+    for name, each in specs.items():
+        target, factory = with_steps(each.target, step_plan), resolved.optimizers[name]
+        if is_optimizer_class(factory):
+            arguments = dict(target.args)
+            if _can_be_fused(factory, arguments, shares[name].values()):
+                arguments["fused"] = True
+            optimizers[name] = _instantiated(factory, shares[name], arguments)
+        elif each.patterns is not None:
+            optimizers[name] = _checked(factory(list(shares[name].items()), **target.args), each.field, target.target)
+        else:
+            optimizers[name] = _made(factory, target.target, target.args, model, loss)
+            _check_has_loss(optimizers[name], target.target, loss)
+    return optimizers
+
+
+def share_parameters(
+    patterns: Mapping[str, Sequence[str] | None], named: Mapping[str, nn.Parameter]
+) -> dict[str, dict[str, nn.Parameter]]:
+    """The parameters of each optimizer by its patterns; None takes all.
+
+    Raises:
+        OptimizerError: A pattern matches no parameter, or a parameter belongs to no optimizer or to two.
+    """
+    shares: dict[str, dict[str, nn.Parameter]] = {}
+    owners: dict[str, str] = {}
+    for optimizer, each in patterns.items():
+        if each is None:
+            return {optimizer: dict(named)}
+        for pattern in each:
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in named):
+                known = ", ".join([*named][:_MAX_NAMES])
+                raise OptimizerError(
+                    f"optimizers.{optimizer}.parameters: '{pattern}' matches no parameter; the first ones are {known}"
+                )
+        shares[optimizer] = {
+            name: parameter for name, parameter in named.items() if any(fnmatch.fnmatchcase(name, p) for p in each)
+        }
+        for name in shares[optimizer]:
+            if name in owners:
+                raise OptimizerError(
+                    f"optimizers.{optimizer}.parameters: {name} belongs to the optimizer {owners[name]} too; each "
+                    "parameter needs exactly one"
+                )
+            owners[name] = optimizer
+    missing = [name for name in named if name not in owners]
+    if missing:
+        more = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
+        raise OptimizerError(
+            f"optimizers: no optimizer has {', '.join(missing[:_MAX_NAMES])}{more}; add a pattern for them to "
+            "parameters"
+        )
+    return shares
 
 
 def named_parameters(model: nn.Module, loss: nn.Module | None) -> dict[str, nn.Parameter]:
@@ -75,15 +123,19 @@ def _made(
 ) -> torch.optim.Optimizer:
     """What a function of the model gives, and of the loss if it has a parameter of that name."""
     more = {_LOSS: loss} if _LOSS in _parameters_of(factory) and _LOSS not in arguments else {}
-    optimizer = factory(model, **arguments, **more)
+    return _checked(factory(model, **arguments, **more), "optimizer", name)
+
+
+def _checked(optimizer: Any, field: str, name: str) -> torch.optim.Optimizer:
+    """`optimizer`, if it is one."""
     if isinstance(optimizer, torch.optim.Optimizer):
         return optimizer
     kind = f"a {type(optimizer).__name__}"
     advice = "return one optimizer"
     if isinstance(optimizer, list | tuple | dict):
         kind += f" of {len(optimizer)}"
-        advice = "return one optimizer, with a parameter group for each kind of parameters"
-    raise OptimizerError(f"optimizer: {name} gave {kind}, not a torch.optim.Optimizer; {advice}")
+        advice = "return one optimizer, with a parameter group for each kind of parameters, or name several: optimizers"
+    raise OptimizerError(f"{field}: {name} gave {kind}, not a torch.optim.Optimizer; {advice}")
 
 
 def _parameters_of(factory: Callable[..., Any]) -> Iterable[str]:

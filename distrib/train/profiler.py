@@ -21,7 +21,7 @@ from distrib.train.checkpoint.parts import MODEL
 from distrib.train.data.loader import StepLoader
 from distrib.train.process_groups import gather_rows, limit_waiting
 from distrib.train.rank import Rank
-from distrib.train.step import TrainStep
+from distrib.train.step import OptimizerStep
 from distrib.train.training import Training
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class StepProfiler:
     """
 
     def __init__(
-        self, rank: Rank, training: Training, step_plan: StepPlan, loader: StepLoader, step: TrainStep
+        self, rank: Rank, training: Training, step_plan: StepPlan, loader: StepLoader, step: OptimizerStep
     ) -> None:
         assert rank.config.measurement is not None
         self._measurement = rank.config.measurement

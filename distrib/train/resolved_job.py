@@ -16,6 +16,7 @@ from distrib.job.reader import Job
 from distrib.job.spec import Target
 from distrib.job.target import check_arguments, resolve
 from distrib.train.data.collate import bind_collate, find_collate
+from distrib.train.session.mentions import check_session_step, takes_session
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class ResolvedJob:
     step: Callable[..., Any] | None
     metrics: dict[str, Callable[..., Any]]
     predict: Callable[..., Any] | None
-    optimizer: Callable[..., Any]
-    schedule: Callable[..., Any] | None
+    optimizers: dict[str, Callable[..., Any]]
+    schedules: dict[str, Callable[..., Any] | None]
 
     @classmethod
     def resolve(cls, job: Job) -> ResolvedJob:
@@ -70,11 +71,13 @@ class ResolvedJob:
             eval_dataset=find("data.eval", spec.data.eval),
             collate=find_collate(job),
             loss=None if spec.loss is None else _find_loss(job, spec.loss),
-            step=find("step", spec.step, 2),
+            step=None if spec.step is None else _find_step(job, spec.step),
             metrics={name: find(f"metrics.{name}", target) for name, target in spec.metrics.items()},
             predict=find("predict", spec.predict, 2),
-            optimizer=find("optimizer", spec.optimizer, 1),
-            schedule=find("schedule", spec.schedule, 1),
+            optimizers={name: find(each.field, each.target, 1) for name, each in spec.optimizer_specs.items()},
+            schedules={
+                name: find(each.schedule_field, each.schedule, 1) for name, each in spec.optimizer_specs.items()
+            },
         )
 
     def build_datasets(self) -> Datasets:
@@ -128,6 +131,19 @@ def _find_loss(job: Job, target: Target) -> Callable[..., Any]:
     function = resolve(job, "loss", target)
     check_arguments(job, "loss", function, target.args, num_positional=0 if inspect.isclass(function) else 2)
     return function  # type: ignore[no-any-return]
+
+
+def _find_step(job: Job, target: Target) -> Callable[..., Any]:
+    """A step takes the model and the batch, and the session if it has a parameter of that name."""
+    function: Callable[..., Any] = resolve(job, "step", target)
+    args = dict(target.args)
+    if takes_session(function):
+        if "session" in args:
+            raise job.error("step.args.session", "distrib passes 'session' to the step; remove it")
+        args["session"] = None
+        check_session_step(job, function)
+    check_arguments(job, "step", function, args, num_positional=2)
+    return function
 
 
 def is_optimizer_class(function: Callable[..., Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from distrib.train.checkpoint.tensors import Tensors, join_tensors, split_tensor
 from distrib.train.strategy.base import Strategy
 
 if TYPE_CHECKING:
-    from distrib.train.checkpoint.restore import StoredState
+    from distrib.train.checkpoint.restore import RememberedState, StoredState
 
 _VALUES = "#values"
 """Among the names of one rank's tensors: its other values, as the bytes of their JSON text."""
@@ -48,10 +49,12 @@ class Snapshot:
     Attributes:
         tensors: This rank's share of the tensors; they are those of the training, not copies.
         values: All other state, equal on every rank.
+        digests: Of each part that is to be equal on every rank but might not be.
     """
 
     tensors: Tensors
     values: dict[str, Any]
+    digests: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class _Registered:
     value: Any
     part: Part
     per_rank: bool
+    is_checked: bool
 
 
 class TrainingState:
@@ -78,6 +82,7 @@ class TrainingState:
         models: The unwrapped models by name.
         wrapped: For each, what is run instead of it.
         optimizers: By name.
+        has_user_code: Whether the job's code may register objects.
     """
 
     def __init__(self, strategy: Strategy, rank: int, world_size: int, stored: StoredState | None = None) -> None:
@@ -86,23 +91,30 @@ class TrainingState:
         self.models: dict[str, nn.Module] = {}
         self.wrapped: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.has_user_code = False
         self._first_trainable: dict[str, list[str]] = {}
         self._rank = rank
         self._world_size = world_size
-        self._stored = stored
+        self._stored: StoredState | RememberedState | None = stored
         self._registered: dict[str, _Registered] = {}
         self.register("strategy", strategy)
         if strategy.per_rank_state is not None:
             self.register("strategy.rank", strategy.per_rank_state, per_rank=True)
 
-    def add_model(self, model: nn.Module, name: str = MODEL) -> None:
-        """Wraps and registers a model, which is on its device."""
+    def add_model(self, model: nn.Module, name: str = MODEL, *, is_wrapped: bool = True) -> None:
+        """Wraps and registers a model, which is on its device.
+
+        Args:
+            model: The unwrapped model.
+            name: Unique among the models.
+            is_wrapped: Whether a strategy synchronizes its gradients; otherwise it is run as it is.
+        """
         first = self._first_trainable[name] = trainable_names(model)
         stored = None if self._stored is None else self._stored.values(name)
         if stored is not None:
             restore_layout(model, stored[LAYOUT])
         with trainable_as(model, first if stored is None else stored[TRAINABLE]):
-            self.wrapped[name] = self.strategy.wrap(model, name)
+            self.wrapped[name] = self.strategy.wrap(model, name) if is_wrapped else model
         self.models[name] = model
         self.register(name, model)
 
@@ -128,7 +140,7 @@ class TrainingState:
     def rewrap_outdated(self) -> None:
         """Wraps models again whose parameters were frozen or unfrozen since; call it between steps, on all ranks."""
         for name, model in self.models.items():
-            if self.strategy.is_outdated(name):
+            if self.wrapped[name] is not model and self.strategy.is_outdated(name):
                 self.wrapped[name] = self.strategy.wrap(model, name)
 
     @property
@@ -141,20 +153,22 @@ class TrainingState:
         """The job's only optimizer."""
         return self.optimizers[OPTIMIZER]
 
-    def register(self, name: str, value: Any, *, per_rank: bool = False) -> None:
+    def register(self, name: str, value: Any, *, per_rank: bool = False, is_checked: bool = False) -> None:
         """Adds an object to what checkpoints hold and restores it if there is something to restore.
 
         Args:
             name: Unique, without `/`.
             value: A model, an optimizer or any `Stateful`.
             per_rank: Whether each rank has a state of its own. At another number of ranks `MergesRanks` is needed.
+            is_checked: Whether each save makes sure that the state is the same on all ranks.
 
         Raises:
             RestoreError: The saved state does not fit.
         """
         if name in self._registered or "/" in name:
             raise ValueError(f"'{name}' is registered already, or has a '/'")
-        found = self._registered[name] = _Registered(value, as_part(name, value, self.strategy), per_rank)
+        part = as_part(name, value, self.strategy)
+        found = self._registered[name] = _Registered(value, part, per_rank, is_checked)
         if self._stored is None:
             return
         if per_rank:
@@ -167,6 +181,7 @@ class TrainingState:
         replicated: Tensors = {}
         mine: Tensors = {}
         values: dict[str, Any] = {}
+        digests: dict[str, str] = {}
         for name, registered in self._registered.items():
             part = registered.part
             plain, tensors = split_tensors(part.state_dict(), keeps_small=part.keeps_small)
@@ -176,8 +191,10 @@ class TrainingState:
             else:
                 replicated |= {f"{name}/{key}": tensor for key, tensor in tensors.items()}
                 values[name] = plain
+            if registered.is_checked:
+                digests[name] = _digest(plain, tensors)
         head = {"completed_steps": self.completed_steps, "world_size": self._world_size}
-        return Snapshot(self.strategy.share(replicated) | mine, {**head, "parts": values})
+        return Snapshot(self.strategy.share(replicated) | mine, {**head, "parts": values}, digests)
 
     def check_savable(self) -> None:
         """Finds what no checkpoint can hold, long before one is due; all ranks call it together.
@@ -188,8 +205,9 @@ class TrainingState:
         dump_state(self.snapshot().values)
 
     def end_restoring(self) -> None:
-        """Forgets the checkpoint, whose files may now be removed."""
-        self._stored = None
+        """Reads what may still be registered, since the checkpoint's files may be removed from now on."""
+        if self._stored is not None:
+            self._stored = self._stored.remember(except_names=self._registered)
 
     def _restore_rank(self, name: str, registered: _Registered) -> None:
         """Restores this rank's own state, or what it becomes at another number of ranks."""
@@ -225,3 +243,11 @@ class TrainingState:
         self._stored.read({f"{prefix}{key}": tensor for key, tensor in targets.items()})
         state: dict[str, Any] = join_tensors(values, targets)
         return state
+
+
+def _digest(plain: Any, tensors: Tensors) -> str:
+    digest = hashlib.sha256(dump_state(plain).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from distrib.compat.torch_tensors import multiply_
 from distrib.errors import DistribError
 from distrib.job.plan import StepPlan
 from distrib.train.autograd_graph import parameters_beside
+from distrib.train.batch_norm import as_stand_in, find_batch_norms
 from distrib.train.checkpoint.parts import LOSS, MODEL
 from distrib.train.data.loader import StepBatch
 from distrib.train.data.sampler import MicroBatch
 from distrib.train.rank import Rank
+from distrib.train.session.minimize import Slice
 from distrib.train.task import StepOutput
 from distrib.train.training import Training
 
@@ -26,6 +27,15 @@ _MAX_SHOWN = 3
 
 class OutsideParameterError(DistribError):
     """The optimizer has parameters that belong neither to the model nor to the loss."""
+
+
+class OptimizerStep(Protocol):
+    """Runs the steps of a training."""
+
+    def run(
+        self, batch: StepBatch, *, is_synced: bool = True, on_gradients: Callable[[], object] = lambda: None
+    ) -> None:
+        """Runs one optimizer step; see `TrainStep.run`."""
 
 
 class TrainStep:
@@ -55,6 +65,7 @@ class TrainStep:
         self._weighting = training.weighting
         self._parameters = [parameter for model in self._state.models.values() for parameter in model.parameters()]
         self._norms = find_batch_norms(self._state.model)
+        self._session = training.session
         self._is_first = True
 
     def run(
@@ -87,7 +98,10 @@ class TrainStep:
                 if not (is_last and is_synced):
                     for model in wrapped.values():
                         stack.enter_context(strategy.without_sync(model))
-                with self._precision.autocast(), self._as_stand_in(part.num_samples == 0):
+                if self._session is not None:
+                    slice_ = Slice(part.num_samples, self._step_plan.batch_size_at(batch.step))
+                    self._session.begin(slice_, epoch=batch.epoch)
+                with self._precision.autocast(), as_stand_in(self._norms, part.num_samples == 0):
                     output = self._task.run(
                         wrapped[MODEL], data, wrapped.get(LOSS), counts_targets=self._weighting.counts_targets
                     )
@@ -129,7 +143,8 @@ class TrainStep:
         shapes = ", ".join(str(tuple(parameter.shape)) for parameter in outside[:_MAX_SHOWN])
         what = f"{len(outside)} parameter(s) of shape {shapes} that belong neither to the model nor to a loss module"
         advice = "make them part of the model, or of a loss that is a module"
-        taken = {id(parameter) for group in self._state.optimizer.param_groups for parameter in group["params"]}
+        groups = [group for each in self._state.optimizers.values() for group in each.param_groups]
+        taken = {id(parameter) for group in groups for parameter in group["params"]}
         if any(id(parameter) in taken for parameter in outside):
             raise OutsideParameterError(f"optimizer: it has {what}, so ranks cannot synchronize or save them; {advice}")
         self._weighting.warnings.append(f"the loss reaches {what}: they are neither trained nor saved; {advice}")
@@ -147,29 +162,20 @@ class TrainStep:
             loss = mean * (weight > 0).to(mean.dtype)
         else:
             loss = mean * (weight * (world_size / self._step_plan.global_batch_size)).to(mean.dtype)
-        with self._zero_gradients_of_zero_weight(weight):
+        weighing = nullcontext() if self._session is None else self._session.weighing(weight)
+        with self._zero_gradients_of_zero_weight(weight), weighing:
             self._precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def _update(self) -> None:
-        """Unscales and clips the gradients and steps the optimizer."""
-        scaler, optimizer = self._precision.scaler, self._state.optimizer
+        """Unscales and clips the gradients and steps the optimizers."""
+        scaler, optimizers = self._precision.scaler, self._state.optimizers.values()
         if self._clip_norm is not None:
-            scaler.unscale_(optimizer)
+            for optimizer in optimizers:
+                scaler.unscale_(optimizer)
             self._state.strategy.clip(self._parameters, self._clip_norm)
-        scaler.step(optimizer)
+        for optimizer in optimizers:
+            scaler.step(optimizer)
         scaler.update()
-
-    @contextmanager
-    def _as_stand_in(self, is_stand_in: bool) -> Iterator[None]:
-        """Around the forward pass of a sample that does not count: it leaves BatchNorm's statistics alone."""
-        norms = [norm for norm in self._norms if is_stand_in and norm.training]
-        for norm in norms:
-            norm.training = False
-        try:
-            yield
-        finally:
-            for norm in norms:
-                norm.training = True
 
     @contextmanager
     def _zero_gradients_of_zero_weight(self, weight: torch.Tensor | int) -> Iterator[None]:
@@ -188,19 +194,3 @@ class TrainStep:
         factor = torch.where(total > 0, self._step_plan.global_batch_size / total, 0.0)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         multiply_(gradients, factor)
-
-
-def find_batch_norms(model: nn.Module) -> list[nn.Module]:
-    """The layers that normalize by the statistics of the rank's own samples."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return [part for part in model.modules() if isinstance(part, kinds)]
-
-
-def batch_norm_warning(model: nn.Module, step_plan: StepPlan) -> str | None:
-    """A warning if BatchNorm would compute statistics from a single sample, or None."""
-    if step_plan.smallest_micro_batch > 1 or not find_batch_norms(model):
-        return None
-    return (
-        "the model has BatchNorm, and some rank computes its statistics from a single sample: torch refuses that if "
-        "the normalized input has no other dimensions; use a larger batch_size, fewer workers or less accumulation"
-    )

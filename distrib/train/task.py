@@ -19,6 +19,7 @@ from distrib.train.data.batches import tensors_in
 from distrib.train.loss_weights import LossForm, loss_form
 from distrib.train.randomness import reseed
 from distrib.train.resolved_job import ResolvedJob
+from distrib.train.session.mentions import mentions, takes_session
 
 _STEP_KEYS = ("loss", "weight", "outputs", "targets")
 _MAX_NAMES = 3
@@ -61,6 +62,9 @@ class Task:
         form: What is known of the loss.
         metrics: By name.
         notices: What the job's user should know of how the model came.
+        takes_session: Whether the step has a parameter `session`.
+        drives: Whether the step updates parameters itself, with `session.minimize`.
+        may_stop: Whether the step calls `session.stop`.
     """
 
     def __init__(self, resolved: ResolvedJob, device: torch.device) -> None:
@@ -78,6 +82,9 @@ class Task:
         if spec.loss is not None and "ignore_index" in spec.loss.args:
             self.form = dataclasses.replace(self.form, is_explicit=True)
         self._collate_weight: Callable[[Any], Any] | None = getattr(resolved.bound_collate(), "weight", None)
+        self.takes_session = resolved.step is not None and takes_session(resolved.step)
+        self.drives = self.takes_session and mentions(resolved.step, "minimize")
+        self.may_stop = self.takes_session and mentions(resolved.step, "stop")
         self.metrics: dict[str, Any] = {
             name: metric(**spec.metrics[name].args).to(device) for name, metric in resolved.metrics.items()
         }
@@ -92,6 +99,16 @@ class Task:
         other = copy.copy(self)
         other.model, other.loss, other.metrics = copy.deepcopy((self.model, self.loss, self.metrics))
         return other
+
+    def bind(self, session: object) -> None:
+        """Passes `session` to the step from now on."""
+        assert self._step is not None
+        self._step = functools.partial(self._step, session=session)
+
+    def call_step(self, model: nn.Module, batch: Any) -> Any:
+        """What the job's step returns."""
+        assert self._step is not None
+        return self._step(model, batch)
 
     def run(
         self, model: nn.Module, batch: Any, loss: Callable[..., Any] | None = None, *, counts_targets: bool = True
@@ -114,7 +131,7 @@ class Task:
 
     def _run_step(self, model: nn.Module, batch: Any) -> StepOutput:
         assert self._step is not None
-        return dataclasses.replace(_read_step(self._step(model, batch)), num_rows=_num_rows(batch))
+        return dataclasses.replace(read_step(self._step(model, batch)), num_rows=_num_rows(batch))
 
     def _run_loss(
         self, model: nn.Module, batch: Any, loss: Callable[..., Any] | None, counts_targets: bool
@@ -209,16 +226,31 @@ def _scalar(value: Any, source: str) -> torch.Tensor:
     return value.reshape(())
 
 
-def _read_step(result: Any) -> StepOutput:
-    if not isinstance(result, Mapping):
-        return StepOutput(_scalar(result, "step"), None)
-    if "loss" not in result:
-        raise TaskError(f"step: the dict that it returns has no 'loss'; its keys are {', '.join(map(str, result))}")
+def check_keys(result: Mapping[Any, Any]) -> None:
+    """Refuses keys that nothing reads in what a step returned."""
     for key in result:
         if key not in _STEP_KEYS:
             match = nearest(str(key), _STEP_KEYS)
             advice = f"did you mean '{match}'?" if match else f"it may have {', '.join(_STEP_KEYS)}"
             raise TaskError(f"step: the dict that it returns has an unknown key '{key}'; {advice}")
+
+
+def read_step(result: Any) -> StepOutput:
+    """What a step returned as its output.
+
+    Raises:
+        TaskError: It has not the form that the spec's `step` promises.
+    """
+    """What a step returned as its output.
+
+    Raises:
+        TaskError: It has not the form that the spec's `step` promises.
+    """
+    if not isinstance(result, Mapping):
+        return StepOutput(_scalar(result, "step"), None)
+    if "loss" not in result:
+        raise TaskError(f"step: the dict that it returns has no 'loss'; its keys are {', '.join(map(str, result))}")
+    check_keys(result)
     weight = result.get("weight")
     if isinstance(weight, torch.Tensor):
         weight = weight.detach().reshape(())

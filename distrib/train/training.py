@@ -9,11 +9,12 @@ from distrib.job.plan import StepPlan
 from distrib.train.checkpoint.parts import LOSS
 from distrib.train.checkpoint.warm_start import load_first_weights
 from distrib.train.loss_accumulator import LossAccumulator
-from distrib.train.lr_schedule import SchedulerState
-from distrib.train.optimizer import build_optimizer
+from distrib.train.lr_schedule import Schedules
+from distrib.train.optimizer import build_optimizers
 from distrib.train.precision import Precision
 from distrib.train.rank import Rank
 from distrib.train.resolved_job import ResolvedJob
+from distrib.train.session.session import Session, SessionControl
 from distrib.train.state import TrainingState
 from distrib.train.strategy.base import StrategySettings
 from distrib.train.strategy.registry import make_strategy
@@ -31,18 +32,20 @@ class Training:
     Attributes:
         task: How a batch becomes a loss, and the metrics.
         state: Models, optimizers and all else that a checkpoint holds.
-        scheduler: The learning-rate schedule.
+        schedules: The learning-rate schedules.
         precision: The precision of the forward pass, and the gradient scaler.
         losses: Adds up the losses of the steps.
         weighting: What each micro-batch weighs.
+        session: What the job's own code sees of the training, if it sees anything.
     """
 
     task: Task
     state: TrainingState
-    scheduler: SchedulerState
+    schedules: Schedules
     precision: Precision
     losses: LossAccumulator
     weighting: Weighting
+    session: SessionControl | None
 
 
 def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, stored: StoredState | None) -> Training:
@@ -53,26 +56,24 @@ def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, store
         load_first_weights(rank.config.job, rank.config.working_directory, task.model)
     strategy = make_strategy(StrategySettings(spec, info.rank, info.world_size, rank.device))
     state = TrainingState(strategy, info.rank, info.world_size, stored)
-    state.add_model(task.model)
+    state.add_model(task.model, is_wrapped=not task.drives)
     _add_loss(state, task)
     with state.first_trainable():
-        optimizer = build_optimizer(resolved, step_plan, task.model, task.loss_module)
-    # Before the optimizer is restored: to build a schedule changes the optimizer's learning rates.
-    scheduler = SchedulerState(resolved, step_plan, optimizer)
-    state.add_optimizer(optimizer)
-    training = Training(
-        task=task,
-        state=state,
-        scheduler=scheduler,
-        precision=Precision(spec.train.precision, rank.device),
-        losses=LossAccumulator(rank.device),
-        weighting=Weighting(task, step_plan, rank.device, rank.control_group),
-    )
-    state.register("schedule", training.scheduler)
-    state.register("scaler", training.precision)
-    state.register("losses", training.losses, per_rank=True)
-    state.register("weighting", training.weighting)
-    return training
+        optimizers = build_optimizers(resolved, step_plan, task.model, task.loss_module)
+    schedules = Schedules(resolved, step_plan, optimizers)
+    for name, optimizer in optimizers.items():
+        state.add_optimizer(optimizer, name if spec.optimizers is None else f"optimizer.{name}")
+    precision, losses = Precision(spec.train.precision, rank.device), LossAccumulator(rank.device)
+    weighting = Weighting(task, step_plan, rank.device, rank.control_group)
+    state.register("schedule", schedules)
+    state.register("scaler", precision)
+    state.register("losses", losses, per_rank=True)
+    state.register("weighting", weighting)
+    session = None
+    if task.takes_session:
+        session = SessionControl(Session(rank, task, state, precision))
+        task.bind(session.session)
+    return Training(task, state, schedules, precision, losses, weighting, session)
 
 
 def _add_loss(state: TrainingState, task: Task) -> None:

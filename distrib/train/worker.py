@@ -14,6 +14,7 @@ from distrib.job.plan import StepPlan, make_step_plan
 from distrib.job.target import add_import_paths
 from distrib.runs.storage.open import open_rank
 from distrib.runs.storage.protocols import RankStorage
+from distrib.train.batch_norm import batch_norm_warning
 from distrib.train.boundary import StepBoundary
 from distrib.train.checkpoint.best import BestWeights
 from distrib.train.checkpoint.checkpointer import Checkpointer
@@ -32,7 +33,8 @@ from distrib.train.process_groups import gather_rows
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.resolved_job import Datasets, ResolvedJob
-from distrib.train.step import TrainStep, batch_norm_warning
+from distrib.train.session.step import SessionStep
+from distrib.train.step import TrainStep
 from distrib.train.training import Training, build_training
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     stored, problems = _find_checkpoint(rank)
     training = build_training(rank, resolved, step_plan, stored)
     loader = _make_loader(rank, resolved, datasets, step_plan, training.state.completed_steps)
-    step = TrainStep(rank, training, step_plan)
+    step = (SessionStep if training.task.drives else TrainStep)(rank, training, step_plan)
     if config.measurement is not None:
         from distrib.train.profiler import StepProfiler
 
@@ -171,9 +173,10 @@ def _try_out(rank: Rank, training: Training, evaluator: Evaluator | None) -> Non
     from distrib.train.dry_run import check_state, try_evaluation
 
     check_state(training)
-    if evaluator is not None and rank.is_first:
-        best, schedule = rank.spec.checkpoint.best, rank.spec.schedule
-        needed = [None if best is None else best.metric, None if schedule is None else schedule.metric]
+    if evaluator is not None and rank.is_first and training.session is None:  # a session would communicate
+        best = rank.spec.checkpoint.best
+        schedules = [each.schedule for each in rank.spec.optimizer_specs.values()]
+        needed = [None if each is None else each.metric for each in (best, *schedules)]
         try_evaluation(evaluator, rank.device, [name for name in needed if name is not None])
 
 

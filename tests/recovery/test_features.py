@@ -93,3 +93,24 @@ def test_the_state_of(make_place, name):
     assert place.warnings() == reference.warnings()
     rates = {event["lr"] for event in place.events("train")}
     assert len(rates) > 1
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_a_step_that_drives_its_own_updates(make_place, world_size):
+    spec = job(
+        loss=None,
+        step="recovery_jobs:driven",
+        schedule=None,
+        train=training(),
+        resources={"workers": world_size},
+    )
+    reference, place = (make_place(folder, spec) for folder in ("reference", "killed"))
+    reference.start()
+    strikes = [
+        {"moment": "forward", "rank": world_size - 1, "nth": 13, "victim": "self"},
+        {"moment": "backward", "rank": 0, "nth": 24, "victim": "all"},
+        {"moment": "commit", "rank": 0, "nth": 2, "victim": "launcher"},
+    ]
+    run_through(place, strikes)
+    assert_same(place, reference, world_size, STEPS)
+    assert place.events("train")[-1]["count"] == STEPS

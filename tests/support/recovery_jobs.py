@@ -274,3 +274,48 @@ class Proxies(nn.Module):
             self.average.lerp_(torch.ones_like(self.average), 0.01)
         distances = torch.cdist(outputs, self.points)
         return nn.functional.cross_entropy(-distances * (1 + self.average), targets)
+
+
+class Average:
+    """A moving average of the model's outputs, kept in checkpoints."""
+
+    def __init__(self):
+        self.value, self.num_steps = torch.zeros(NUM_CLASSES, dtype=torch.float64), 0
+
+    def state_dict(self):
+        return {"value": self.value, "num_steps": self.num_steps}
+
+    def load_state_dict(self, state):
+        self.value, self.num_steps = state["value"].clone(), state["num_steps"]
+
+
+class Seen:
+    """What a rank has seen, which is another on each."""
+
+    def __init__(self):
+        self.total = 0.0
+
+    def state_dict(self):
+        return {"total": self.total}
+
+    def load_state_dict(self, state):
+        self.total = state["total"]
+
+
+def driven(model, batch, session):
+    """Two updates along gradients of all ranks' outputs; what is kept decides the next ones."""
+    average, seen = session.keep("average", Average()), session.keep("seen", Seen(), per_rank=True)
+    inputs, targets = batch
+    outputs = model(inputs)
+    rows, first = session.gather(outputs)
+    spread = (outputs @ rows.detach().T).square().mean() + (outputs - rows.mean(0)).square().mean()
+    loss = nn.functional.cross_entropy(outputs + average.value + seen.total, targets) + 0.01 * spread
+    if session.is_training:
+        session.minimize(loss, of=model.layers[0])
+        again = nn.functional.cross_entropy(model.layers(inputs), targets)
+        session.minimize(again, of=model.layers[-1], weight=float(len(inputs)))
+        average.value = 0.9 * average.value + 0.1 * session.sum(outputs.detach().mean(0))
+        average.num_steps += 1
+        seen.total += 0.01 * float(outputs.detach().sum())
+        session.log(count=float(average.num_steps), first=float(first))
+    return {"loss": loss, "outputs": outputs, "targets": targets}

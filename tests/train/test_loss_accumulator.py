@@ -99,6 +99,19 @@ def test_a_full_accumulator_can_be_used_again():
         assert (window.loss_sum, window.num_steps) == (CAPACITY, CAPACITY)
 
 
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_a_window_can_end_after_its_last_step_was_flushed(is_weighted):
+    losses_so_far = make(is_weighted)
+    for loss in (1.0, 2.0):
+        add(losses_so_far, is_weighted, [(loss, 3)])
+        losses_so_far.end_step(3, 1.0, 0.0)
+    assert losses_so_far.flush(2).windows == []
+    losses_so_far.end_window(2, 0.0, 0.1)
+    (window,) = losses_so_far.flush(2).windows
+    assert (window.step, window.num_steps, window.loss_sum, window.weight_sum) == (2, 2, 9.0, 6.0)
+    assert losses_so_far.state_dict()["sums"] == [0.0, 0.0]
+
+
 def test_an_open_window_continues_on_other_ranks_with_the_same_total():
     ranks = [make(is_weighted=False) for _ in range(3)]
     for number, one in enumerate(ranks):

@@ -9,7 +9,7 @@ from exact_jobs import Mlp
 
 from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
-from distrib.train.optimizer import OptimizerError, build_optimizer
+from distrib.train.optimizer import OptimizerError, build_optimizers
 from distrib.train.resolved_job import ResolvedJob
 
 SPEC = {
@@ -29,7 +29,8 @@ def build(tmp_path):
         path = tmp_path / "job.yaml"
         path.write_text(json.dumps({**SPEC, "optimizer": optimizer}))
         job = Job.load(path)
-        return build_optimizer(ResolvedJob.resolve(job), make_step_plan(job.spec, Facts(47), 2), model)
+        optimizers = build_optimizers(ResolvedJob.resolve(job), make_step_plan(job.spec, Facts(47), 2), model)
+        return optimizers["optimizer"]
 
     return build
 

@@ -13,6 +13,7 @@ from distrib.compat.torch_checkpoint import METADATA
 from distrib.runs.checkpoints import CheckpointFolder
 from distrib.runs.files.atomic import atomic_write
 from distrib.runs.storage.errors import storage_problem
+from distrib.train.checkpoint.parts import RestoreError
 from distrib.train.checkpoint.plain_state import dump_state
 from distrib.train.checkpoint.staging import StagingBuffers
 from distrib.train.checkpoint.tensor_files import write_tensor_files
@@ -21,7 +22,7 @@ from distrib.train.control import SaveStatus
 from distrib.train.failure import PeerFailedError
 from distrib.train.rank import Rank
 from distrib.train.records import Records
-from distrib.train.state import TrainingState
+from distrib.train.state import Snapshot, TrainingState
 
 
 class _Save(threading.Thread):
@@ -113,10 +114,25 @@ class Checkpointer:
             self._rank.layout.checkpoints, self._state.completed_steps, self._rank.config.attempt
         )
         snapshot = self._state.snapshot()
+        self._check_equal(snapshot)
         values = dump_state(snapshot.values) if self._rank.is_first else ""
         staged = self._buffers.copy(snapshot.tensors)
         self._save = _Save(folder, time.perf_counter(), lambda: self._write(folder, staged, values))
         self._save.start()
+
+    def _check_equal(self, snapshot: Snapshot) -> None:
+        """Makes sure that what all ranks keep is the same on all of them."""
+        if not self._state.has_user_code:
+            return
+        digests: list[Any] = [None] * self._rank.info.world_size
+        dist.all_gather_object(digests, snapshot.digests, group=self._group)
+        for rank, other in enumerate(digests):
+            different = [name for name in {**digests[0], **other} if digests[0].get(name) != other.get(name)]
+            if different:
+                raise RestoreError(
+                    f"session.keep: '{different[0].removeprefix('kept.')}' is not the same on ranks 0 and {rank}; keep "
+                    "it with per_rank=True, or change it in the same way on all ranks"
+                )
 
     def wait(self) -> None:
         """Waits until this rank's part is on disk."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,10 +48,55 @@ class StoredState:
         entries = {key: entry for key, entry in self._entries.items() if key.startswith(prefix)}
         return {key.removeprefix(prefix): (entry.size, entry.dtype) for key, entry in entries.items()}
 
+    def remember(self, except_names: Container[str]) -> RememberedState | None:
+        """What the parts of other names hold, in memory; None if there are none."""
+        values = {name: value for name, value in self._values.items() if name not in except_names}
+        tensors = {
+            key: torch.empty(shape, dtype=dtype)
+            for key, (shape, dtype) in self.tensors("").items()
+            if key.split("/")[0] not in except_names
+        }
+        if not values and not tensors:
+            return None
+        self.read(tensors)
+        return RememberedState(self.completed_steps, values, tensors)
+
     def read(self, targets: dict[str, torch.Tensor]) -> None:
         """Reads tensors by their whole names into `targets`."""
         with torch.no_grad():
             read_tensors(self._folder, self._entries, targets)
+
+
+@dataclass(frozen=True)
+class RememberedState:
+    """Parts of a checkpoint in memory; see `StoredState`."""
+
+    completed_steps: int
+    part_values: dict[str, Any]
+    part_tensors: dict[str, torch.Tensor]
+
+    def values(self, name: str) -> Any | None:
+        """What of the part `name` is not a tensor."""
+        return self.part_values.get(name)
+
+    def num_ranks(self, name: str) -> int:
+        """For how many ranks there is a part `name` of their own."""
+        return len({key.split("/")[1] for key in self.part_tensors if key.startswith(f"{name}/")})
+
+    def tensors(self, prefix: str) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Shape and type of each tensor whose name has the prefix, by the rest of its name."""
+        found = {key: tensor for key, tensor in self.part_tensors.items() if key.startswith(prefix)}
+        return {key.removeprefix(prefix): (tensor.shape, tensor.dtype) for key, tensor in found.items()}
+
+    def read(self, targets: dict[str, torch.Tensor]) -> None:
+        """Copies tensors by their whole names into `targets`."""
+        with torch.no_grad():
+            for name, tensor in targets.items():
+                tensor.copy_(self.part_tensors[name])
+
+    def remember(self, except_names: Container[str]) -> RememberedState:
+        """The same."""
+        return self
 
 
 class Restorer:

@@ -1,0 +1,1 @@
+"""What the job's own code sees of a training: the public training API."""
