@@ -19,8 +19,8 @@ from distrib.job.plan import StepPlan
 from distrib.train.data.batches import to_device
 from distrib.train.data.loader import Fetcher
 from distrib.train.data.sampler import GlobalBatchSampler
-from distrib.train.lr_schedule import SchedulerState
-from distrib.train.optimizer import build_optimizer
+from distrib.train.lr_schedule import Schedules
+from distrib.train.optimizer import build_optimizers
 from distrib.train.precision import Precision
 from distrib.train.resolved_job import Datasets, ResolvedJob
 from distrib.train.task import Task
@@ -70,8 +70,12 @@ def try_step(resolved: ResolvedJob, datasets: Datasets, step_plan: StepPlan, dev
     with _blamed_on(resolved, "model"):
         task = Task(resolved, device)
     with _blamed_on(resolved, "optimizer"):
-        optimizer = build_optimizer(resolved, step_plan, task.model, task.loss_module)
-    scheduler = SchedulerState(resolved, step_plan, optimizer)
+        optimizers = build_optimizers(resolved, step_plan, task.model, task.loss_module)
+    if task.takes_session:
+        raise resolved.job.error(
+            "step", "a step with a session can only be tried by a run: distrib run JOB --set train.steps=1"
+        )
+    schedules = Schedules(resolved, step_plan, optimizers)
     precision = Precision(spec.train.precision, device)
     started = time.perf_counter()
     with _blamed_on(resolved, "loss" if spec.step is None else "step"):
@@ -80,9 +84,10 @@ def try_step(resolved: ResolvedJob, datasets: Datasets, step_plan: StepPlan, dev
         output.loss.backward()  # type: ignore[no-untyped-call]
     unused = _without_gradient(task)
     with _blamed_on(resolved, "optimizer"):
-        optimizer.step()
+        for optimizer in optimizers.values():
+            optimizer.step()
     with _blamed_on(resolved, "schedule"):
-        scheduler.after_step(1)
+        schedules.after_step(1)
     loss = float(output.loss.detach())  # waits for the device
     return Trial(
         batch=describe(batch),
