@@ -101,7 +101,7 @@ def _unsupported(value: Any, path: str) -> str | None:
     elif isinstance(value, Sequence):
         parts = [(f"{path}[{number}]", item) for number, item in enumerate(value)]
     else:
-        return f"is {_kind(value)}" if not path else f"has{_at(path)} {_kind(value)}"
+        return f"is {_kind(value)}{_at(path)}"
     return next((found for place, item in parts if (found := _unsupported(item, place)) is not None), None)
 
 
@@ -129,7 +129,7 @@ def _at(path: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
+    return "None" if value is None else f"of type {type(value).__name__}"
 
 
 def _shape(value: Any) -> str:

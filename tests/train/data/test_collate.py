@@ -16,7 +16,7 @@ X = torch.ones(2)
     ("samples", "problem"),
     [
         ([X, None], "sample 9 is None"),
-        ([(X, 1), (X, object())], r"sample 9 has at \[1\] a object"),
+        ([(X, 1), (X, object())], r"sample 9 is of type object at \[1\]"),
         ([(X, 1), (torch.ones(3), 1)], r"samples 5 and 9 differ at \[0\]: shapes \(2,\) and \(3,\)"),
         ([{"a": 1}, {"b": 1}], "samples 5 and 9 differ: only one of them has a, b"),
         ([(X, X), (X,)], "samples 5 and 9 differ: 2 and 1 entries"),
