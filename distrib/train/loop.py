@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
+from typing import Any
+
+import torch.distributed as dist
 
 from distrib.train.boundary import StepBoundary, StepTimes
 from distrib.train.data.batches import describe
@@ -65,6 +69,17 @@ class Loop:
             world_size=self._rank.info.world_size,
             device=device_name(self._rank.device),
             input_signature=describe(batch.batches[0]),
+            ranks=_describe_ranks(self._rank),
         )
         for message in self._warnings:
             self._records.warn(batch.global_step, message)
+
+
+def _describe_ranks(rank: Rank) -> list[dict[str, Any]]:
+    """Where each rank runs, by rank; all ranks call it together."""
+    mine = {"host": rank.info.host_name, "pid": os.getpid(), "device": str(rank.device)}
+    if rank.info.world_size == 1:
+        return [mine]
+    ranks: list[Any] = [None] * rank.info.world_size
+    dist.all_gather_object(ranks, mine, group=rank.control_group)
+    return ranks
