@@ -35,6 +35,7 @@ TRACKER_PATTERN = rf"^(tensorboard|mlflow|wandb|trackio)$|{TARGET_PATTERN}"
 RUN_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 STEP_INTERVAL_PATTERN = r"^([1-9][0-9]* (step|epoch)s?|never)$"
 SAVE_INTERVAL_PATTERN = r"^([1-9][0-9]* (step|epoch|second)s?|never)$"
+DURATION_PATTERN = r"^[1-9][0-9]* (second|minute|hour)s?$"
 METRIC_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 BYTES_PATTERN = r"^[1-9][0-9]*(\.[0-9]+)? ?(KiB|MiB|GiB|TiB|kB|MB|GB|TB)$"
 PATTERNS_IN_WORDS = {
@@ -43,6 +44,7 @@ PATTERNS_IN_WORDS = {
     RUN_NAME_PATTERN: "at most 100 letters, digits, dots, dashes and underscores, starting with a letter or a digit",
     STEP_INTERVAL_PATTERN: "an interval such as '100 steps', '1 epoch' or 'never'",
     SAVE_INTERVAL_PATTERN: "an interval such as '100 steps', '1 epoch', '60 seconds' or 'never'",
+    DURATION_PATTERN: "a duration such as '90 seconds', '30 minutes' or '2 hours'",
     METRIC_PATTERN: "letters, digits and underscores, not starting with a digit",
     BYTES_PATTERN: "a size such as '8GiB' or '500 MB'",
 }
@@ -90,6 +92,12 @@ class Resume(Enum):
     """The new value is used from then on."""
     BY_FIELD = "by field"
     """The fields of this section are marked themselves."""
+
+
+def parse_duration(text: str) -> float:
+    """Parses `30 minutes` or `2 hours` into seconds; the spec has already checked the pattern."""
+    count, unit = text.split()
+    return float(count) * {"second": 1, "minute": 60, "hour": 3600}[unit.removesuffix("s")]
 
 
 class Section(BaseModel):
@@ -208,6 +216,9 @@ class Train(Section):
     """`N steps`, `N epochs` or `never`. Unless `never`, the end of training is evaluated too."""
     log_every: Annotated[int, Field(ge=1), Resume.MAY_DIFFER] = 10
     """Steps between train events; the first and the last step are always logged."""
+    time_limit: Annotated[Annotated[str, StringConstraints(pattern=DURATION_PATTERN)] | None, Resume.MAY_DIFFER] = None
+    """`N seconds`, `N minutes` or `N hours` after the launch the run saves a checkpoint and stops; the same command
+    continues it."""
 
     @model_validator(mode="after")
     def _has_one_length(self) -> Self:

@@ -12,6 +12,7 @@ from distrib.job.launcher_names import LauncherName
 from distrib.job.plan import Device, Plan, make_request
 from distrib.job.reader import Job
 from distrib.job.script import AnyJob, ScriptJob
+from distrib.job.spec import parse_duration
 from distrib.launch.options import RunOptions
 from distrib.launch.process.signals import StopSignals
 from distrib.launch.registry import make_launcher
@@ -115,6 +116,7 @@ def _config(prepared: Prepared, acquired: AcquiredRun, options: RunOptions) -> A
             working_directory=Path.cwd(),
             lease=acquired.lease.token,
         )
+    limit = prepared.job.spec.train.time_limit
     return AttemptConfig(
         job=prepared.job,
         request=prepared.request,
@@ -123,6 +125,7 @@ def _config(prepared: Prepared, acquired: AcquiredRun, options: RunOptions) -> A
         lease=acquired.lease.token,
         record_samples=options.record_samples,
         measurement=options.measurement,
+        deadline=None if limit is None else time.time() + parse_duration(limit),
     )
 
 

@@ -171,6 +171,8 @@ class StepBoundary:
         if self.is_finished:
             self._saving.finish_best()
         else:
+            if self._control.is_past_deadline:
+                self._records.warn(self.completed_steps, "stopped: the time of train.time_limit is over")
             self._records.event("stop", self.completed_steps)
 
     def _exchange(self) -> Agreement:

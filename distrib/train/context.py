@@ -96,11 +96,13 @@ class AttemptConfig(RankConfig):
         job: What to train.
         record_samples: Whether each rank records the ids of its samples.
         measurement: What to measure instead of training, if anything.
+        deadline: When the run is to stop, in Unix seconds, if `train.time_limit` is set.
     """
 
     job: Job
     record_samples: bool = False
     measurement: Measurement | None = None
+    deadline: float | None = None
     is_script: ClassVar[bool] = False
 
     def moved_to(self, folder: Path) -> AttemptConfig:

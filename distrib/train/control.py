@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -95,13 +96,31 @@ class Control:
 
     Each exchange sets the step of the next one, about half a second later by rank 0's clock; nothing is synchronized
     in between.
+
+    Args:
+        group: A gloo group of all ranks.
+        context: The launcher.
+        interval: The distance between exchanges.
+        deadline: When the run is to stop, in Unix seconds.
     """
 
-    def __init__(self, group: dist.ProcessGroup, context: RankContext, interval: ExchangeInterval) -> None:
+    def __init__(
+        self,
+        group: dist.ProcessGroup,
+        context: RankContext,
+        interval: ExchangeInterval,
+        deadline: float | None = None,
+    ) -> None:
+        self._deadline = deadline
         self._group = group
         self._context = context
         self._interval = interval
         self._next = 1
+
+    @property
+    def is_past_deadline(self) -> bool:
+        """Whether the time that the run may take is over, by this host's clock."""
+        return self._deadline is not None and time.time() >= self._deadline
 
     def resume_after(self, completed_steps: int) -> None:
         """Makes the next step the next exchange."""
@@ -136,7 +155,13 @@ class Control:
             save_is_due: Whether a checkpoint is due by this rank's clock; rank 0's value counts.
             is_ended: Whether the job's code on this rank has ended the training.
         """
-        flags = (self._context.stop_requested(), non_finite_step or 0, save_status, save_is_due, is_ended)
+        flags = (
+            self._context.stop_requested() or self.is_past_deadline,
+            non_finite_step or 0,
+            save_status,
+            save_is_due,
+            is_ended,
+        )
         mine = [float(self._interval.next()), *map(float, flags), *values]
         rows = gather_rows(mine, self._group)
         self._next = completed_steps + int(rows[0][0])

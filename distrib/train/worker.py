@@ -98,6 +98,7 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
         rank.control_group,
         context,
         ExchangeInterval(CAPACITY, config.request.grace_seconds),
+        config.deadline,
     )
     boundary = StepBoundary(rank, training, step_plan, control, saving, evaluator, records)
     training.state.end_restoring()
