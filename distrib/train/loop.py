@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -77,7 +76,7 @@ class Loop:
 
 def _describe_ranks(rank: Rank) -> list[dict[str, Any]]:
     """Where each rank runs, by rank; all ranks call it together."""
-    mine = {"host": rank.info.host_name, "pid": os.getpid(), "device": str(rank.device)}
+    mine = {"host": rank.info.host_name, "device": str(rank.device)}
     if rank.info.world_size == 1:
         return [mine]
     ranks: list[Any] = [None] * rank.info.world_size
