@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import nn
 
 from distrib.errors import DistribError
 from distrib.job.plan import StepPlan, with_steps
-from distrib.train.resolved_job import ResolvedJob, is_optimizer_class
+from distrib.train.resolved_job import ResolvedJob, is_optimizer_class, takes_loss
 
 _CHOICES_OF_IMPLEMENTATION = ("fused", "foreach", "differentiable", "capturable")
 _EXACT_IF_FUSED = (torch.optim.Adam, torch.optim.AdamW)
@@ -122,7 +121,7 @@ def _made(
     factory: Callable[..., Any], name: str, arguments: Mapping[str, Any], model: nn.Module, loss: nn.Module | None
 ) -> torch.optim.Optimizer:
     """What a function of the model gives, and of the loss if it has a parameter of that name."""
-    more = {_LOSS: loss} if _LOSS in _parameters_of(factory) and _LOSS not in arguments else {}
+    more = {_LOSS: loss} if takes_loss(factory) and _LOSS not in arguments else {}
     return _checked(factory(model, **arguments, **more), "optimizer", name)
 
 
@@ -136,13 +135,6 @@ def _checked(optimizer: Any, field: str, name: str) -> torch.optim.Optimizer:
         kind += f" of {len(optimizer)}"
         advice = "return one optimizer, with a parameter group for each kind of parameters, or name several: optimizers"
     raise OptimizerError(f"{field}: {name} gave {kind}, not a torch.optim.Optimizer; {advice}")
-
-
-def _parameters_of(factory: Callable[..., Any]) -> Iterable[str]:
-    try:
-        return inspect.signature(factory).parameters
-    except (TypeError, ValueError):
-        return ()
 
 
 def _check_has_loss(optimizer: torch.optim.Optimizer, name: str, loss: nn.Module | None) -> None:

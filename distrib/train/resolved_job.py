@@ -74,7 +74,9 @@ class ResolvedJob:
             step=None if spec.step is None else _find_step(job, spec.step),
             metrics={name: find(f"metrics.{name}", target) for name, target in spec.metrics.items()},
             predict=find("predict", spec.predict, 2),
-            optimizers={name: find(each.field, each.target, 1) for name, each in spec.optimizer_specs.items()},
+            optimizers={
+                name: _find_optimizer(job, each.field, each.target) for name, each in spec.optimizer_specs.items()
+            },
             schedules={
                 name: find(each.schedule_field, each.schedule, 1) for name, each in spec.optimizer_specs.items()
             },
@@ -144,6 +146,24 @@ def _find_step(job: Job, target: Target) -> Callable[..., Any]:
         check_session_step(job, function)
     check_arguments(job, "step", function, args, num_positional=2)
     return function
+
+
+def _find_optimizer(job: Job, field: str, target: Target) -> Callable[..., Any]:
+    """A function of the model, and of the loss if it has a parameter of that name, or a class of optimizers."""
+    function: Callable[..., Any] = resolve(job, field, target)
+    args = dict(target.args)
+    if not is_optimizer_class(function) and takes_loss(function):
+        args.setdefault("loss", None)
+    check_arguments(job, field, function, args, num_positional=1)
+    return function
+
+
+def takes_loss(function: Callable[..., Any]) -> bool:
+    """Whether a function that makes an optimizer has a parameter named `loss`."""
+    try:
+        return "loss" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def is_optimizer_class(function: Callable[..., Any]) -> bool:
