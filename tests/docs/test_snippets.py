@@ -16,6 +16,7 @@ from distrib.job.script import load_any_job
 from tests.support.doc_snippets import PAGES, REPOSITORY, blocks, commands
 
 SHELL = {
+    "torchrun",
     "cd",
     "curl",
     "docker",
@@ -38,9 +39,13 @@ PROGRAMS = blocks("python")
 
 def check_arguments(program, verb, arguments):
     """Parses the arguments of a command as typer would, without running it."""
-    command = typer.main.get_command(program).commands[verb]
+    command = typer.main.get_command(program)
+    if verb.startswith("--"):
+        assert verb in {name for option in command.params for name in option.opts}
+        return
+    command = command.commands[verb]
     if arguments:  # a name alone is mentioned, not shown as a command to type
-        command.make_context(verb, ["9000" if argument == "PORT" else argument for argument in arguments])
+        command.make_context(verb, ["9000" if argument in ("PORT", "N") else argument for argument in arguments])
 
 
 @pytest.mark.parametrize(("where", "words"), FOUND, ids=[f"{where} {' '.join(words)}" for where, words in FOUND])
