@@ -409,6 +409,9 @@ class JobSpec(Section):
     """Several optimizers by name, each with the parameters that it updates; exclusive with `optimizer`."""
     schedule: Annotated[Schedule | None, Resume.MUST_MATCH] = None
     """The learning-rate schedule of `optimizer`."""
+    callbacks: Annotated[list[AnyTarget], Resume.MUST_MATCH] = []
+    """Objects with any of `on_start(session)`, `on_step(session, output)`, `on_evaluation(session, results)`,
+    `on_end(session)`, and `state_dict` and `load_state_dict` if they have a state."""
     train: Annotated[Train, Resume.BY_FIELD]
     """Length, precision and reproducibility of the training."""
     ddp: Annotated[Ddp, Resume.BY_FIELD] = Ddp()

@@ -107,6 +107,12 @@ class StepBoundary:
         """Writes the start event with `facts` about this attempt."""
         self._control.resume_after(self.completed_steps)
         self._records.event("start", self.completed_steps, **facts)
+        self._call("on_start")
+
+    def _call(self, method: str, *arguments: Any) -> None:
+        """Calls a method of the job's callbacks."""
+        if self._training.session is not None:
+            self._training.session.call(method, *arguments)
 
     def prepare_saving(self) -> None:
         """Gets ready for the first save in the background; call it after the first step."""
@@ -125,6 +131,8 @@ class StepBoundary:
         training.losses.end_step(plan.batch_size_at(batch.step), seconds, times.data_seconds)
         self._control.record_step(step, seconds)
         training.schedules.after_step(step)
+        if training.session is not None:
+            self._call("on_step", training.session.output)
         if plan.is_logged(step):
             self._end_window(learning_rate)
         is_evaluated = self._evaluator is not None and plan.is_evaluated(step)
@@ -138,10 +146,21 @@ class StepBoundary:
                 self._end_early(agreement.ended_ranks, learning_rate)
         if is_evaluated or (self._ending.has_come and plan.eval_interval_steps):
             self._evaluate()
+            self._end_if_called(learning_rate)
         if self._saving.is_enabled and (is_saved or save_is_due or self.has_ended):
             self._saving.save(training.state)
         if self.has_ended:
             self._end()
+
+    def _end_if_called(self, learning_rate: float | dict[str, float]) -> None:
+        """Agrees on whether callbacks have ended the training in an evaluation."""
+        session = self._training.session
+        if session is None or not session.callbacks.has("on_evaluation") or self.is_finished:
+            return
+        agreement = self._exchange()
+        self._is_stopped = self._is_stopped or agreement.stop
+        if agreement.ended_ranks:
+            self._end_early(agreement.ended_ranks, learning_rate)
 
     def _end_window(self, learning_rate: float | dict[str, float]) -> None:
         """Ends the window of a train event with the step that has just ended."""
@@ -169,6 +188,7 @@ class StepBoundary:
         self._saving.finish_saving(self.completed_steps)
         self._report_notices()
         if self.is_finished:
+            self._call("on_end")
             self._saving.finish_best()
         else:
             if self._control.is_past_deadline:
@@ -241,6 +261,7 @@ class StepBoundary:
         results = self._evaluator.evaluate()
         self._training.schedules.after_evaluation(results)
         self._saving.consider_best(results, state)
+        self._call("on_evaluation", results)
         self._records.event("eval", self.completed_steps, **results, eval_seconds=time.perf_counter() - started)
 
     def _refuse_non_finite(self, rank: int, step: int) -> None:

@@ -16,6 +16,7 @@ from distrib.compat.messages import without_compute_warning
 from distrib.errors import DistribError, JobError
 from distrib.job.plan import StepPlan
 from distrib.job.spec import Target
+from distrib.train.callbacks import build_callbacks
 from distrib.train.checkpoint.plain_state import dump_state
 from distrib.train.lr_schedule import SchedulerState, check_length
 from distrib.train.optimizer import build_optimizers
@@ -41,6 +42,7 @@ def check_parts(resolved: ResolvedJob, step_plan: StepPlan, *, may_allocate: boo
     Raises:
         JobError: One of them cannot be built, or cannot train.
     """
+    build_callbacks(resolved)
     try:
         model = _build_model(resolved, "meta")
     except JobError:

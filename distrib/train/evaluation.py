@@ -39,7 +39,7 @@ class Evaluator:
         self._precision = training.precision
         self._fetcher = fetcher
         self._control = rank.control_group
-        self._session = training.session
+        self._session = training.session if training.task.takes_session else None
         self._global_batch_size = step_plan.global_batch_size
         first = list(range(min(step_plan.eval_batch_size, step_plan.eval_samples or 0)))
         self._first = MicroBatch(EpochIndices(first, 0), step_plan.eval_batch_size)

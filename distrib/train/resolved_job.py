@@ -47,6 +47,7 @@ class ResolvedJob:
     predict: Callable[..., Any] | None
     optimizers: dict[str, Callable[..., Any]]
     schedules: dict[str, Callable[..., Any] | None]
+    callbacks: list[Callable[..., Any]]
 
     @classmethod
     def resolve(cls, job: Job) -> ResolvedJob:
@@ -80,6 +81,7 @@ class ResolvedJob:
             schedules={
                 name: find(each.schedule_field, each.schedule, 1) for name, each in spec.optimizer_specs.items()
             },
+            callbacks=[find(f"callbacks.{number}", target) for number, target in enumerate(spec.callbacks)],
         )
 
     def build_datasets(self) -> Datasets:

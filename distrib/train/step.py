@@ -105,6 +105,8 @@ class TrainStep:
                     output = self._task.run(
                         wrapped[MODEL], data, wrapped.get(LOSS), counts_targets=self._weighting.counts_targets
                     )
+                if self._session is not None:
+                    self._session.output = output
                 weight = self._weight(output, part)
                 if isinstance(weight, torch.Tensor):
                     total += weight

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distrib.job.plan import StepPlan
+from distrib.train.callbacks import build_callbacks
 from distrib.train.checkpoint.parts import LOSS
 from distrib.train.checkpoint.warm_start import load_first_weights
 from distrib.train.loss_accumulator import LossAccumulator
@@ -70,8 +71,11 @@ def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, store
     state.register("losses", losses, per_rank=True)
     state.register("weighting", weighting)
     session = None
-    if task.takes_session:
-        session = SessionControl(Session(rank, task, state, precision))
+    callbacks = build_callbacks(resolved)
+    if task.takes_session or spec.callbacks:
+        session = SessionControl(Session(rank, task, state, precision), callbacks)
+        callbacks.register(state)
+    if session is not None and task.takes_session:
         task.bind(session.session)
     return Training(task, state, schedules, precision, losses, weighting, session)
 

@@ -174,7 +174,7 @@ def _try_out(rank: Rank, training: Training, evaluator: Evaluator | None) -> Non
     from distrib.train.dry_run import check_state, try_evaluation
 
     check_state(training)
-    if evaluator is not None and rank.is_first and training.session is None:  # a session would communicate
+    if evaluator is not None and rank.is_first and not training.task.takes_session:  # a session would communicate
         best = rank.spec.checkpoint.best
         schedules = [each.schedule for each in rank.spec.optimizer_specs.values()]
         needed = [None if each is None else each.metric for each in (best, *schedules)]

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from distrib.job.spec import EVENT_FIELDS
+from distrib.train.callbacks import Callbacks
 from distrib.train.precision import Precision
 from distrib.train.rank import Rank
 from distrib.train.session.gather import BackwardWeight, Gatherer
@@ -218,10 +219,18 @@ class Session:
 
 
 class SessionControl:
-    """The engine's side of a session: what it sets before, and reads after, the job's code has run."""
+    """The engine's side of a session: what it sets before, and reads after, the job's code has run.
 
-    def __init__(self, session: Session) -> None:
+    Attributes:
+        session: The session.
+        callbacks: The job's callbacks, which get it.
+        output: What the newest forward pass gave.
+    """
+
+    def __init__(self, session: Session, callbacks: Callbacks) -> None:
         self.session = session
+        self.callbacks = callbacks
+        self.output: Any = None
 
     def begin(self, part: Slice, *, epoch: int | None = None, is_training: bool = True, is_synced: bool = True) -> None:
         """Prepares the session for a batch."""
@@ -251,7 +260,11 @@ class SessionControl:
     @property
     def may_stop(self) -> bool:
         """Whether the job's code may call `stop` in any step, so that the ranks agree after each."""
-        return self.session._may_stop
+        return self.session._may_stop or self.callbacks.may_stop_in_steps
+
+    def call(self, method: str, *arguments: Any) -> None:
+        """Calls a method of the job's callbacks."""
+        self.callbacks.call(method, self.session, *arguments)
 
     @property
     def stop_reason(self) -> str | None:

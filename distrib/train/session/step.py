@@ -63,6 +63,7 @@ class SessionStep:
         with self._training.precision.autocast(), as_stand_in(self._norms, part.num_samples == 0):
             result = self._training.task.call_step(model, data)
         output = read_output(result, self._session.minimized)
+        self._session.output = output
         self._check_first(output)
         if output.loss is not None:
             weight = part.num_samples if output.weight is None or not part.num_samples else output.weight
