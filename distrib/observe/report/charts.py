@@ -135,24 +135,33 @@ def _draw_attempts(
     """The attempts of a run one by one; what a later attempt trained again is drawn faintly."""
     x, y, attempts = axis.of(data, columns), columns[name], columns["attempt"]
     is_old = data.is_superseded(columns)
-    curves = []
-    xs, ys = [], []
-    for attempt in np.unique(attempts):
+    curves, xs, ys = [], [], []
+    numbers = np.unique(attempts)
+    per_attempt = max(_MIN_BUCKETS, buckets // max(1, len(numbers)))
+    for attempt in numbers:
         mine = (attempts == attempt) & ~np.isnan(y)
         kept, old = mine & ~is_old, mine & is_old
-        xs += [x[kept], [np.nan]]
-        ys += [y[kept], [np.nan]]
+        if kept.any():
+            kept_x, kept_y = downsample(x[kept], y[kept], per_attempt)
+            xs.append(kept_x)
+            ys.append(kept_y)
         if old.any():
-            old_x, old_y = downsample(x[old], y[old], buckets)
+            old_x, old_y = downsample(x[old], y[old], per_attempt)
             axes.plot(old_x, old_y, **{**style, "alpha": 0.35, "linewidth": 0.9, "marker": None})
             curves.append(Curve(f"{label}, attempt {int(attempt)}, trained again later", old_x, old_y))
-    kept_x, kept_y = np.concatenate(xs or [[]]), np.concatenate(ys or [[]])
-    is_value = ~np.isnan(kept_y)
-    if is_value.any():
-        kept_x, kept_y = downsample(kept_x[is_value], kept_y[is_value], buckets)
-        axes.plot(kept_x, kept_y, label=label, **style)
-        curves.insert(0, Curve(label, kept_x, kept_y))
+    if xs:
+        axes.plot(*_joined(xs, ys, has_gaps=axis.seconds > 0), label=label, **style)
+        curves.insert(0, Curve(label, np.concatenate(xs), np.concatenate(ys)))
     return curves
+
+
+def _joined(xs: Sequence[Floats], ys: Sequence[Floats], *, has_gaps: bool) -> tuple[Floats, Floats]:
+    """The pieces of a curve as one, by time with a gap where nothing was trained between two attempts."""
+    gap = np.array([np.nan] if has_gaps else [])
+    return (
+        np.concatenate([part for piece in xs for part in (piece, gap)]),
+        np.concatenate([part for piece in ys for part in (piece, gap)]),
+    )
 
 
 def _draw_parts(axes: Axes, *, runs: Sequence[RunData], axis: XAxis) -> list[Curve]:
