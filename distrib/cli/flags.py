@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _OPTIONS = frozenset({
-    *("address", "args", "batch_size", "data", "device", "extend", "force", "format", "fresh", "host", "link"),
+    *("address", "args", "batch_size", "data", "device", "env", "extend", "force", "format", "fresh", "host", "link"),
     *("max_restarts", "on", "out", "port", "predict", "record_samples", "repeats", "resume", "run_id", "runs_dir"),
     *("set", "steps", "token", "weights", "workers"),
 })  # fmt: skip

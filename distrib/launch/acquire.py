@@ -114,7 +114,7 @@ def _start_or_resume(
     elif checkpoints[0].step > request.num_steps:
         raise JobError(
             f"run {run.id} has a checkpoint of step {checkpoints[0].step}, but the job now ends at step "
-            f"{request.num_steps}; ask for more, or use --fresh to start a new run beside it"
+            f"{request.num_steps}; ask for more, or use `fresh` to start a new run beside it"
         )
     elif request.num_steps != _planned_steps(run):
         check_extension()
@@ -150,5 +150,5 @@ def _check_same_job(run: Run, request: RunRequest) -> None:
     if differing:
         raise JobError(
             f"run {run.id} was made by another job; what differs:\n  " + "\n  ".join(differing) + "\n"
-            "use the same job, --extend to train beyond its end, or --fresh to start a new run beside it"
+            "use the same job, `extend` to train beyond its end, or `fresh` to start a new run beside it"
         )

@@ -131,7 +131,9 @@ class Reporting(Mlp):
 
 
 @pytest.mark.parametrize(
-    ("opening", "is_forked"), [("", True), ("FILE = open(__file__)", False)], ids=["fork", "spawn"]
+    ("opening", "is_forked"),
+    [("", True), ("import pyarrow.dataset", True), ("FILE = open(__file__)", False)],
+    ids=["plain", "pyarrow", "file"],
 )
 def test_ranks_are_forked_unless_that_is_unsafe(workplace, opening, is_forked):
     workplace.write("reporting.py", REPORTS_ITS_COMMAND + opening)

@@ -53,7 +53,7 @@ def send_secrets(address: str, token: Token | None, variables: Mapping[str, str]
     try:
         urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS).close()
     except OSError as error:
-        raise LaunchError(f"the cluster at {address} does not take the secrets of --env: {error}") from error
+        raise LaunchError(f"the cluster at {address} does not take the secrets of `env`: {error}") from error
     return {SOURCE_VARIABLE: f"gcs://{name}"}
 
 
@@ -68,7 +68,7 @@ def receive_secrets() -> None:
         return
     text = ray_gcs.take(address, source)
     if text is None:
-        raise LaunchError("the secrets of --env are gone: each submitted job can read them once; submit it again")
+        raise LaunchError("the secrets of `env` are gone: each submitted job can read them once; submit it again")
     received: dict[str, str] = json.loads(text)
     os.environ.update(received)
     os.environ[NAMES_VARIABLE] = ",".join(received)
