@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 SIDE_BY_SIDE := -n $(TESTERS) --dist loadgroup --no-loadscope-reorder
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-all lint docs format lab-tools slurm-tools browser bench soak clean
+.PHONY: demo test test-all test-gpu lint docs format lab-tools slurm-tools browser bench soak clean
 
 demo: $(VENV)/.jobs
 	$(BIN)/distrib run jobs/digits.yaml
@@ -18,6 +18,10 @@ test: lint lab-tools slurm-tools browser
 
 test-all: lint lab-tools slurm-tools browser
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) tests -m "long or not long"
+
+# What runs on a GPU; where there is none, each test says so.
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest tests -m gpu -rs
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check distrib jobs cluster tests tools

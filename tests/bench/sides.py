@@ -26,10 +26,11 @@ class NotInstalledError(Exception):
 
 @dataclass(frozen=True)
 class Timing:
-    """What one run took; a step is timed from the end of the tenth to the end of the last."""
+    """What one run took: a step from the end of the tenth to the end of the last, and from the end of the first."""
 
     first_step_seconds: float
     step_milliseconds: float
+    mean_step_milliseconds: float
     process_seconds: float
     num_steps: int
 
@@ -143,6 +144,7 @@ def _timing(finished: Finished, first_step: float, timed_from: dict[str, Any], l
     return Timing(
         first_step_seconds=first_step - finished.started,
         step_milliseconds=1e3 * seconds_per_step,
+        mean_step_milliseconds=1e3 * (last["time"] - first_step) / (last["step"] - 1),
         process_seconds=finished.ended - finished.started,
         num_steps=last["step"],
     )
