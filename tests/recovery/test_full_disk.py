@@ -14,6 +14,10 @@ STEPS = 52
 SPEC = job(train={"steps": STEPS}, model={"target": "recovery_jobs:Fragile", "args": {"seconds": 0.05}})
 
 
+DISK_BYTES = 128 * 2**20
+"""More than the least on which a run is started."""
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """Makes a disk of a few MB in a folder, where root is allowed to."""
@@ -67,7 +71,7 @@ def reference(command_server, tmp_path_factory):
 def test_a_disk_that_is_full_for_a_while(make_place, small_disk, reference):
     """Nothing is lost: neither a checkpoint that was there, nor an event or a sample of the time meanwhile."""
     place = make_place("full", SPEC)
-    small_disk(place.folder / "runs", 4_000_000)
+    small_disk(place.folder / "runs", DISK_BYTES)
     launch = place.start()
     launch.wait_until(lambda: place.committed() and place.committed()[-1] == 7)
     filler = fill(place.folder / "runs")
@@ -82,7 +86,7 @@ def test_a_disk_that_is_full_for_a_while(make_place, small_disk, reference):
 
 def test_a_disk_that_stays_full_fails_the_run(make_place, small_disk):
     place = make_place("full", SPEC)
-    small_disk(place.folder / "runs", 4_000_000)
+    small_disk(place.folder / "runs", DISK_BYTES)
     launch = place.start()
     launch.wait_until(lambda: place.committed())
     filler = fill(place.folder / "runs")
