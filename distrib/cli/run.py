@@ -88,6 +88,7 @@ def run(
 
     import psutil
 
+    from distrib.cli.flags import FlagObservers
     from distrib.doctor.preflight import check_this_machine
     from distrib.launch.options import RunOptions
     from distrib.launch.start import run as train
@@ -109,7 +110,7 @@ def run(
             for warning in check_this_machine(loaded):
                 progress.notice(f"{warning.message}; {warning.fix}")
         try:
-            train(loaded, options, observers=[progress, *metrics])
+            train(loaded, options, observers=[FlagObservers([progress, *metrics])])
         except (TrainingFailedError, StoppedError) as error:
             if progress.finished_run is None:
                 raise

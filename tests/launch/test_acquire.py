@@ -122,7 +122,7 @@ def test_another_job_is_refused_and_the_run_stays_free(acquire):
     begin(acquire(), step=4)
     with pytest.raises(JobError, match=r"run one was made by another job; what differs:\n  train.seed: 0 then, 4 now"):
         acquire("one", "train.seed=4")
-    with pytest.raises(JobError, match=r"train.steps: 9 then, 18 now\n.*--extend to train beyond its end, or --fresh"):
+    with pytest.raises(JobError, match=r"train.steps: 9 then, 18 now\n.*`extend` to train beyond its end, or `fresh`"):
         acquire("one", "train.steps=18", num_steps=18)
     begin_again = acquire("one", "train.log_every=3")
     assert begin_again.attempt == 3
