@@ -6,7 +6,7 @@ import pytest
 
 from distrib.errors import LaunchError, StoppedError, TrainingFailedError
 from distrib.job.reader import Job
-from distrib.launch.acquire import acquire_run
+from distrib.launch.acquire import RunRequest, acquire_run
 from distrib.launch.launcher import AttemptResult, Placement
 from distrib.launch.monitor import RunMonitor
 from distrib.launch.prepare import prepare
@@ -70,11 +70,11 @@ def supervise(tmp_path):
 
     def call(*results, sizes=(), stop_during=None):
         steps = prepared.plan_for(2).schedule.total_steps
-        acquired = acquire_run(job, "run", steps, is_fresh=False, is_extended=False)
+        acquired = acquire_run(RunRequest(job, "run", steps))
         config = AttemptConfig(
             job=job,
             request=prepared.request,
-            run_folder=acquired.run.folder,
+            run_location=str(acquired.run.location),
             working_directory=tmp_path,
             lease=acquired.lease.token,
         )
