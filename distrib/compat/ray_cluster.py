@@ -9,6 +9,12 @@ from distrib.compat.symbols import PrivateSymbol
 
 SYMBOLS = (
     PrivateSymbol(
+        "ray.autoscaler.v2.utils.is_autoscaler_v2",
+        "whether the autoscaler of ray up and of KubeRay runs; nothing in open-source Ray reports its configuration",
+        ("2.60",),
+        "a request that needs more hosts is refused instead of waiting for them",
+    ),
+    PrivateSymbol(
         "ray._private.state.available_resources_per_node",
         "where workers fit now; the public ray.available_resources() is a total over nodes",
         ("2.60",),
@@ -48,7 +54,16 @@ def draining_nodes() -> frozenset[str]:
 def has_autoscaler() -> bool:
     """Whether an autoscaler may add nodes."""
     query = _state_query("get_max_resources_from_cluster_config")
-    return query is not None and bool(query())
+    return (query is not None and bool(query())) or _has_autoscaler_v2()
+
+
+def _has_autoscaler_v2() -> bool:
+    try:
+        from ray.autoscaler.v2.utils import is_autoscaler_v2
+
+        return bool(is_autoscaler_v2(fetch_from_server=True))
+    except (ImportError, AssertionError):  # the latter without a connection
+        return False
 
 
 def _state_query(name: str) -> Any:

@@ -41,6 +41,18 @@ def test_the_key_value_store(monkeypatch):
             call()
 
 
+@pytest.mark.relies_on("ray.autoscaler.v2.utils.is_autoscaler_v2")
+def test_the_autoscaler_is_asked_for(monkeypatch):
+    from ray.autoscaler.v2 import utils
+
+    assert takes(utils.is_autoscaler_v2, "fetch_from_server")
+    monkeypatch.setattr(utils, "is_autoscaler_v2", lambda fetch_from_server: True)
+    monkeypatch.setattr(ray_cluster, "_state_query", lambda name: None)
+    assert ray_cluster.has_autoscaler()
+    monkeypatch.delattr(utils, "is_autoscaler_v2")
+    assert not ray_cluster.has_autoscaler()
+
+
 @pytest.mark.relies_on("ray._raylet.GcsClient")
 def test_a_value_is_taken_without_a_connection(monkeypatch):
     from ray import _raylet

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 from tests.support.lab_runs import Project
 from tests.support.recovery_runs import REPOSITORY
@@ -17,7 +18,13 @@ CLUSTER = {
     "cluster_name": "fake",
     "max_workers": 2,
     "idle_timeout_minutes": 5,
-    "provider": {"type": "fake_multinode", "disable_node_updaters": True, "disable_launch_config_check": True},
+    "provider": {
+        "type": "fake_multinode",
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+        "launch_multiple": True,
+        "head_node_id": FAKE_HEAD_NODE_ID,
+    },
     "head_node_type": "ray.head.default",
     "available_node_types": {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
@@ -64,7 +71,8 @@ def test_hosts_come_for_the_fewest_workers_and_then_for_more(labs, tmp_path, env
     lab.hide("host1", "/tmp/ray")
     (tmp_path / "cluster.json").write_text(json.dumps(CLUSTER))
     start = ["ray", "start", "--head", "--num-cpus=0", "--autoscaling-config=cluster.json", "--disable-usage-stats"]
-    started = lab.exec("host1", start, folder=tmp_path, environment=environment)
+    head = {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID, "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID}
+    started = lab.exec("host1", start, folder=tmp_path, environment=environment | head)
     assert started.returncode == 0, started.stdout + started.stderr
     project = Project(None, tmp_path / "project", workers={"min": 1, "max": 2})
     project.pace(0.3)
