@@ -85,7 +85,7 @@ def _check_weights(
 
     from distrib.job.target import resolve
     from distrib.train.checkpoint.weights import load_weights
-    from distrib.train.task import build_model
+    from distrib.train.objective.task import build_model
 
     fresh = build_model(trained.job.spec, resolve(trained.job, "model", trained.job.spec.model)).eval()
     with torch.no_grad():

@@ -18,7 +18,7 @@ from distrib.inference.predictor import Predictor, pinned
 from distrib.inference.signature import InputSignature
 from distrib.inference.trained_model import TrainedModel
 from distrib.train.data.batches import map_tensors
-from distrib.train.device import use_threads
+from distrib.train.process.device import use_threads
 
 Mode = Literal["eager", "compile"]
 _WARM_UP_CALLS = 5

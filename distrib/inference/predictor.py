@@ -13,7 +13,7 @@ from distrib.errors import InferenceError, JobError
 from distrib.inference.columns import Columns
 from distrib.inference.outputs import check_rows, name_outputs, to_numpy
 from distrib.train.data.batches import map_tensors, to_device
-from distrib.train.precision import Precision
+from distrib.train.optimization.precision import Precision
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 

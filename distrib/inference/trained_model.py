@@ -80,7 +80,7 @@ class TrainedModel:
             JobError: The job's model cannot be imported or called.
             InferenceError: The weights cannot be read or do not fit.
         """
-        from distrib.train.task import build_model
+        from distrib.train.objective.task import build_model
 
         self.add_import_paths()
         model = build_model(self.job.spec, find_callable(self.job, "model", self.job.spec.model))

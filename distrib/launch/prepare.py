@@ -47,16 +47,16 @@ class PreparedJob:
         Raises:
             JobError: Something cannot.
         """
-        from distrib.train.check_parts import check_parts
         from distrib.train.checkpoint.warm_start import check_weights
+        from distrib.train.checks.check_parts import check_parts
 
         check_weights(self.resolved, Path.cwd())
         check_parts(self.resolved, step_plan, may_allocate=may_allocate)
 
     def check_extension(self, step_plan: StepPlan) -> None:
         """Checks that a longer training can continue a shorter one; JobError if it cannot."""
-        from distrib.train.check_parts import check_parts
-        from distrib.train.lr_schedule import check_extension
+        from distrib.train.checks.check_parts import check_parts
+        from distrib.train.optimization.lr_schedule import check_extension
 
         check_extension(self.resolved)
         check_parts(self.resolved, step_plan, may_allocate=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from distrib.launch.prepare import PreparedJob
     from distrib.launch.script.config import AnyConfig
     from distrib.launch.script.prepare import PreparedScript
-    from distrib.train.trial import Trial
+    from distrib.train.checks.trial import Trial
 
     Prepared = PreparedJob | PreparedScript
 
@@ -144,7 +144,7 @@ def plan_and_try(job: Job, *, launcher: LauncherName = "local") -> tuple[Plan, T
     Raises:
         JobError: The job is wrong.
     """
-    from distrib.train.trial import try_step
+    from distrib.train.checks.trial import try_step
 
     plan, prepared = _plan(job, launcher)
     datasets = prepared.inherited_datasets or prepared.resolved.build_datasets()
@@ -159,7 +159,7 @@ def _plan(job: Job, launcher: LauncherName) -> tuple[Plan, PreparedJob]:
 
         from distrib.launch.devices import choose_device, fit_workers
         from distrib.launch.prepare import prepare
-        from distrib.train.memory import estimate_memory
+        from distrib.train.checks.memory import estimate_memory
 
         num_gpus = torch.cuda.device_count()
         prepared = prepare(job, launcher, lambda job: choose_device(job, num_gpus))

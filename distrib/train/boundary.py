@@ -10,9 +10,9 @@ from distrib.job.plan import StepPlan
 from distrib.train.checkpoint.saving import Saving
 from distrib.train.control import Agreement, Control
 from distrib.train.data.loader import StepBatch
-from distrib.train.evaluation import Evaluator
 from distrib.train.failure import NonFiniteLossError, PeerFailedError
-from distrib.train.loss_accumulator import LogWindow
+from distrib.train.objective.evaluation import Evaluator
+from distrib.train.objective.loss_accumulator import LogWindow
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.training import Training

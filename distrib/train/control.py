@@ -10,7 +10,7 @@ from enum import IntEnum
 import torch.distributed as dist
 
 from distrib.train.context import RankContext
-from distrib.train.process_groups import gather_rows
+from distrib.train.process.process_groups import gather_rows
 
 _EXCHANGE_SECONDS = 0.5
 _SHARE_OF_GRACE = 0.25

@@ -18,7 +18,7 @@ from distrib.compat.messages import is_lost_connection, is_lost_loader_worker, i
 from distrib.errors import DistribError
 from distrib.train.context import RankInfo
 from distrib.train.data.loader import LoaderFailedError
-from distrib.train.tracebacks import is_raised_by_torch, user_traceback
+from distrib.train.process.tracebacks import is_raised_by_torch, user_traceback
 
 Kind = Literal["user", "infrastructure", "hang"]
 

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from distrib.train.boundary import StepBoundary, StepTimes
 from distrib.train.data.batches import describe
 from distrib.train.data.loader import StepBatch, StepLoader
-from distrib.train.device import device_name
-from distrib.train.process_groups import limit_waiting
+from distrib.train.process.device import device_name
+from distrib.train.process.process_groups import limit_waiting
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 

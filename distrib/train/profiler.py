@@ -19,9 +19,9 @@ import torch.distributed as dist
 from distrib.job.plan import StepPlan
 from distrib.train.checkpoint.parts import MODEL
 from distrib.train.data.loader import StepLoader
-from distrib.train.process_groups import gather_rows, limit_waiting
+from distrib.train.optimization.step import OptimizerStep
+from distrib.train.process.process_groups import gather_rows, limit_waiting
 from distrib.train.rank import Rank
-from distrib.train.step import OptimizerStep
 from distrib.train.training import Training
 
 if TYPE_CHECKING:

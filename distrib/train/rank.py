@@ -13,8 +13,8 @@ from distrib.runs.layout import RunLayout
 from distrib.runs.storage.errors import NotKeptError, storage_problem
 from distrib.runs.storage.protocols import RankStorage
 from distrib.train.context import AttemptConfig, RankContext, RankInfo
-from distrib.train.device import use_device, use_threads
-from distrib.train.process_groups import join_process_group
+from distrib.train.process.device import use_device, use_threads
+from distrib.train.process.process_groups import join_process_group
 
 
 @dataclass(frozen=True)

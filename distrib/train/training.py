@@ -9,18 +9,18 @@ from distrib.job.plan import StepPlan
 from distrib.train.callbacks import build_callbacks
 from distrib.train.checkpoint.parts import LOSS
 from distrib.train.checkpoint.warm_start import load_first_weights
-from distrib.train.loss_accumulator import LossAccumulator
-from distrib.train.lr_schedule import Schedules
-from distrib.train.optimizer import build_optimizers
-from distrib.train.precision import Precision
+from distrib.train.objective.loss_accumulator import LossAccumulator
+from distrib.train.objective.task import Task
+from distrib.train.objective.weighting import Weighting
+from distrib.train.optimization.lr_schedule import Schedules
+from distrib.train.optimization.optimizer import build_optimizers
+from distrib.train.optimization.precision import Precision
 from distrib.train.rank import Rank
 from distrib.train.resolved_job import ResolvedJob
 from distrib.train.session.session import Session, SessionControl
 from distrib.train.state import TrainingState
 from distrib.train.strategy.base import StrategySettings
 from distrib.train.strategy.registry import make_strategy
-from distrib.train.task import Task
-from distrib.train.weighting import Weighting
 
 if TYPE_CHECKING:
     from distrib.train.checkpoint.restore import StoredState

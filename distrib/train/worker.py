@@ -14,7 +14,6 @@ from distrib.job.plan import StepPlan, make_step_plan
 from distrib.job.target import add_import_paths
 from distrib.runs.storage.open import open_rank
 from distrib.runs.storage.protocols import RankStorage
-from distrib.train.batch_norm import batch_norm_warning
 from distrib.train.boundary import StepBoundary
 from distrib.train.checkpoint.best import BestWeights
 from distrib.train.checkpoint.checkpointer import Checkpointer
@@ -24,17 +23,18 @@ from distrib.train.context import AttemptConfig, RankContext
 from distrib.train.control import Control, ExchangeInterval
 from distrib.train.data.loader import Fetcher, StepLoader
 from distrib.train.data.sampler import GlobalBatchSampler
-from distrib.train.evaluation import Evaluator
 from distrib.train.failure import Failure
 from distrib.train.loop import Loop
-from distrib.train.loss_accumulator import CAPACITY
-from distrib.train.process import temporary_files_removed
-from distrib.train.process_groups import gather_rows
+from distrib.train.objective.batch_norm import batch_norm_warning
+from distrib.train.objective.evaluation import Evaluator
+from distrib.train.objective.loss_accumulator import CAPACITY
+from distrib.train.optimization.step import TrainStep
+from distrib.train.process.lifetime import temporary_files_removed
+from distrib.train.process.process_groups import gather_rows
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.resolved_job import Datasets, ResolvedJob
 from distrib.train.session.step import SessionStep
-from distrib.train.step import TrainStep
 from distrib.train.training import Training, build_training
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _make_evaluator(
 
 def _try_out(rank: Rank, training: Training, evaluator: Evaluator | None) -> None:
     """Finds before the first step what would fail at the first evaluation or checkpoint."""
-    from distrib.train.dry_run import check_state, try_evaluation
+    from distrib.train.checks.dry_run import check_state, try_evaluation
 
     check_state(training)
     if evaluator is not None and rank.is_first and not training.task.takes_session:  # a session would communicate

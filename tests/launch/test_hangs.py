@@ -4,7 +4,7 @@ import pytest
 
 from distrib.launch.failure_cause import find_cause, is_hang
 from distrib.train.failure import Failure, error_text
-from distrib.train.tracebacks import is_raised_by_torch
+from distrib.train.process.tracebacks import is_raised_by_torch
 
 pytestmark = pytest.mark.timeout(150)
 

@@ -7,7 +7,7 @@ import pytest
 from distrib.errors import JobError
 from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
-from distrib.train.check_parts import check_parts
+from distrib.train.checks.check_parts import check_parts
 from distrib.train.resolved_job import ResolvedJob
 
 PARTS = """

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from distrib.train.checkpoint.weights import load_weights
-from distrib.train.randomness import reseed
+from distrib.train.process.randomness import reseed
 
 pytestmark = pytest.mark.timeout(150)
 

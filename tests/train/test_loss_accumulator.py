@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrib.train.loss_accumulator import CAPACITY, LossAccumulator
+from distrib.train.objective.loss_accumulator import CAPACITY, LossAccumulator
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from distrib.train.loss_weights import LossForm, loss_form
+from distrib.train.objective.loss_weights import LossForm, loss_form
 
 WEIGHTS = torch.tensor([0.1, 10.0, 2.0])
 OUTPUTS = torch.randn(10, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

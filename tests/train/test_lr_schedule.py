@@ -8,7 +8,13 @@ import torch
 from distrib.errors import JobError
 from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
-from distrib.train.lr_schedule import ScheduleError, SchedulerState, check_extension, check_length, depends_on_length
+from distrib.train.optimization.lr_schedule import (
+    ScheduleError,
+    SchedulerState,
+    check_extension,
+    check_length,
+    depends_on_length,
+)
 from distrib.train.resolved_job import ResolvedJob
 
 SPEC = {

@@ -6,7 +6,7 @@ import pytest
 
 from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
-from distrib.train.memory import estimate_memory
+from distrib.train.checks.memory import estimate_memory
 from distrib.train.resolved_job import ResolvedJob
 
 

@@ -9,7 +9,7 @@ from exact_jobs import Mlp
 
 from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
-from distrib.train.optimizer import OptimizerError, build_optimizers
+from distrib.train.optimization.optimizer import OptimizerError, build_optimizers
 from distrib.train.resolved_job import ResolvedJob
 
 SPEC = {

@@ -8,7 +8,7 @@ import torch
 from exact_reference import flat
 from exact_specs import LARGE_CLIP_NORM, OVERFLOWING
 
-from distrib.train.precision import Precision
+from distrib.train.optimization.precision import Precision
 
 pytestmark = pytest.mark.timeout(120)
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-from distrib.train.process import short_temporary_folders
+from distrib.train.process.lifetime import short_temporary_folders
 
 
 def test_a_long_temporary_folder_is_replaced_for_a_while(tmp_path, monkeypatch):

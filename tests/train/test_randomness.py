@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from distrib.train.randomness import derive_seed, reseed
+from distrib.train.process.randomness import derive_seed, reseed
 
 
 @pytest.mark.parametrize(

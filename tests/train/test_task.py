@@ -8,8 +8,8 @@ from exact_jobs import Mlp, Points, Sentences
 from torch.utils.data import default_collate
 
 from distrib.job.reader import Job
+from distrib.train.objective.task import Task, TaskError
 from distrib.train.resolved_job import ResolvedJob
-from distrib.train.task import Task, TaskError
 
 CPU = torch.device("cpu")
 BATCH = default_collate([Points(4)[index] for index in range(4)])

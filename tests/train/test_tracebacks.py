@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from distrib.job.spec import Interval
-from distrib.train.tracebacks import user_traceback
+from distrib.train.process.tracebacks import user_traceback
 
 
 def without_the_test(error):

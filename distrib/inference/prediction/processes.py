@@ -14,7 +14,7 @@ from distrib.errors import DistribError, InferenceError, JobError
 from distrib.inference.prediction.shard import Inherited, Shard, predict_shard
 from distrib.inference.prediction.writers import Part
 from distrib.launch.process.child import FORWARDED_SIGNALS, fork_child, signals_blocked, spawn_child
-from distrib.train.tracebacks import user_traceback
+from distrib.train.process.tracebacks import user_traceback
 
 _WAIT_SECONDS = 0.1
 

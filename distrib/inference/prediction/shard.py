@@ -20,9 +20,9 @@ from distrib.inference.trained_model import TrainedModel
 from distrib.job.spec import Target
 from distrib.train.data.loader import Fetcher, LoaderFailedError, iterate
 from distrib.train.data.sampler import EpochIndices, MicroBatch
-from distrib.train.device import use_threads
-from distrib.train.process import temporary_files_removed
-from distrib.train.tracebacks import user_frames, user_traceback
+from distrib.train.process.device import use_threads
+from distrib.train.process.lifetime import temporary_files_removed
+from distrib.train.process.tracebacks import user_frames, user_traceback
 
 
 @dataclass(frozen=True)

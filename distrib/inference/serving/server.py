@@ -17,7 +17,7 @@ from distrib.inference.predictor import Predictor, choose_device
 from distrib.inference.serving.service import ServiceOptions, make_app
 from distrib.inference.signature import InputSignature
 from distrib.inference.trained_model import TrainedModel
-from distrib.train.device import use_threads
+from distrib.train.process.device import use_threads
 
 _SWITCH_SECONDS = 0.001
 """Python's thread switch interval; the default of 5 ms would add up over a model's operators."""

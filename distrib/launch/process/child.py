@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from distrib.train.openmp import end_idle_threads
-from distrib.train.process import die_with_parent
+from distrib.train.process.lifetime import die_with_parent
+from distrib.train.process.openmp import end_idle_threads
 
 ChildMain = Callable[..., NoReturn]
 """The function that a child process runs; it is called with the arguments and, last, what a fork inherits, or None."""

@@ -68,7 +68,7 @@ def build_to_inherit(build: Callable[[], Built], seed: int) -> tuple[Built, bool
     An open file has one position, which forked processes would share and so read wrongly; a thread does not survive a
     fork. If building leaves either behind, each process must build its own.
     """
-    from distrib.train.randomness import derive_seed, reseed  # which imports torch
+    from distrib.train.process.randomness import derive_seed, reseed  # which imports torch
 
     gc.collect()  # so that what earlier code has dropped is closed before, not while building
     before = Handles.now()

@@ -14,9 +14,9 @@ import torch
 
 from distrib.job.spec import Best
 from distrib.runs.storage.errors import NotKeptError, storage_problem
+from distrib.train.checkpoint.extra_state import extra_states
 from distrib.train.checkpoint.weights import copy_weights, write_weights
 from distrib.train.control import SaveStatus
-from distrib.train.extra_state import extra_states
 from distrib.train.rank import Rank
 from distrib.train.state import TrainingState
 

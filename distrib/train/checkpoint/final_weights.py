@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.distributed as dist
 
 from distrib.runs.storage.errors import StorageError
+from distrib.train.checkpoint.extra_state import extra_states
 from distrib.train.checkpoint.weights import write_weights
-from distrib.train.extra_state import extra_states
 from distrib.train.rank import Rank, not_kept
 from distrib.train.state import TrainingState
 

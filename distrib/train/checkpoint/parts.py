@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from distrib.errors import DistribError
-from distrib.train.extra_state import extra_states, set_extra_states
+from distrib.train.checkpoint.extra_state import extra_states, set_extra_states
 from distrib.train.strategy.base import Strategy
 
 MODEL, LOSS, OPTIMIZER = "model", "loss", "optimizer"

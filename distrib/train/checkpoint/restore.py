@@ -14,10 +14,10 @@ from distrib.compat.torch_checkpoint import METADATA
 from distrib.compat.torch_checkpoint_reader import read_metadata, read_tensors
 from distrib.runs.checkpoints import CheckpointFolder, DamagedError
 from distrib.runs.storage.protocols import CheckpointStorage
+from distrib.train.checkpoint.extra_state import set_extra_states
 from distrib.train.checkpoint.parts import EXTRA, MODEL, ModelPart
 from distrib.train.checkpoint.plain_state import load_state
 from distrib.train.checkpoint.tensors import join_tensors
-from distrib.train.extra_state import set_extra_states
 
 
 class StoredState:

@@ -12,7 +12,7 @@ from distrib.runs.storage.errors import storage_problem
 from distrib.train.checkpoint.best import BestWeights
 from distrib.train.checkpoint.checkpointer import Checkpointer
 from distrib.train.control import Agreement, SaveStatus, is_failed
-from distrib.train.process_groups import gather_rows
+from distrib.train.process.process_groups import gather_rows
 from distrib.train.records import Records
 from distrib.train.state import TrainingState
 

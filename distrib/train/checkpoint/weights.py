@@ -16,8 +16,8 @@ from distrib.compat.messages import safetensors_error_number
 from distrib.compat.torch_compile import own_names
 from distrib.errors import DistribError
 from distrib.runs.files.atomic import atomic_path
+from distrib.train.checkpoint.extra_state import extra_states, set_extra_states
 from distrib.train.checkpoint.plain_state import dump_state, load_state
-from distrib.train.extra_state import extra_states, set_extra_states
 
 _MOST_NAMES = 20
 _EXTRA = "distrib.extra_state"

@@ -15,10 +15,10 @@ from distrib.train.data.batches import pin_memory as pin
 from distrib.train.data.batches import tensors_in, to_device
 from distrib.train.data.collate import Collate, collate_samples
 from distrib.train.data.sampler import EpochIndices, GlobalBatchSampler, MicroBatch, SamplerOfRun
-from distrib.train.openmp import end_idle_threads
-from distrib.train.process import die_with_parent
-from distrib.train.randomness import derive_seed, reseed
-from distrib.train.tracebacks import user_traceback
+from distrib.train.process.lifetime import die_with_parent
+from distrib.train.process.openmp import end_idle_threads
+from distrib.train.process.randomness import derive_seed, reseed
+from distrib.train.process.tracebacks import user_traceback
 
 
 class Fetcher:

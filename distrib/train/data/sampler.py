@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DistributedSampler
 
 from distrib.job.plan import part_of
-from distrib.train.randomness import derive_seed
+from distrib.train.process.randomness import derive_seed
 
 _KEPT_EPOCHS = 2
 """Permutations kept at a time: batches are fetched ahead, so the next epoch begins before this one has ended."""

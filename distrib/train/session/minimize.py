@@ -11,10 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from distrib.train.precision import Precision
+from distrib.train.objective.task import TaskError
+from distrib.train.optimization.precision import Precision
 from distrib.train.session.reduction import GradientReducer
 from distrib.train.state import TrainingState
-from distrib.train.task import TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,14 +12,14 @@ from torch import nn
 
 from distrib.job.spec import EVENT_FIELDS
 from distrib.train.callbacks import Callbacks
-from distrib.train.precision import Precision
+from distrib.train.objective.task import Task, TaskError
+from distrib.train.optimization.precision import Precision
 from distrib.train.rank import Rank
 from distrib.train.session.gather import BackwardWeight, Gatherer
 from distrib.train.session.logs import LogAccumulator
 from distrib.train.session.minimize import Minimizer, Slice, read_loss
 from distrib.train.session.reduction import GradientReducer
 from distrib.train.state import TrainingState
-from distrib.train.task import Task, TaskError
 
 Kept = TypeVar("Kept")
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from distrib.job.plan import StepPlan
-from distrib.train.batch_norm import as_stand_in, find_batch_norms
 from distrib.train.data.loader import StepBatch
+from distrib.train.objective.batch_norm import as_stand_in, find_batch_norms
+from distrib.train.objective.task import TaskError, check_keys, read_step
 from distrib.train.rank import Rank
 from distrib.train.session.minimize import Slice
-from distrib.train.task import TaskError, check_keys, read_step
 from distrib.train.training import Training
 
 

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from distrib.compat.torch_powersgd import PowerSgdMemory
 from distrib.errors import TrainingFailedError
 from distrib.job.spec import PowerSgdSettings
-from distrib.train.randomness import derive_seed
+from distrib.train.process.randomness import derive_seed
 
 _EPSILON = 1e-8
 """Added when columns are normalized: a gradient of zeros has none to normalize."""

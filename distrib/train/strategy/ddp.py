@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from distrib.compat import torch_ddp
 from distrib.errors import TrainingFailedError
 from distrib.job.plan import Memory
+from distrib.train.checkpoint.extra_state import extra_states, has_extra_state, set_extra_states
 from distrib.train.checkpoint.parts import MODEL
-from distrib.train.extra_state import extra_states, has_extra_state, set_extra_states
 from distrib.train.strategy import replicated
 from distrib.train.strategy.base import StrategySettings, Tensors
 

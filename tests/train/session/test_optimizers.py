@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job, JobError
-from distrib.train.check_parts import check_parts
+from distrib.train.checks.check_parts import check_parts
 from distrib.train.resolved_job import ResolvedJob
 from tests.train.session.test_exact import (
     POINTS,

@@ -24,7 +24,7 @@ from distrib.job.spec import WorkerRange
 from distrib.launch.process.environment import environment_defaults
 from distrib.launch.ray.cluster.reaper import Reaper
 from distrib.launch.ray.cluster.settings import RAY_SETTINGS
-from distrib.train.process import short_temporary_folders
+from distrib.train.process.lifetime import short_temporary_folders
 
 if TYPE_CHECKING:
     from distrib.launch.launcher import Placement

@@ -13,13 +13,13 @@ from distrib.job.plan import StepPlan, part_of
 from distrib.train.data.batches import map_tensors, to_device
 from distrib.train.data.loader import Fetcher, iterate
 from distrib.train.data.sampler import EpochIndices, MicroBatch
-from distrib.train.metrics import compute_metrics, value_of
-from distrib.train.process_groups import gather_rows
-from distrib.train.randomness import derive_seed, reseed
+from distrib.train.objective.metrics import compute_metrics, value_of
+from distrib.train.objective.task import StepOutput, TaskError
+from distrib.train.process.process_groups import gather_rows
+from distrib.train.process.randomness import derive_seed, reseed
 from distrib.train.rank import Rank
 from distrib.train.session.minimize import Slice
 from distrib.train.session.step import SessionOutput, read_output
-from distrib.train.task import StepOutput, TaskError
 from distrib.train.training import Training
 
 

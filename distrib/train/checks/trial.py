@@ -19,11 +19,11 @@ from distrib.job.plan import StepPlan
 from distrib.train.data.batches import to_device
 from distrib.train.data.loader import Fetcher
 from distrib.train.data.sampler import GlobalBatchSampler
-from distrib.train.lr_schedule import Schedules
-from distrib.train.optimizer import build_optimizers
-from distrib.train.precision import Precision
+from distrib.train.objective.task import Task
+from distrib.train.optimization.lr_schedule import Schedules
+from distrib.train.optimization.optimizer import build_optimizers
+from distrib.train.optimization.precision import Precision
 from distrib.train.resolved_job import Datasets, ResolvedJob
-from distrib.train.task import Task
 
 _KIB = 1024
 

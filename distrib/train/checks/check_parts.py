@@ -18,8 +18,8 @@ from distrib.job.plan import StepPlan
 from distrib.job.spec import Target
 from distrib.train.callbacks import build_callbacks
 from distrib.train.checkpoint.plain_state import dump_state
-from distrib.train.lr_schedule import SchedulerState, check_length
-from distrib.train.optimizer import build_optimizers
+from distrib.train.optimization.lr_schedule import SchedulerState, check_length
+from distrib.train.optimization.optimizer import build_optimizers
 from distrib.train.resolved_job import ResolvedJob
 from distrib.train.session.mentions import mentions, takes_session
 

@@ -12,14 +12,14 @@ import torch.distributed as dist
 from distrib.compat.torch_tensors import multiply_
 from distrib.errors import DistribError
 from distrib.job.plan import StepPlan
-from distrib.train.autograd_graph import parameters_beside
-from distrib.train.batch_norm import as_stand_in, find_batch_norms
 from distrib.train.checkpoint.parts import LOSS, MODEL
 from distrib.train.data.loader import StepBatch
 from distrib.train.data.sampler import MicroBatch
+from distrib.train.objective.autograd_graph import parameters_beside
+from distrib.train.objective.batch_norm import as_stand_in, find_batch_norms
+from distrib.train.objective.task import StepOutput
 from distrib.train.rank import Rank
 from distrib.train.session.minimize import Slice
-from distrib.train.task import StepOutput
 from distrib.train.training import Training
 
 _MAX_SHOWN = 3

@@ -16,8 +16,8 @@ from distrib.errors import DistribError
 from distrib.job.fields import nearest
 from distrib.job.spec import JobSpec
 from distrib.train.data.batches import tensors_in
-from distrib.train.loss_weights import LossForm, loss_form
-from distrib.train.randomness import reseed
+from distrib.train.objective.loss_weights import LossForm, loss_form
+from distrib.train.process.randomness import reseed
 from distrib.train.resolved_job import ResolvedJob
 from distrib.train.session.mentions import mentions, takes_session
 

@@ -23,13 +23,13 @@ import torch
 from safetensors.torch import save
 
 from distrib.errors import DistribError
+from distrib.train.checkpoint.extra_state import ModelStateError, check_model_state, extra_states
 from distrib.train.checkpoint.plain_state import dump_state
 from distrib.train.checkpoint.tensors import split_tensors
 from distrib.train.data.loader import LoaderFailedError
-from distrib.train.evaluation import Evaluator
-from distrib.train.extra_state import ModelStateError, check_model_state, extra_states
-from distrib.train.process import die_with_parent
-from distrib.train.tracebacks import user_traceback
+from distrib.train.objective.evaluation import Evaluator
+from distrib.train.process.lifetime import die_with_parent
+from distrib.train.process.tracebacks import user_traceback
 from distrib.train.training import Training
 
 _PATIENCE_SECONDS = 10.0

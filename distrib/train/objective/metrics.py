@@ -12,7 +12,7 @@ from distrib.compat.messages import without_compute_warning
 from distrib.compat.torchmetrics_states import merge, metrics_of, states_of
 from distrib.train.data.batches import map_tensors
 from distrib.train.failure import PeerFailedError
-from distrib.train.process_groups import gather_rows
+from distrib.train.process.process_groups import gather_rows
 
 
 def compute_metrics(metrics: Mapping[str, Any], num_samples: int, group: dist.ProcessGroup) -> dict[str, Any]:

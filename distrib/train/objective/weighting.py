@@ -10,9 +10,9 @@ import torch.distributed as dist
 from distrib.errors import DistribError
 from distrib.job.plan import StepPlan
 from distrib.train.data.sampler import MicroBatch
-from distrib.train.loss_probe import is_mean_over_samples
-from distrib.train.process_groups import gather_rows
-from distrib.train.task import StepOutput, Task
+from distrib.train.objective.loss_probe import is_mean_over_samples
+from distrib.train.objective.task import StepOutput, Task
+from distrib.train.process.process_groups import gather_rows
 
 _WEIGHT_ADVICE = (
     "give data.collate a method weight(batch), or use step: and return weight: what the loss is a mean over"

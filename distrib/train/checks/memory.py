@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from distrib.job.plan import Memory, StepPlan
-from distrib.train.optimizer import build_optimizers
+from distrib.train.optimization.optimizer import build_optimizers
 from distrib.train.resolved_job import ResolvedJob
 from distrib.train.strategy.base import StrategySettings
 from distrib.train.strategy.registry import make_strategy

@@ -8,7 +8,9 @@ from types import TracebackType
 
 import torch
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+import distrib
+
+_PACKAGE = os.path.dirname(os.path.abspath(distrib.__file__)) + os.sep
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _HIDDEN = (_PACKAGE, _TORCH, "<frozen runpy>")
 """Beginnings of the files whose frames only show how the user's code was called."""

@@ -1,0 +1,1 @@
+"""The process of a rank: its device, groups, randomness and tracebacks."""
