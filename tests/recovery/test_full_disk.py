@@ -1,6 +1,7 @@
 """A disk that is full, or a folder that nobody may write to, in the middle of a run."""
 
 import contextlib
+import os
 import subprocess
 import time
 
@@ -14,7 +15,7 @@ STEPS = 52
 SPEC = job(train={"steps": STEPS}, model={"target": "recovery_jobs:Fragile", "args": {"seconds": 0.05}})
 
 
-DISK_BYTES = 128 * 2**20
+DISK_BYTES = 104 * 2**20
 """More than the least on which a run is started."""
 
 
@@ -40,7 +41,10 @@ def small_disk(tmp_path):
 def fill(folder):
     """Fills the disk to its last byte; gives the file to remove again."""
     filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
+    room = os.statvfs(folder)
+    with filler.open("ab", buffering=0) as file:
+        if (num_bytes := room.f_bavail * room.f_frsize - 2**20) > 0:
+            os.posix_fallocate(file.fileno(), file.tell(), num_bytes)
         for size in (2**16, 2**12, 1):
             with contextlib.suppress(OSError):
                 while file.write(bytes(size)) == size:
@@ -91,6 +95,8 @@ def test_a_disk_that_stays_full_fails_the_run(make_place, small_disk):
     launch.wait_until(lambda: place.committed())
     filler = fill(place.folder / "runs")
     kept = place.committed()
+    launch.wait_until(lambda: place.warnings())
+    fill(place.folder / "runs")  # again: what was cut off has been removed
     assert launch.wait(60) == 1
     assert "not kept: cannot write " in launch.output
     assert "No space left on device; free some space there" in launch.output
