@@ -133,7 +133,7 @@ def standstill(late_ranks: Collection[int], seconds: float) -> Failure:
 
 def _killed(rank: int, status: int) -> Failure:
     name = signal.Signals(-status).name
-    hint = "; the kernel kills a process so when memory runs out" if -status == signal.SIGKILL else ""
+    hint = "; the kernel does this when memory runs out" if -status == signal.SIGKILL else ""
     return Failure(
         rank=rank,
         host=socket.gethostname(),

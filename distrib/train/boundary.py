@@ -71,6 +71,7 @@ class StepBoundary:
         rank: Rank,
         training: Training,
         step_plan: StepPlan,
+        *,
         control: Control,
         saving: Saving,
         evaluator: Evaluator | None,

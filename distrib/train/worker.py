@@ -100,7 +100,9 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
         ExchangeInterval(CAPACITY, config.request.grace_seconds),
         config.deadline,
     )
-    boundary = StepBoundary(rank, training, step_plan, control, saving, evaluator, records)
+    boundary = StepBoundary(
+        rank, training, step_plan, control=control, saving=saving, evaluator=evaluator, records=records
+    )
     training.state.end_restoring()
     if saving.is_enabled:
         training.state.check_savable()

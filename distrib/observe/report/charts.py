@@ -114,7 +114,7 @@ def _draw_value(axes: Axes, *, runs: Sequence[RunData], axis: XAxis, name: str, 
                 style["linestyle"] = _DASHES[number % len(_DASHES)]
             if is_eval:
                 style |= {"marker": "o", "markersize": 3.5 if len(columns) <= 60 else 0}
-            curves += _draw_attempts(axes, axis, data, columns, name, label, buckets, style)
+            curves += _draw_attempts(axes, axis, data, columns, name, label, buckets=buckets, style=style)
     _finish(axes, axis, curves)
     if has_marks:
         _draw_marks(axes, runs, axis)
@@ -129,6 +129,7 @@ def _draw_attempts(
     columns: Columns,
     name: str,
     label: str,
+    *,
     buckets: int,
     style: dict[str, Any],
 ) -> list[Curve]:
