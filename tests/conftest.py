@@ -4,6 +4,7 @@ With two processes (`pytest -n 2 --dist loadgroup`, as `make test` does), the te
 the marker `runs` too, and all that start Ray or a lab run one after the other.
 """
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from tests.support.command_server import CommandServer
 from tests.support.leaks import assert_nothing_leaks
 
 TESTS = Path(__file__).parent
+
+# A shell that starts this in the background, or nohup, has signals ignored, and commands would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

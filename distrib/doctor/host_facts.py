@@ -235,5 +235,7 @@ def _free_bytes(folders: tuple[str, ...]) -> dict[str, int]:
         place = Path(folder).absolute()
         while not place.exists() and place != place.parent:
             place = place.parent
-        found[folder] = shutil.disk_usage(place).free
+        usage = shutil.disk_usage(place)
+        if usage.total:  # virtual file systems, such as /proc, have no size
+            found[folder] = usage.free
     return found

@@ -170,7 +170,7 @@ def test_no_gpu(forked_distrib, place):
         pytest.skip("there is a GPU")
     message = assert_refused(forked_distrib("run", "job.yaml", "--device", "cuda"), place)
     assert message.startswith("--set resources.device=")
-    assert "this machine has no GPU; use --device cpu or auto" in message
+    assert "this machine has no GPU; use cpu or auto (--device)" in message
 
 
 @pytest.mark.parametrize("folder", ["job.yaml", "job.yaml/runs", "/proc/none/runs"])

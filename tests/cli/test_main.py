@@ -44,10 +44,10 @@ print(code, [name for name in ('torch', 'ray', 'distrib.job.spec') if name in sy
     [
         ([], "Usage: distrib"),
         (["rnu"], "Did you mean 'run'?"),
-        (["run"], "Missing argument 'JOB'"),
+        (["run"], "name a job's YAML file or a Python script"),
         (["run", "job.yaml", "--wrokers", "2"], "--workers"),
         (["run", "job.yaml", "--on", "mars"], "--on"),
-        (["run", "job.yaml", "more"], "unexpected extra argument"),
+        (["run", "job.yaml", "more"], "job.yaml is no script, so it takes no arguments"),
         (["run", "missing.yaml"], "distrib: missing.yaml: "),
         (["plan", "missing.yaml"], "distrib: missing.yaml: "),
         (["run", "job.yaml", "--workers", "0"], "distrib: --workers: '0' is not a number of workers"),

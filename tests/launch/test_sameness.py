@@ -114,7 +114,7 @@ def test_the_record(finished, on):
     assert (schedule["world_size"], schedule["total_steps"], schedule["steps_per_epoch"]) == (3, 9, 3)
     assert schedule["rank_batches"] == [2, 3, 3]
     assert launch.started - 1 < record["started"] < record["ended"] <= launch.ended
-    assert 0 < record["first_step_seconds"] < launch.ended - launch.started
+    assert 0 < record["first_step_seconds"] < launch.ended - launch.started + 1  # the start is known to a clock tick
     assert record["input_signature"]
     assert record["result"]["eval"]["accuracy"] == run.metrics["accuracy"]
     provenance = record["provenance"]

@@ -8,6 +8,7 @@ import torch
 from distrib.errors import JobError
 from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
+from distrib.train.checkpoint.parts import OPTIMIZER
 from distrib.train.optimization.lr_schedule import (
     ScheduleError,
     SchedulerState,
@@ -92,8 +93,8 @@ def test_a_resumed_schedule_of_the_same_length_has_the_same_bits(load):
 def test_a_schedule_that_ends_before_the_run_is_refused(load):
     resolved, plan = load({"target": f"{LR}:OneCycleLR", "args": {"max_lr": 0.2, "total_steps": 5}})
     with pytest.raises(JobError, match=r"fails at its step 6 of 8: ValueError: Tried to step 6 times"):
-        check_length(resolved, plan, make_optimizer)
-    check_length(*load(SCHEDULES["one cycle"]), make_optimizer)
+        check_length(resolved, plan, make_optimizer, OPTIMIZER)
+    check_length(*load(SCHEDULES["one cycle"]), make_optimizer, OPTIMIZER)
 
 
 def test_what_depends_on_evaluations_and_on_the_length_cannot_be_extended(load):
