@@ -22,6 +22,12 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     options = parser.parse_args()
     dist.init_process_group("gloo")
+    train(options)  # the wrapped model is gone before the group: its end can hang after the group's
+    dist.destroy_process_group()
+
+
+def train(options: argparse.Namespace) -> None:
+    """Trains, as one of the ranks of the process group."""
     rank = int(os.environ["RANK"])
     torch.manual_seed(0)
     targets = torch.arange(600) % 3
@@ -46,7 +52,6 @@ def main() -> None:
             print(f"epoch {epoch + 1}: loss {loss.item():.4f}", flush=True)
             if options.checkpoint is not None:
                 torch.save({"model": model.state_dict(), "epoch": epoch}, options.checkpoint)
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
