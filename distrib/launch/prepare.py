@@ -75,10 +75,12 @@ def prepare(job: Job, launcher: LauncherName, choose_device: Callable[[Job], Dev
     """
     from distrib.compat import torch_dynamo
     from distrib.launch.process.fork_safety import build_to_inherit
+    from distrib.launch.process.garbage import imports_uncollected
 
     add_import_paths(job, Path.cwd())
     torch_dynamo.install()
-    resolved = ResolvedJob.resolve(job)
+    with imports_uncollected():
+        resolved = ResolvedJob.resolve(job)
     check_trackers(job)
     datasets, can_inherit = build_to_inherit(resolved.build_datasets, job.spec.train.seed)
     request = make_request(job.spec, launcher, choose_device(job))

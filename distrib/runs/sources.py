@@ -24,6 +24,8 @@ def hash_sources(folders: Iterable[Path]) -> dict[str, str]:
         file = getattr(module, "__file__", None)
         if name in ("__main__", "__mp_main__") or name.partition(".")[0] == _OWN_PACKAGE or not isinstance(file, str):
             continue
+        if any(folder in file for folder in _INSTALLED):
+            continue
         path = Path(file).resolve()
         if any(path.is_relative_to(root) for root in roots) and not set(_INSTALLED) & set(path.parts):
             with contextlib.suppress(OSError):

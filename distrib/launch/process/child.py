@@ -48,21 +48,17 @@ def fork_child(main: ChildMain, arguments: tuple[Any, ...], inherited: Any, clos
     sys.stdout.flush()
     sys.stderr.flush()
     end_idle_threads()
-    gc.collect()
     gc.freeze()  # so that the child's garbage collector does not copy the parent's pages
-    try:
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # BLAS threads survive a fork
-            pid = os.fork()
-        if pid == 0:
-            try:
-                die_with_parent(parent)
-                for descriptor in close:
-                    os.close(descriptor)
-                main(*arguments, inherited)
-            finally:
-                os._exit(1)
-    finally:
-        gc.unfreeze()
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # BLAS threads survive a fork
+        pid = os.fork()
+    if pid == 0:
+        try:
+            die_with_parent(parent)
+            for descriptor in close:
+                os.close(descriptor)
+            main(*arguments, inherited)
+        finally:
+            os._exit(1)
     return pid
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from distrib.launch.process.environment import environment_defaults
+from distrib.launch.process.garbage import imports_uncollected
 from distrib.launch.process.handles import Handles
 
 Built = TypeVar("Built")
@@ -30,6 +31,9 @@ class ForkCheck:
         """What makes forking unsafe now, in words; empty if nothing does."""
         if self.baseline is None:
             return ["this process has used torch or threads before"]
+        if not Handles.now().added_since(self.baseline):
+            return []
+        gc.unfreeze()
         gc.collect()  # closes what nothing refers to any more
         return Handles.now().added_since(self.baseline)
 
@@ -48,7 +52,8 @@ def torch_ready_to_fork() -> Iterator[ForkCheck]:
     """
     is_fresh = "torch" not in sys.modules
     with environment_defaults({"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}):
-        import torch
+        with imports_uncollected():
+            import torch
 
         num_threads = torch.get_num_threads()
         if is_fresh:
@@ -60,6 +65,7 @@ def torch_ready_to_fork() -> Iterator[ForkCheck]:
         finally:
             if is_fresh:
                 torch.set_num_threads(num_threads)
+            gc.unfreeze()
 
 
 def build_to_inherit(build: Callable[[], Built], seed: int) -> tuple[Built, bool]:
@@ -70,7 +76,7 @@ def build_to_inherit(build: Callable[[], Built], seed: int) -> tuple[Built, bool
     """
     from distrib.train.process.randomness import derive_seed, reseed  # which imports torch
 
-    gc.collect()  # so that what earlier code has dropped is closed before, not while building
+    gc.freeze()  # so that what earlier code has dropped is not closed while building, which would hide a new file
     before = Handles.now()
     reseed(derive_seed("data", seed))
     built = build()
