@@ -100,7 +100,7 @@ def scale(
 
 def _measure(experiment: Experiment, *, is_resumed: bool, as_json: bool) -> None:
     from distrib.observe.format import short_path
-    from distrib.scale.charts import ReportLibraryMissingError
+    from distrib.observe.page.svg import ReportLibraryMissingError
     from distrib.scale.report import REPORT_FILE, make_report
     from distrib.scale.result import RESULT_FILE
     from distrib.scale.tables import result_lines
@@ -113,7 +113,7 @@ def _measure(experiment: Experiment, *, is_resumed: bool, as_json: bool) -> None
         (experiment.folder / REPORT_FILE).write_text(make_report(result), encoding="utf-8")
         experiment.notice(f"report  {short_path(experiment.folder / REPORT_FILE)}")
     except ReportLibraryMissingError as error:
-        experiment.notice(str(error))
+        experiment.notice(f"{REPORT_FILE} is not written: {error}; then repeat the command with `resume`")
     if as_json:
         print(json.dumps(result.as_data()))
     if not result.measured:

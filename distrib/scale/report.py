@@ -8,35 +8,15 @@ from datetime import UTC, datetime
 
 from distrib.errors import JobError
 from distrib.observe.format import num_bytes, number, percent, plural
-from distrib.scale.charts import draw_charts
+from distrib.observe.page import document as parts
+from distrib.scale.charts import make_charts
 from distrib.scale.model import CostModel, fit_model
 from distrib.scale.prediction import Prediction, predict
-from distrib.scale.result import ExperimentResult, MeasuredSize
-from distrib.scale.tables import PARTS, fit_line, result_notes
+from distrib.scale.result import PARTS, ExperimentResult, MeasuredSize
+from distrib.scale.tables import fit_line, result_notes
 
 PREDICTED_TO = 1024
 REPORT_FILE = "scale.html"
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 0 16px 48px; max-width: 1240px; color: #222;
-  background: #fff; }
-h1 { font-size: 1.1rem; font-weight: 600; margin: 16px 0 0; color: #555; overflow-wrap: anywhere; }
-.setup { margin: 0; color: #555; font-size: 14px; overflow-wrap: anywhere; }
-.answer { font-size: 1.5rem; line-height: 1.3; margin: 8px 0 12px; }
-.warning { border-left: 4px solid #a61b1b; background: #fdf1f0; margin: 12px 0; padding: 8px 12px; }
-h2 { font-size: 1.05rem; margin: 28px 0 4px; }
-.charts { display: flex; flex-wrap: wrap; gap: 8px; }
-.charts figure { margin: 0; flex: 1 1 340px; max-width: 400px; }
-.charts svg { width: 100%; height: auto; display: block; }
-.table { overflow-x: auto; max-width: max-content;
-  background: linear-gradient(90deg, #fff 30%, #fff0) left / 40px 100% no-repeat local,
-    linear-gradient(270deg, #fff 30%, #fff0) right / 40px 100% no-repeat local,
-    linear-gradient(90deg, #0004, #0000) left / 14px 100% no-repeat scroll,
-    linear-gradient(270deg, #0004, #0000) right / 14px 100% no-repeat scroll; }
-.table:focus-visible { outline: 2px solid #4477aa; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 3px 4px; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th { font-weight: 600; }
-"""
 _MEASURED_HEADER = (
     "workers", "batch", "seconds/step", "95 % interval", "samples/s", "efficiency", "limited by", *PARTS, "memory",
     "cores busy",
@@ -52,24 +32,18 @@ def make_report(result: ExperimentResult) -> str:
     """
     rows = result.measured
     model, predictions = _predictions(result, rows)
-    charts = "".join(f"<figure>{chart}</figure>" for chart in (draw_charts(rows, predictions) if rows else []))
+    charts = make_charts(rows, predictions)
     title = f"{result.job}: {result.mode} scaling"
-    return "\n".join([
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<link rel="icon" href="data:,">',
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="setup">{html.escape(setup(result))}</p>',
-        f'<p class="answer">{html.escape(answer(rows))}</p>',
+    sections = [
+        f"<header><h1>{html.escape(title)}</h1>",
+        f'<p class="result">{html.escape(answer(rows))}</p>',
+        f'<p class="muted">{html.escape(setup(result))}</p></header>',
         _warning(model),
-        f'<div class="charts">{charts}</div>',
-        _measured_table(rows),
-        _list("Notes", result_notes(result)),
+        parts.section("Charts", parts.figures(charts)),
+        parts.section("Measured", _measured_table(rows), parts.bullets(result_notes(result))),
         _prediction_section(predictions, model),
-        "</body></html>\n",
-    ])  # fmt: skip
+    ]
+    return parts.page(f"{title} – distrib scale", sections, charts)
 
 
 def answer(rows: Sequence[MeasuredSize]) -> str:
@@ -124,7 +98,7 @@ def _predictions(result: ExperimentResult, rows: Sequence[MeasuredSize]) -> tupl
 
 
 def _warning(model: CostModel | None) -> str:
-    return "" if model is None or model.warning is None else f'<p class="warning">{html.escape(model.warning)}</p>'
+    return parts.note(None if model is None else model.warning)
 
 
 def _measured_table(rows: Sequence[MeasuredSize]) -> str:
@@ -143,7 +117,7 @@ def _measured_table(rows: Sequence[MeasuredSize]) -> str:
         )
         for row in rows
     ]
-    return _table("Measured", _MEASURED_HEADER, cells) if rows else ""
+    return parts.table("Measured", _MEASURED_HEADER, cells, identifier="measured")
 
 
 def _prediction_section(predictions: Sequence[Prediction], model: CostModel | None) -> str:
@@ -163,24 +137,13 @@ def _prediction_section(predictions: Sequence[Prediction], model: CostModel | No
         )
         for row in predictions
     ]
-    table = _table("Predicted", header, cells, _warning(model))
-    return table + _list("Assumptions", [*model.assumptions, fit_line(model)])
+    return parts.section(
+        "Predicted",
+        _warning(model),
+        parts.table("Predicted", header, cells, identifier="predicted"),
+        parts.bullets([*model.assumptions, fit_line(model)], "Assumptions"),
+    )
 
 
 def _batch(batch: int | None) -> str:
     return "none" if batch is None else f"{batch:,}"
-
-
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], preface: str = "") -> str:
-    """A titled table that scrolls sideways by touch, mouse and keyboard, with a shadow where it continues."""
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<h2>{title}</h2>{preface}<div class="table" tabindex="0" role="region" aria-label="{title}">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _list(title: str, items: Sequence[str]) -> str:
-    shown = "".join(f"<li>{html.escape(item)}</li>" for item in items)
-    return f"<h2>{title}</h2><ul>{shown}</ul>" if items else ""

@@ -19,6 +19,9 @@ RESULT_FILE = "scale.json"
 CORE_LIMIT = "the CPU cores"
 """How the limit of a size starts whose CPU cores are busy."""
 
+PARTS = ("compute", "communication", "optimizer", "data")
+"""The parts of a step, in the order of tables and charts."""
+
 Mode = Literal["strong", "weak"]
 Interval = tuple[float, float]
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from distrib.observe.format import num_bytes, number, percent, plural
 from distrib.scale.model import CostModel
 from distrib.scale.prediction import Prediction
-from distrib.scale.result import ExperimentResult, MeasuredSize
+from distrib.scale.result import PARTS, ExperimentResult, MeasuredSize
 
-PARTS = ("compute", "communication", "optimizer", "data")
 _HEADER = ("workers", "batch", "seconds/step", "95 % interval", "samples/s", "speed-up", "efficiency", "memory")
 
 
@@ -76,7 +75,7 @@ def _goal(row: Prediction, model: CostModel) -> str:
 
 def fit_line(model: CostModel) -> str:
     """How far the model is from each measured size."""
-    residuals = ", ".join(f"{residual:+.1%} at {workers:,}" for workers, residual in model.residuals.items())
+    residuals = ", ".join(f"{100 * residual:+.1f} % at {workers:,}" for workers, residual in model.residuals.items())
     return f"Model compared with measurement, by workers: {residuals}"
 
 

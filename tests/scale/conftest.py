@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.browser import axe, browser, visit  # noqa: F401 - fixtures
 from tests.support.launch_process import Workplace
 
 JOB = """\

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from distrib.observe.report.downsample import Floats, downsample
+from distrib.observe.page.svg import Chart, Curve, Floats, draw_legend, make_chart, mark_color, series_color
+from distrib.observe.report.downsample import downsample
 from distrib.observe.report.run_data import Columns, RunData
-from distrib.observe.report.svg import Chart, Curve, make_chart, mark_color, series_color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,7 +118,7 @@ def _draw_value(axes: Axes, *, runs: Sequence[RunData], axis: XAxis, name: str, 
     _finish(axes, axis, curves)
     if has_marks:
         _draw_marks(axes, runs, axis)
-    _draw_legend(axes)
+    draw_legend(axes)
     return curves
 
 
@@ -186,22 +186,8 @@ def _draw_parts(axes: Axes, *, runs: Sequence[RunData], axis: XAxis) -> list[Cur
                 axes.fill_between(shown_x, 0, shown, color=color, alpha=0.18, linewidth=0)
             curves.append(Curve(label, shown_x, shown))
     _finish(axes, axis, curves, is_from_zero=True)
-    _draw_legend(axes)
+    draw_legend(axes)
     return curves
-
-
-def _draw_legend(axes: Axes) -> None:
-    """The names of several curves, above the axes, where they hide none."""
-    labels = axes.get_legend_handles_labels()[1]
-    if len(labels) > 1:
-        axes.legend(
-            frameon=False,
-            fontsize=10,
-            ncols=1 if max(map(len, labels)) > 24 else 2,
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
-            borderaxespad=0.2,
-        )
 
 
 def _finish(axes: Axes, axis: XAxis, curves: Sequence[Curve], *, is_from_zero: bool = False) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from distrib.observe.page.svg import Floats
 
 
 def downsample(x: Floats, y: Floats, num_buckets: int) -> tuple[Floats, Floats]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distrib.observe.comparison import change, compare, show_value
 from distrib.observe.format import clock, duration, number, plural, rate, short_path, value_pairs
-from distrib.observe.report import page as parts
+from distrib.observe.page import document as parts
 from distrib.observe.report.charts import make_charts
 from distrib.observe.report.run_data import RunData, collect
 from distrib.observe.resume_command import resume_command
@@ -76,7 +76,7 @@ def _head(data: RunData) -> list[str]:
 
 def _error(data: RunData, error: dict[str, Any]) -> str:
     """The cause in front, then the traceback and where the log is."""
-    cause = html.escape(failure_line(error))
+    cause = html.escape(failure_line(error).removeprefix("failed  "))
     kind = {"user": "raised by the job's own code", "infrastructure": "a process, host or connection was lost"}
     known = kind.get(str(error.get("kind")), str(error.get("kind") or ""))
     log = ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distrib.observe.history import EventReader, RunLength, is_number
-from distrib.observe.report.downsample import Floats
+from distrib.observe.page.svg import Floats
 from distrib.runs.run import measured_values
 
 if TYPE_CHECKING:

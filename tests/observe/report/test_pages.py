@@ -11,6 +11,7 @@ from distrib.observe.report.report import make_report
 from distrib.runs.events import EventWriter
 from distrib.runs.record import create_record, update_record
 from distrib.runs.run import Run
+from tests.support.browser import assert_sound, focus_chart, rows, texts
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -121,15 +122,6 @@ def page_of(tmp_path):
     return write
 
 
-def texts(page, selector):
-    return page.eval_on_selector_all(selector, "all => all.map(each => each.textContent)")
-
-
-def rows(page, identifier):
-    script = "all => all.map(row => [...row.cells].map(cell => cell.textContent))"
-    return page.eval_on_selector_all(f"#{identifier} tbody tr", script)
-
-
 def mark_positions(page, chart, kind):
     """The x values at which a chart shows marks of a kind, by where they are on the screen and by the axis."""
     script = """
@@ -147,16 +139,8 @@ def mark_positions(page, chart, kind):
     return page.evaluate(script, [chart, kind])
 
 
-def assert_sound(page, width, axe):
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.messages == []
-    assert page.others == []
-    assert page.title().endswith("distrib report")
-    assert page.violations(axe) == []
-
-
 def test_a_page_is_sound_on_a_phone_in_the_dark(restarted, page_of, visit, axe):
-    assert_sound(visit(page_of(restarted), 390, "dark"), 390, axe)
+    assert_sound(visit(page_of(restarted), 390, "dark"), 390, axe, "distrib report")
 
 
 @pytest.mark.long
@@ -164,7 +148,7 @@ def test_a_page_is_sound_on_a_phone_in_the_dark(restarted, page_of, visit, axe):
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_pages_are_sound(finished, failed, restarted, page_of, visit, axe, width, scheme):
     for runs in ([finished], [failed], [restarted], [finished, failed]):
-        assert_sound(visit(page_of(*runs), width, scheme), width, axe)
+        assert_sound(visit(page_of(*runs), width, scheme), width, axe, "distrib report")
 
 
 def test_restarts_and_a_resize_are_at_their_steps(restarted, page_of, visit):
@@ -185,7 +169,7 @@ def test_restarts_and_a_resize_are_at_their_steps(restarted, page_of, visit):
 def test_a_failed_run_has_its_cause_in_front(failed, page_of, visit):
     page = visit(page_of(failed), 390)
     assert texts(page, ".result") == ["failed at step 90 of 600"]
-    assert texts(page, ".error .cause") == [f"failed  rank 1 on node2: RuntimeError: {ERROR['message']}"]
+    assert texts(page, ".error .cause") == [f"rank 1 on node2: RuntimeError: {ERROR['message']}"]
     top = page.evaluate("document.querySelector('.error').getBoundingClientRect().top")
     assert top < page.evaluate("document.querySelector('figure').getBoundingClientRect().top")
     assert top < 300
@@ -203,12 +187,8 @@ def test_several_runs_with_the_fields_that_differ(finished, failed, page_of, vis
 
 def test_values_by_keyboard(finished, page_of, visit):
     page = visit(page_of(finished))
-    figure = page.locator("figure").first
-    before = figure.locator(".readout").text_content()
-    for _ in range(50):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.dataset.chart") == "loss-step":
-            break
+    before = page.locator("figure").first.locator(".readout").text_content()
+    figure = focus_chart(page, "loss-step")
     page.keyboard.press("End")
     assert figure.locator(".readout").text_content().startswith("step 600: train 0.1")
     page.keyboard.press("Home")
@@ -242,7 +222,7 @@ def test_downsampling_keeps_planted_spikes(new_run, page_of, visit, count):
     curve = page.charts()["loss-step"]["curves"][0]
     assert {x: y for x, y in zip(curve["x"], curve["y"], strict=True) if x in spikes} == spikes
     script = """() => {
-      const {box, x, y, log} = JSON.parse(document.getElementById("chart-data").textContent)["loss-step"];
+      const {box, x, y, y_log: log} = JSON.parse(document.getElementById("chart-data").textContent)["loss-step"];
       const svg = document.querySelector('figure[data-chart="loss-step"] svg');
       const scale = log ? Math.log : (value) => value;
       const paths = [...svg.querySelectorAll("path")].map((path) => path.getAttribute("d"));

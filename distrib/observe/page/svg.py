@@ -9,11 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from distrib.errors import DistribError
-from distrib.observe.report.downsample import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Floats = NDArray[np.float64]
 
 WIDTH_INCHES, HEIGHT_INCHES, FONT_SIZE = 5.2, 3.3, 11
 _POINTS_PER_INCH = 72
@@ -120,6 +124,20 @@ def make_chart(name: str, title: str, draw: Callable[[Axes], list[Curve]]) -> Ch
     return Chart(name, title, _for_page(text[text.index("<svg") :], name, title), curves, geometry)
 
 
+def draw_legend(axes: Axes) -> None:
+    """The names of several curves, above the axes, where they hide none."""
+    labels = axes.get_legend_handles_labels()[1]
+    if len(labels) > 1:
+        axes.legend(
+            frameon=False,
+            fontsize=10,
+            ncols=1 if max(map(len, labels)) > 24 else 2,
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            borderaxespad=0.2,
+        )
+
+
 def _geometry(axes: Axes) -> dict[str, Any]:
     """Where the axes are in points from the top left, and what they span."""
     figure = axes.figure
@@ -130,7 +148,8 @@ def _geometry(axes: Axes) -> dict[str, Any]:
         "box": [round(float(value), 2) for value in (left, top, right, bottom)],
         "x": [float(value) for value in axes.get_xlim()],
         "y": [float(value) for value in axes.get_ylim()],
-        "log": axes.get_yscale() == "log",
+        "x_log": axes.get_xscale() == "log",
+        "y_log": axes.get_yscale() == "log",
         "x_label": axes.get_xlabel(),
     }
 

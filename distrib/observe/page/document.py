@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distrib.observe.report.downsample import Floats
-from distrib.observe.report.svg import Chart
+from distrib.observe.page.svg import Chart, Floats
 
 _SIGNIFICANT_DIGITS = 6
 _LONG_CELL = 40
@@ -25,7 +24,7 @@ def page(title: str, sections: Sequence[str], charts: Sequence[Chart] = ()) -> s
         sections: The content, as HTML.
         charts: The charts that the sections contain, whose values the script reads.
     """
-    folder = resources.files("distrib.observe.report")
+    folder = resources.files("distrib.observe.page")
     style = folder.joinpath("page.css").read_text(encoding="utf-8")
     script = folder.joinpath("page.js").read_text(encoding="utf-8")
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -59,6 +58,13 @@ def details(title: str, content: str) -> str:
 def note(text: str | None) -> str:
     """Something to know, in a box."""
     return f'<p class="note">{html.escape(text)}</p>' if text else ""
+
+
+def bullets(items: Sequence[str], title: str = "") -> str:
+    """Sentences as a list, with a heading if there is a title."""
+    heading = f"<h3>{html.escape(title)}</h3>" if title and items else ""
+    shown = "".join(f"<li>{html.escape(item)}</li>" for item in items)
+    return f"{heading}<ul>{shown}</ul>" if items else ""
 
 
 def facts(values: Mapping[str, str | None]) -> str:

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: sections, tables that scroll, and charts, in light and dark."""
