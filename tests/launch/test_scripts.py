@@ -147,3 +147,25 @@ def test_wrong_command_lines(workplace, arguments, message):
     assert launch.stderr.count("\n") == 1
     assert message in launch.stderr
     assert not Path(workplace.runs).exists()
+
+
+LATE = """
+import os, time
+from datetime import timedelta
+
+import torch.distributed as dist
+
+if os.environ["RANK"] == "1":
+    time.sleep(1.5)  # rank 0's script has ended by now
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
+    store.set("key", "value")
+    print("the store answers", store.get("key"))
+"""
+
+
+def test_the_store_is_served_until_the_last_script_has_ended(workplace):
+    workplace.write("late.py", LATE)
+    command = [sys.executable, "-m", "distrib", "run", "late.py", "--workers", "2", "--runs-dir", workplace.runs]
+    launch = workplace.start_command([*map(str, command), "--max-restarts", "0"])
+    assert launch.wait(90) == 0, launch.stdout + launch.stderr

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import runpy
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     import torch.distributed as dist
 
 _STORE_SECONDS = 1800.0
+_POLL_SECONDS = 0.05
+_ENDED = "distrib/ended"
+"""The key under which ranks count those whose scripts have ended."""
 
 
 class ScriptExitError(Exception):
@@ -29,20 +34,34 @@ class ScriptExitError(Exception):
 def run_script(config: ScriptConfig, context: RankContext) -> RankResult:
     """Runs the script as one rank; an error is written for the launcher and returned, never raised."""
     info, script = context.rank_info, config.job.spec.script
+    store: dist.Store | None = None
+    failure: Failure | None = None
     try:
-        store = context.open_store(timedelta(seconds=_STORE_SECONDS))  # held until the script has ended
+        store = context.open_store(timedelta(seconds=_STORE_SECONDS))
         os.environ.update(torchrun_variables(config, info, store))
         _use_threads(config.request.cpus_per_worker)
         _run_as_main(script, config.working_directory)
-        del store
     except BaseException as error:
         failure = _failure(error, info)
-        if failure is None:
-            return RankResult("finished")
+    if failure is not None:
         failure.write(config.layout.rank_error(info.rank))
         flush_output()
         return RankResult("failed", failure)
+    if store is not None:
+        _serve_until_all_have_ended(store, info)
     return RankResult("finished")
+
+
+def _serve_until_all_have_ended(store: dist.Store, info: RankInfo) -> None:
+    """Keeps rank 0, whose process serves the store, until the scripts of all ranks have ended.
+
+    A script may end without a barrier while other ranks still connect; under torchrun, the agent serves the store. A
+    rank that fails never reports its end, but then the launcher ends the others.
+    """
+    with contextlib.suppress(Exception):  # the store is lost only if rank 0 has been ended
+        store.add(_ENDED, 1)
+        while info.rank == 0 and store.add(_ENDED, 0) < info.world_size:
+            time.sleep(_POLL_SECONDS)
 
 
 def torchrun_variables(config: ScriptConfig, info: RankInfo, store: dist.TCPStore | dist.Store) -> dict[str, str]:
