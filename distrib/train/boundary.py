@@ -143,8 +143,8 @@ class StepBoundary:
         if self._control.is_due(step) or is_evaluated or is_saved or may_end or self.is_finished:
             agreement = self._exchange()
             self._is_stopped, save_is_due = agreement.stop, agreement.save
-            if agreement.ended_ranks and not self.is_finished:
-                self._end_early(agreement.ended_ranks, learning_rate)
+            if agreement.num_ended and not self.is_finished:
+                self._end_early(agreement, learning_rate)
         if is_evaluated or (self._ending.has_come and plan.eval_interval_steps):
             self._evaluate()
             self._end_if_called(learning_rate)
@@ -160,8 +160,8 @@ class StepBoundary:
             return
         agreement = self._exchange()
         self._is_stopped = self._is_stopped or agreement.stop
-        if agreement.ended_ranks:
-            self._end_early(agreement.ended_ranks, learning_rate)
+        if agreement.num_ended:
+            self._end_early(agreement, learning_rate)
 
     def _end_window(self, learning_rate: float | dict[str, float]) -> None:
         """Ends the window of a train event with the step that has just ended."""
@@ -170,12 +170,12 @@ class StepBoundary:
         if training.session is not None:
             training.session.logs(is_training=True).end_window(step)
 
-    def _end_early(self, ranks: list[int], learning_rate: float | dict[str, float]) -> None:
+    def _end_early(self, agreement: Agreement, learning_rate: float | dict[str, float]) -> None:
         """Ends the training with this step, which is logged, evaluated and saved as a last one is."""
         session = self._training.session
         reason = None if session is None else session.stop_reason
-        if len(ranks) < self._rank.info.world_size:
-            called = ", ".join(map(str, ranks))
+        if agreement.num_ended < self._rank.info.world_size:
+            called = ", ".join(map(str, agreement.ended_ranks))
             message = f"only ranks {called} called session.stop, so training ends later than that step"
             self._records.warn(self.completed_steps, message)
         self._ending.has_come = True

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+import torch
 import torch.distributed as dist
 
 from distrib.train.context import RankContext
-from distrib.train.process.process_groups import gather_rows
+from distrib.train.process.rank_tree import RankTree
 
 _EXCHANGE_SECONDS = 0.5
 _SHARE_OF_GRACE = 0.25
 """How much of `failures.grace` may pass until a request to stop is seen, if steps are as slow as the slowest lately."""
-_HEADER = 6  # interval, stop requested, first step with a non-finite loss, status of the save, save due, end called
+_INTERVAL, _STOP, _NON_FINITE, _SAVE_STATUS, _SAVE_DUE, _ENDED, _HEADER = range(7)  # columns of a rank's row
+_ANSWER_HEADER = 8
+"""Values of rank 0's answer before the sums: those of `Agreement` in the order of `_agree`."""
 
 
 class SaveStatus(IntEnum):
@@ -37,22 +40,24 @@ class Agreement:
 
     Attributes:
         stop: Whether any rank was requested to stop.
-        ended_ranks: The ranks whose code has ended the training.
+        num_ended: On how many ranks the job's code has ended the training.
         save: Whether a checkpoint is due at this step by rank 0's clock.
         is_saved: Whether every rank's part of the save in flight is on disk.
         is_save_failed: Whether every rank has finished with the save in flight, and one of them failed.
         non_finite: (rank, global step from 1) of the first loss that is not finite, or None.
-        sums: Of each value the sum over the ranks, added in rank order: the same bits on every rank.
-        values: The values of each rank, by rank.
+        sums: Of each value the sum over the ranks: the same bits on every rank.
+        ended_ranks: On rank 0, the ranks whose code has ended the training; empty on the others.
+        values: On rank 0, the values of each rank, by rank; empty on the others.
     """
 
     stop: bool
-    ended_ranks: list[int]
+    num_ended: int
     save: bool
     is_saved: bool
     is_save_failed: bool
     non_finite: tuple[int, int] | None
     sums: list[float]
+    ended_ranks: list[int]
     values: list[list[float]]
 
 
@@ -112,7 +117,7 @@ class Control:
         deadline: float | None = None,
     ) -> None:
         self._deadline = deadline
-        self._group = group
+        self._tree = RankTree(group)
         self._context = context
         self._interval = interval
         self._next = 1
@@ -163,16 +168,42 @@ class Control:
             is_ended,
         )
         mine = [float(self._interval.next()), *map(float, flags), *values]
-        rows = gather_rows(mine, self._group)
-        self._next = completed_steps + int(rows[0][0])
-        failed = [(int(row[2]), rank) for rank, row in enumerate(rows) if row[2]]
+        rows = torch.empty(0, len(mine), dtype=torch.float64)
+
+        def agree(gathered: torch.Tensor) -> list[float]:
+            nonlocal rows
+            rows = gathered
+            return _agree(rows)
+
+        answer = self._tree.combine(mine, _ANSWER_HEADER + len(values), agree)
+        interval, stop, num_ended, save, is_saved, is_save_failed, rank, step = map(int, answer[:_ANSWER_HEADER])
+        self._next = completed_steps + interval
         return Agreement(
-            stop=any(row[1] for row in rows),
-            ended_ranks=[rank for rank, row in enumerate(rows) if row[5]],
-            save=bool(rows[0][4]),
-            is_saved=all(row[3] == SaveStatus.DONE for row in rows),
-            is_save_failed=is_failed([row[3] for row in rows]),
-            non_finite=(min(failed)[1], min(failed)[0]) if failed else None,
-            sums=[sum(row[_HEADER + i] for row in rows) for i in range(len(values))],
-            values=[row[_HEADER:] for row in rows],
+            stop=bool(stop),
+            num_ended=num_ended,
+            save=bool(save),
+            is_saved=bool(is_saved),
+            is_save_failed=bool(is_save_failed),
+            non_finite=(rank, step) if step else None,
+            sums=answer[_ANSWER_HEADER:],
+            ended_ranks=rows[:, _ENDED].nonzero().flatten().tolist(),
+            values=rows[:, _HEADER:].tolist(),
         )
+
+
+def _agree(rows: torch.Tensor) -> list[float]:
+    """What the rows of all ranks amount to."""
+    failed = [(step, rank) for rank, step in enumerate(rows[:, _NON_FINITE].tolist()) if step]
+    step, rank = min(failed, default=(0.0, 0))
+    statuses = rows[:, _SAVE_STATUS].tolist()
+    header = [
+        rows[0, _INTERVAL].item(),
+        rows[:, _STOP].any().item(),
+        rows[:, _ENDED].sum().item(),
+        rows[0, _SAVE_DUE].item(),
+        all(status == SaveStatus.DONE for status in statuses),
+        is_failed(statuses),
+        rank,
+        step,
+    ]
+    return [*map(float, header), *rows[:, _HEADER:].sum(0).tolist()]

@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import torch.distributed as dist
-
 from distrib.train.boundary import StepBoundary, StepTimes
 from distrib.train.data.batches import describe
 from distrib.train.data.loader import StepBatch, StepLoader
 from distrib.train.process.device import device_name
 from distrib.train.process.process_groups import limit_waiting
+from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 
@@ -75,10 +74,6 @@ class Loop:
 
 
 def _describe_ranks(rank: Rank) -> list[dict[str, Any]]:
-    """Where each rank runs, by rank; all ranks call it together."""
+    """Where each rank runs, by rank, on rank 0, which writes it; all ranks call it together."""
     mine = {"host": rank.info.host_name, "device": str(rank.device)}
-    if rank.info.world_size == 1:
-        return [mine]
-    ranks: list[Any] = [None] * rank.info.world_size
-    dist.all_gather_object(ranks, mine, group=rank.control_group)
-    return ranks
+    return RankTree(rank.control_group).gather_objects(mine) or []

@@ -21,6 +21,7 @@ from distrib.train.checkpoint.tensor_files import write_tensor_files
 from distrib.train.checkpoint.tensors import Tensors
 from distrib.train.control import SaveStatus
 from distrib.train.failure import PeerFailedError
+from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.state import Snapshot, TrainingState
@@ -125,15 +126,13 @@ class Checkpointer:
         """Makes sure that what all ranks keep is the same on all of them."""
         if not self._state.has_user_code:
             return
-        digests: list[Any] = [None] * self._rank.info.world_size
-        dist.all_gather_object(digests, snapshot.digests, group=self._group)
-        for rank, other in enumerate(digests):
-            different = [name for name in {**digests[0], **other} if digests[0].get(name) != other.get(name)]
-            if different:
-                raise RestoreError(
-                    f"session.keep: '{different[0].removeprefix('kept.')}' is not the same on ranks 0 and {rank}; keep "
-                    "it with per_rank=True, or change it in the same way on all ranks"
-                )
+        difference = RankTree(self._group).combine_objects(snapshot.digests, _first_difference)
+        if difference is not None:
+            name, rank = difference
+            raise RestoreError(
+                f"session.keep: '{name.removeprefix('kept.')}' is not the same on ranks 0 and {rank}; keep "
+                "it with per_rank=True, or change it in the same way on all ranks"
+            )
 
     def wait(self) -> None:
         """Waits until this rank's part is on disk."""
@@ -187,3 +186,12 @@ class Checkpointer:
         folder.write_part(self._rank.info.rank, names, files)
         self._records.flush()
         self._storage.publish_part(folder, [*names, *([folder.state_file.name] if self._rank.is_first else [])])
+
+
+def _first_difference(digests: list[dict[str, Any]]) -> tuple[str, int] | None:
+    """The first name whose digest differs from rank 0's, and the rank where it does."""
+    for rank, other in enumerate(digests):
+        for name in {**digests[0], **other}:
+            if digests[0].get(name) != other.get(name):
+                return name, rank
+    return None

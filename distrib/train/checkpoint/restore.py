@@ -18,6 +18,7 @@ from distrib.train.checkpoint.extra_state import set_extra_states
 from distrib.train.checkpoint.parts import EXTRA, MODEL, ModelPart
 from distrib.train.checkpoint.plain_state import load_state
 from distrib.train.checkpoint.tensors import join_tensors
+from distrib.train.process.rank_tree import RankTree
 
 
 class StoredState:
@@ -137,7 +138,8 @@ class Restorer:
         return shared[0]
 
     def _agree_on_problem(self, folder: CheckpointFolder) -> str | None:
-        rank, world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
+        tree = RankTree(self._group)
+        rank, world_size = tree.rank, tree.world_size
         mine: str | None = None
         try:
             self._checkpoints.fetch(folder, rank)
@@ -147,9 +149,10 @@ class Restorer:
                 _check_content(folder)
         except DamagedError as error:
             mine = str(error)
-        found: list[str | None] = [None] * world_size
-        dist.all_gather_object(found, mine, group=self._group)
-        return next((problem for problem in found if problem is not None), None)
+        problem: str | None = tree.combine_objects(
+            mine, lambda found: next((problem for problem in found if problem is not None), None)
+        )
+        return problem
 
 
 def _check_content(folder: CheckpointFolder) -> None:

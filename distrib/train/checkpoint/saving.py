@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from distrib.job.plan import StepPlan
@@ -12,7 +13,7 @@ from distrib.runs.storage.errors import storage_problem
 from distrib.train.checkpoint.best import BestWeights
 from distrib.train.checkpoint.checkpointer import Checkpointer
 from distrib.train.control import Agreement, SaveStatus, is_failed
-from distrib.train.process.process_groups import gather_rows
+from distrib.train.process.rank_tree import RankTree
 from distrib.train.records import Records
 from distrib.train.state import TrainingState
 
@@ -40,7 +41,7 @@ class Saving:
         self._best = best
         self._step_plan = step_plan
         self._records = records
-        self._group = control_group
+        self._tree = RankTree(control_group)
         self._last_save = time.monotonic()
         self._stall: dict[str, float] = {}
 
@@ -98,7 +99,7 @@ class Saving:
             if self._best is not None:
                 self._best.wait()
             self._checkpointer.wait()
-            if is_failed([row[0] for row in gather_rows([float(self.status)], self._group)]):
+            if self._tree.combine([self.status], 1, _any_failed)[0]:
                 self._drop(completed_steps)
             else:
                 self._commit(completed_steps)
@@ -133,13 +134,16 @@ class Saving:
         step, problem = self._checkpointer.drop()
         if problem is None and self._best is not None:
             problem = self._best.awaited_problem
-        problems: list[str | None] = [None] * dist.get_world_size(self._group)
-        dist.all_gather_object(problems, problem, group=self._group)
-        reasons = [text for text in problems if text is not None]
-        others = f" (the same on {len(reasons)} ranks)" if len(reasons) > 1 else ""
-        self._warn(completed_steps, step, reasons[0] + others)
+        reasons = [text for text in self._tree.gather_objects(problem) or [] if text is not None]
+        if reasons:
+            others = f" (the same on {len(reasons)} ranks)" if len(reasons) > 1 else ""
+            self._warn(completed_steps, step, reasons[0] + others)
 
     def _warn(self, completed_steps: int, step: int, problem: str) -> None:
         self._records.warn(
             completed_steps, f"the checkpoint of step {step} was not kept, the ones before it stand: {problem}"
         )
+
+
+def _any_failed(rows: torch.Tensor) -> list[float]:
+    return [float(is_failed(rows[:, 0].tolist()))]

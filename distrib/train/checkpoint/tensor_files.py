@@ -15,6 +15,7 @@ from distrib.runs.files.atomic import atomic_write
 from distrib.runs.files.hashed_file import HashedFile
 from distrib.train.checkpoint.tensors import Tensors
 from distrib.train.failure import PeerFailedError
+from distrib.train.process.rank_tree import RankTree
 
 _PROBE_BYTES = 2**20
 
@@ -41,16 +42,22 @@ def write_tensor_files(folder: Path, tensors: Tensors, group: dist.ProcessGroup)
             files[path.name] = file.description
     except Exception as error:
         failure = _cause(error, folder)
-    results: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(results, written if failure is None else _sendable(failure), group=group)
+    tree = RankTree(group)
+    results = tree.gather_objects(written if failure is None else _sendable(failure))
+    problem = tree.broadcast_object(None if results is None else _first_problem(results))
     if failure is not None:
         raise failure
-    for peer, result in enumerate(results):
-        if isinstance(result, Exception):
-            raise PeerFailedError(f"rank {peer} could not save: {result}") from result
-    if rank == 0:
+    if problem is not None:
+        peer, cause = problem
+        raise PeerFailedError(f"rank {peer} could not save: {cause}") from cause
+    if results is not None:
         atomic_write(folder / METADATA, dump_metadata(tensor for result in results for tensor in result))
     return files
+
+
+def _first_problem(results: list[Any]) -> tuple[int, Exception] | None:
+    """The first rank that could not write, and why."""
+    return next(((rank, result) for rank, result in enumerate(results) if isinstance(result, Exception)), None)
 
 
 def _sendable(error: BaseException) -> Exception:

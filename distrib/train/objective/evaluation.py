@@ -15,8 +15,8 @@ from distrib.train.data.loader import Fetcher, iterate
 from distrib.train.data.sampler import EpochIndices, MicroBatch
 from distrib.train.objective.metrics import compute_metrics, value_of
 from distrib.train.objective.task import StepOutput, TaskError
-from distrib.train.process.process_groups import gather_rows
 from distrib.train.process.randomness import derive_seed, reseed
+from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.session.minimize import Slice
 from distrib.train.session.step import SessionOutput, read_output
@@ -49,8 +49,7 @@ class Evaluator:
         """The mean loss (None if nothing has weight) and every metric over the whole data, on every rank."""
         reseed(derive_seed("eval", self._fetcher.seed, self._rank.info.rank))
         with self._evaluating():
-            rows = gather_rows(self._run(self._batches), self._control)
-            loss_sum, weight_sum = sum(row[0] for row in rows), sum(row[1] for row in rows)
+            loss_sum, weight_sum = RankTree(self._control).sums(self._run(self._batches))
             loss = loss_sum / weight_sum if weight_sum else None
             num_samples = sum(micro_batch.num_samples for micro_batch in self._batches)
             logs = self._logs()

@@ -12,7 +12,7 @@ from distrib.compat.messages import without_compute_warning
 from distrib.compat.torchmetrics_states import merge, metrics_of, states_of
 from distrib.train.data.batches import map_tensors
 from distrib.train.failure import PeerFailedError
-from distrib.train.process.process_groups import gather_rows
+from distrib.train.process.rank_tree import RankTree
 
 
 def compute_metrics(metrics: Mapping[str, Any], num_samples: int, group: dist.ProcessGroup) -> dict[str, Any]:
@@ -29,17 +29,16 @@ def compute_metrics(metrics: Mapping[str, Any], num_samples: int, group: dist.Pr
     """
     if not metrics:
         return {}
-    if dist.get_world_size(group) == 1:
+    tree = RankTree(group)
+    if tree.world_size == 1:
         return {name: value_of(metric) for name, metric in metrics.items()}
-    counts = [row[0] for row in gather_rows([float(num_samples)], group)]
-    owner = next((rank for rank, count in enumerate(counts) if count), 0)
-    is_owner = dist.get_rank(group) == owner
-    gathered: list[Any] = [None] * len(counts)
-    dist.gather_object(_states(metrics), gathered if is_owner else None, dst=owner, group=group)
+    gathered = tree.gather_objects(_states(metrics) if num_samples else None)
+    owner = int(tree.combine([num_samples], 1, _first_with_samples)[0])
+    gathered = tree.pass_object(gathered, owner)
     shared: list[Any] = [None]
     try:
-        if is_owner:
-            _merge(metrics, [states for states, count in zip(gathered, counts, strict=True) if count])
+        if gathered is not None:
+            _merge(metrics, [states for states in gathered if states is not None])
             shared[0] = {name: value_of(metric) for name, metric in metrics.items()}
     finally:
         dist.broadcast_object_list(shared, src=owner, group=group)  # also after an error, so that the others end
@@ -47,6 +46,11 @@ def compute_metrics(metrics: Mapping[str, Any], num_samples: int, group: dist.Pr
         raise PeerFailedError(f"the metrics could not be computed on rank {owner}")
     values: dict[str, Any] = shared[0]
     return values
+
+
+def _first_with_samples(rows: torch.Tensor) -> list[float]:
+    """The first rank whose row is not 0; rank 0 if there is none."""
+    return [float(rows[:, 0].gt(0).byte().argmax())]
 
 
 def _parts(metrics: Mapping[str, Any]) -> dict[tuple[str, int], Any]:

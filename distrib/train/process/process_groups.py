@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import torch
@@ -12,6 +13,8 @@ from distrib.job.plan import Request
 from distrib.train.context import RankContext
 
 _START_TIMEOUT_SECONDS = 600.0
+_FULLY_CONNECTED_RANKS = 16
+"""Up to so many ranks, each connects to all others when a group is made; beyond, only when two ranks communicate."""
 
 
 def join_process_group(context: RankContext, request: Request) -> dist.ProcessGroup:
@@ -21,6 +24,8 @@ def join_process_group(context: RankContext, request: Request) -> dist.ProcessGr
     """
     timeout = timedelta(seconds=max(_START_TIMEOUT_SECONDS, request.hang_timeout_seconds))
     rank_info = context.rank_info
+    if rank_info.world_size > _FULLY_CONNECTED_RANKS:
+        os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
     dist.init_process_group(
         request.backend,
         store=context.open_store(timeout),

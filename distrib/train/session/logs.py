@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from distrib.train.process.rank_tree import RankTree
+
 _Sums = dict[str, tuple[Any, float]]
 
 
@@ -43,14 +45,8 @@ class LogAccumulator:
         """
         closed, self._closed = self._closed, []
         mine = [(step, _numbers(sums)) for step, sums in closed]
-        ranks: list[Any] = [None] * dist.get_world_size(group)
-        dist.all_gather_object(ranks, mine, group=group)
-        merged: dict[int, dict[str, float | None]] = {}
-        for number, (step, _) in enumerate(mine):
-            windows = [windows[number][1] for windows in ranks]
-            names = dict.fromkeys(name for sums in windows for name in sums)
-            merged[step] = {name: _mean([sums[name] for sums in windows if name in sums]) for name in names}
-        return merged
+        means: dict[int, dict[str, float | None]] = RankTree(group).combine_objects(mine, _means)
+        return means
 
     def state_dict(self) -> dict[str, Any]:
         """The window that is still open."""
@@ -72,6 +68,16 @@ class LogAccumulator:
 
 def _numbers(sums: Mapping[str, tuple[Any, float]]) -> dict[str, list[float]]:
     return {name: [float(total), weight] for name, (total, weight) in sums.items()}
+
+
+def _means(ranks: list[list[tuple[int, dict[str, list[float]]]]]) -> dict[int, dict[str, float | None]]:
+    """The means of each window over the ranks, by step."""
+    merged: dict[int, dict[str, float | None]] = {}
+    for number, (step, _) in enumerate(ranks[0]):
+        windows = [windows[number][1] for windows in ranks]
+        names = dict.fromkeys(name for sums in windows for name in sums)
+        merged[step] = {name: _mean([sums[name] for sums in windows if name in sums]) for name in names}
+    return merged
 
 
 def _mean(pairs: list[list[float]]) -> float | None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from distrib.train.objective.task import TaskError
 from distrib.train.optimization.precision import Precision
+from distrib.train.process.rank_tree import RankTree
 from distrib.train.session.reduction import GradientReducer
 from distrib.train.state import TrainingState
 
@@ -73,7 +74,7 @@ class Minimizer:
         self._state = state
         self._precision = precision
         self._reducer = reducer
-        self._control_group = control_group
+        self._tree = RankTree(control_group)
         self._clip_norm = clip_norm
 
     def minimize(
@@ -159,10 +160,7 @@ class Minimizer:
     def _mean_loss(self, loss: torch.Tensor, weight: torch.Tensor | float | None, part: Slice) -> torch.Tensor:
         """The mean loss over the global batch, with the same bits on every rank."""
         mine = float(part.num_samples if weight is None else read_weight(weight, loss, part))
-        row = torch.tensor([float(loss) * mine if mine else 0.0, mine], dtype=torch.float64)
-        rows = [torch.empty_like(row) for _ in range(dist.get_world_size(self._control_group))]
-        dist.all_gather(rows, row, group=self._control_group)
-        total, total_weight = (sum(float(each[number]) for each in rows) for number in range(2))
+        total, total_weight = self._tree.sums([float(loss) * mine if mine else 0.0, mine])
         return torch.tensor(total / total_weight if total_weight else 0.0, dtype=loss.dtype, device=loss.device)
 
     def _choose(self, of: Any, optimizer: Any) -> _Update:
