@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from distrib.job.plan import StepPlan
 from distrib.train.checkpoint.parts import MODEL
+from distrib.train.context import Measurement
 from distrib.train.data.loader import StepLoader
 from distrib.train.optimization.step import OptimizerStep
 from distrib.train.process.process_groups import gather_rows, limit_waiting
@@ -77,6 +78,7 @@ class StepProfiler:
 
     Args:
         rank: This rank.
+        measurement: What to measure.
         training: What is trained.
         step_plan: The sizes of batches.
         loader: The batches of each step.
@@ -84,10 +86,15 @@ class StepProfiler:
     """
 
     def __init__(
-        self, rank: Rank, training: Training, step_plan: StepPlan, loader: StepLoader, step: OptimizerStep
+        self,
+        rank: Rank,
+        measurement: Measurement,
+        training: Training,
+        step_plan: StepPlan,
+        loader: StepLoader,
+        step: OptimizerStep,
     ) -> None:
-        assert rank.config.measurement is not None
-        self._measurement = rank.config.measurement
+        self._measurement = measurement
         self._rank = rank
         self._training = training
         self._step_plan = step_plan

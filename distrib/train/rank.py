@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from distrib.job.spec import JobSpec
 from distrib.runs.layout import RunLayout
 from distrib.runs.storage.errors import NotKeptError, storage_problem
 from distrib.runs.storage.protocols import RankStorage
-from distrib.train.context import AttemptConfig, RankContext, RankInfo
+from distrib.train.context import RankConfig, RankContext, RankInfo
 from distrib.train.process.device import use_device, use_threads
 from distrib.train.process.process_groups import join_process_group
+from distrib.train.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -23,24 +23,26 @@ class Rank:
 
     Attributes:
         config: What all ranks have in common.
+        settings: Those of the training.
         context: The launcher.
         device: The rank's device.
         control_group: A gloo group of all ranks.
         storage: Where the run is kept.
     """
 
-    config: AttemptConfig
+    config: RankConfig
+    settings: TrainingSettings
     context: RankContext
     device: torch.device
     control_group: dist.ProcessGroup
     storage: RankStorage
 
     @classmethod
-    def join(cls, config: AttemptConfig, context: RankContext, storage: RankStorage) -> Rank:
+    def join(cls, config: RankConfig, settings: TrainingSettings, context: RankContext, storage: RankStorage) -> Rank:
         """Sets up the process and connects it with the other ranks."""
         use_threads(config.request.cpus_per_worker)
-        device = use_device(config, context.rank_info.gpu)
-        return cls(config, context, device, join_process_group(context, config.request), storage)
+        device = use_device(config.request, context.rank_info.gpu, deterministic=settings.deterministic)
+        return cls(config, settings, context, device, join_process_group(context, config.request), storage)
 
     @property
     def info(self) -> RankInfo:
@@ -51,11 +53,6 @@ class Rank:
     def is_first(self) -> bool:
         """Whether it is rank 0, which writes what is written once."""
         return self.info.rank == 0
-
-    @property
-    def spec(self) -> JobSpec:
-        """The job's spec."""
-        return self.config.job.spec
 
     @property
     def layout(self) -> RunLayout:

@@ -23,7 +23,7 @@ class Records:
         layout, attempt = rank.layout, rank.config.attempt
         self._events = EventWriter(layout.metrics_file, attempt) if rank.is_first else None
         self._samples = None
-        if rank.config.record_samples:
+        if rank.settings.record_samples:
             self._samples = SampleRecord(layout.samples_file(rank.info.rank), attempt)
 
     def event(self, kind: str, step: int, **fields: Any) -> None:

@@ -51,11 +51,11 @@ class Training:
 
 def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, stored: StoredState | None) -> Training:
     """Builds everything, wraps the model, and restores what `stored` has."""
-    spec, info = rank.spec, rank.info
+    spec, info = resolved.job.spec, rank.info
     task = Task(resolved, rank.device)
     if stored is None:
-        load_first_weights(rank.config.job, rank.config.working_directory, task.model)
-    strategy = make_strategy(StrategySettings(spec, info.rank, info.world_size, rank.device))
+        load_first_weights(resolved.job, rank.config.working_directory, task.model)
+    strategy = make_strategy(StrategySettings(rank.settings, info.rank, info.world_size, rank.device))
     state = TrainingState(strategy, info.rank, info.world_size, stored)
     state.add_model(task.model, is_wrapped=not task.drives)
     _add_loss(state, task)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from distrib.compat import torch_dynamo
 from distrib.job.plan import StepPlan, make_step_plan
+from distrib.job.spec import Best, JobSpec
 from distrib.job.target import add_import_paths
 from distrib.runs.storage.open import open_rank
 from distrib.runs.storage.protocols import RankStorage
@@ -35,6 +36,7 @@ from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.resolved_job import Datasets, ResolvedJob
 from distrib.train.session.step import SessionStep
+from distrib.train.settings import TrainingSettings
 from distrib.train.training import Training, build_training
 
 if TYPE_CHECKING:
@@ -79,10 +81,12 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     """Builds the parts of a rank and trains, or measures, with them; returns whether it came to the end."""
     torch_dynamo.install()
     add_import_paths(config.job, config.working_directory)
-    rank = Rank.join(config, context, storage)
+    spec = config.job.spec
+    settings = TrainingSettings.of_job(spec, record_samples=config.record_samples)
+    rank = Rank.join(config, settings, context, storage)
     resolved = ResolvedJob.resolve(config.job)
     datasets = datasets or resolved.build_datasets()
-    step_plan = make_step_plan(rank.spec, datasets.facts, rank.info.world_size)
+    step_plan = make_step_plan(spec, datasets.facts, rank.info.world_size)
     stored, problems = _find_checkpoint(rank)
     training = build_training(rank, resolved, step_plan, stored)
     loader = _make_loader(rank, resolved, datasets, step_plan, training.state.completed_steps)
@@ -90,9 +94,9 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     if config.measurement is not None:
         from distrib.train.profiler import StepProfiler
 
-        return StepProfiler(rank, training, step_plan, loader, step).run()
+        return StepProfiler(rank, config.measurement, training, step_plan, loader, step).run()
     records = Records(rank, step_plan)
-    saving = _make_saving(rank, training, step_plan, records)
+    saving = _make_saving(rank, spec.checkpoint.best, training, step_plan, records)
     evaluator = _make_evaluator(rank, training, resolved, datasets, step_plan)
     control = Control(
         rank.control_group,
@@ -107,7 +111,7 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     if saving.is_enabled:
         training.state.check_savable()
     if training.state.completed_steps == 0:
-        _try_out(rank, training, evaluator)
+        _try_out(rank, spec, training, evaluator)
     storage.start()
     warnings = _warnings(training, step_plan, problems)
     if boundary.is_finished:
@@ -136,7 +140,7 @@ def _find_checkpoint(rank: Rank) -> tuple[StoredState | None, list[str]]:
 def _make_loader(
     rank: Rank, resolved: ResolvedJob, datasets: Datasets, step_plan: StepPlan, first_step: int
 ) -> StepLoader:
-    spec = rank.spec
+    spec = resolved.job.spec
     sampler = GlobalBatchSampler(
         datasets.train,
         batch_size=spec.data.batch_size,
@@ -149,15 +153,17 @@ def _make_loader(
     return StepLoader(fetcher, sampler, step_plan, rank.device, spec.data.loader_workers, first_step)
 
 
-def _make_saving(rank: Rank, training: Training, step_plan: StepPlan, records: Records) -> Saving:
+def _make_saving(
+    rank: Rank, best_spec: Best | None, training: Training, step_plan: StepPlan, records: Records
+) -> Saving:
     """What saves checkpoints and best weights; registers the best value."""
     checkpointer = best = None
     if step_plan.is_ever_saved:
         timeout = timedelta(seconds=rank.config.request.hang_timeout_seconds)
         group = dist.new_group(backend="gloo", timeout=timeout)
         checkpointer = Checkpointer(rank, training.state, group, records)
-    if rank.spec.checkpoint.best is not None:
-        best = BestWeights(rank.spec.checkpoint.best, rank)
+    if best_spec is not None:
+        best = BestWeights(best_spec, rank)
         training.state.register("best", best)
     return Saving(checkpointer, best, step_plan, records, rank.control_group)
 
@@ -167,18 +173,18 @@ def _make_evaluator(
 ) -> Evaluator | None:
     if datasets.eval is None or not step_plan.eval_interval_steps:
         return None
-    fetcher = Fetcher(datasets.eval, resolved.bound_collate(), rank.spec.train.seed)
+    fetcher = Fetcher(datasets.eval, resolved.bound_collate(), rank.settings.seed)
     return Evaluator(rank, training, fetcher, step_plan)
 
 
-def _try_out(rank: Rank, training: Training, evaluator: Evaluator | None) -> None:
+def _try_out(rank: Rank, spec: JobSpec, training: Training, evaluator: Evaluator | None) -> None:
     """Finds before the first step what would fail at the first evaluation or checkpoint."""
     from distrib.train.checks.dry_run import check_state, try_evaluation
 
     check_state(training)
     if evaluator is not None and rank.is_first and not training.task.takes_session:  # a session would communicate
-        best = rank.spec.checkpoint.best
-        schedules = [each.schedule for each in rank.spec.optimizer_specs.values()]
+        best = spec.checkpoint.best
+        schedules = [each.schedule for each in spec.optimizer_specs.values()]
         needed = [None if each is None else each.metric for each in (best, *schedules)]
         try_evaluation(evaluator, rank.device, [name for name in needed if name is not None])
 

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import nn
 
 from distrib.job.spec import JobSpec
+from distrib.train.settings import TrainingSettings
 from distrib.train.state import TrainingState
 from distrib.train.strategy.base import StrategySettings
 from distrib.train.strategy.registry import STRATEGIES
@@ -31,7 +32,9 @@ def make_spec(**sections):
 
 def make_strategy(name, rank, world_size, **sections):
     """A strategy of one rank on the CPU."""
-    return STRATEGIES[name](StrategySettings(make_spec(**sections), rank, world_size, torch.device("cpu")))
+    return STRATEGIES[name](
+        StrategySettings(TrainingSettings.of_job(make_spec(**sections)), rank, world_size, torch.device("cpu"))
+    )
 
 
 class Network(nn.Module):

@@ -64,7 +64,7 @@ class Checkpointer:
         self._state = state
         self._group = group
         self._records = records
-        self._keep = rank.spec.checkpoint.keep
+        self._keep = rank.settings.keep
         self._storage = rank.storage
         self._buffers = StagingBuffers()
         self._preparation: threading.Thread | None = None

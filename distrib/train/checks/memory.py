@@ -11,6 +11,7 @@ from torch import nn
 from distrib.job.plan import Memory, StepPlan
 from distrib.train.optimization.optimizer import build_optimizers
 from distrib.train.resolved_job import ResolvedJob
+from distrib.train.settings import TrainingSettings
 from distrib.train.strategy.base import StrategySettings
 from distrib.train.strategy.registry import make_strategy
 
@@ -32,7 +33,9 @@ def estimate_memory(resolved: ResolvedJob, step_plan: StepPlan) -> Memory | None
         gradients_bytes=_bytes(trained),
         optimizer_bytes=_optimizer_bytes(resolved, step_plan, model),
     )
-    settings = StrategySettings(resolved.job.spec, 0, step_plan.world_size, torch.device("cpu"))
+    settings = StrategySettings(
+        TrainingSettings.of_job(resolved.job.spec), 0, step_plan.world_size, torch.device("cpu")
+    )
     return make_strategy(settings).memory(whole)
 
 

@@ -126,7 +126,7 @@ class Evaluator:
 
     def _fetch(self, batches: list[MicroBatch], loader_workers: int | None) -> Iterator[tuple[MicroBatch, Any]]:
         device = self._rank.device
-        num_workers = self._rank.spec.data.loader_workers if loader_workers is None else loader_workers
+        num_workers = self._rank.settings.loader_workers if loader_workers is None else loader_workers
         for micro_batch, batch in iterate(self._fetcher, batches, num_workers, pin_memory=device.type == "cuda"):
             yield micro_batch, to_device(batch, device)
 

@@ -59,7 +59,7 @@ class TrainStep:
         self._precision = training.precision
         self._losses = training.losses
         self._step_plan = step_plan
-        self._clip_norm = rank.spec.train.clip_norm
+        self._clip_norm = rank.settings.clip_norm
         self._control_group = rank.control_group
         self._device = rank.device
         self._weighting = training.weighting

@@ -7,7 +7,7 @@ import os
 import torch
 
 from distrib.errors import TrainingFailedError
-from distrib.train.context import AttemptConfig
+from distrib.job.plan import Request
 
 
 def use_threads(count: int) -> None:
@@ -16,17 +16,17 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def use_device(config: AttemptConfig, gpu: int) -> torch.device:
+def use_device(request: Request, gpu: int, *, deterministic: bool) -> torch.device:
     """Makes the rank's device the current one and returns it.
 
     Raises:
         TrainingFailedError: It is a GPU that torch cannot use.
     """
-    if config.job.spec.train.deterministic:
+    if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-    if config.request.device == "cpu":
+    if request.device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise TrainingFailedError(

@@ -50,13 +50,13 @@ class Session:
         self.world_size = rank.info.world_size
         self.local_rank = rank.info.local_rank
         self.device = rank.device
-        self.seed = rank.spec.train.seed
+        self.seed = rank.settings.seed
         self.attempt = rank.config.attempt
         self.epoch = 0
         self.is_training = True
         self._state = state
         self._control_group = rank.control_group
-        self._accumulate = rank.spec.train.accumulate
+        self._accumulate = rank.settings.accumulate
         self._metrics = frozenset(task.metrics)
         self._logs = {True: LogAccumulator(), False: LogAccumulator()}
         self._slice = Slice(0, 0)
@@ -70,8 +70,8 @@ class Session:
         weight = self._weight = BackwardWeight()
         group = dist.new_group() if self.world_size > 1 else dist.group.WORLD
         self._gatherer = Gatherer(group, rank.control_group, weight)  # type: ignore[arg-type]
-        reducer = GradientReducer(rank.control_group, rank.spec.ddp.bucket_mb * _MIB, weight)
-        self._minimizer = Minimizer(state, precision, reducer, rank.control_group, rank.spec.train.clip_norm)
+        reducer = GradientReducer(rank.control_group, rank.settings.ddp.bucket_mb * _MIB, weight)
+        self._minimizer = Minimizer(state, precision, reducer, rank.control_group, rank.settings.clip_norm)
         state.has_user_code = True
         state.register("logs", self._logs[True], per_rank=True)
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from distrib.job.plan import Memory
-from distrib.job.spec import JobSpec
+from distrib.train.settings import TrainingSettings
 
 Tensors = dict[str, torch.Tensor]
 
@@ -21,13 +21,13 @@ class StrategySettings:
     """What a strategy is built from.
 
     Attributes:
-        spec: The job's spec.
+        training: The settings of the training.
         rank: This rank.
         world_size: The number of ranks.
         device: The rank's device.
     """
 
-    spec: JobSpec
+    training: TrainingSettings
     rank: int
     world_size: int
     device: torch.device

@@ -44,7 +44,7 @@ class Ddp:
     """
 
     def __init__(self, settings: StrategySettings) -> None:
-        self._settings = settings.spec.ddp
+        self._settings = settings.training.ddp
         self._device = settings.device
         self._rank = settings.rank
         self._world_size = settings.world_size
@@ -54,7 +54,7 @@ class Ddp:
         if self._settings.compress == "powersgd":
             from distrib.train.strategy.compression import PowerSgd
 
-            self._compression = PowerSgd(self._settings.powersgd, settings.spec.train.seed, self._device)
+            self._compression = PowerSgd(self._settings.powersgd, settings.training.seed, self._device)
 
     @property
     def per_rank_state(self) -> Any | None:
