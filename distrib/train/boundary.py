@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from distrib.job.plan import StepPlan
 from distrib.train.checkpoint.saving import Saving
 from distrib.train.control import Agreement, Control
 from distrib.train.data.loader import StepBatch
 from distrib.train.failure import NonFiniteLossError, PeerFailedError
 from distrib.train.objective.evaluation import Evaluator
-from distrib.train.objective.loss_accumulator import LogWindow
+from distrib.train.objective.loss_accumulator import LogWindow, LossAccumulator
+from distrib.train.optimization.precision import Precision
 from distrib.train.rank import Rank
 from distrib.train.records import Records
-from distrib.train.training import Training
+from distrib.train.session.session import SessionControl
+from distrib.train.state import TrainingState
+from distrib.train.steps import Steps
 
 _SHOWN_SAMPLES = 32
 _MAX_LISTED_RANKS = 64
@@ -29,6 +31,39 @@ class StepTimes:
 
     compute_seconds: float
     data_seconds: float
+
+
+class Trained(Protocol):
+    """What is trained, as its boundary sees it; see `Training`."""
+
+    @property
+    def state(self) -> TrainingState:
+        """All that a checkpoint holds."""
+
+    @property
+    def precision(self) -> Precision:
+        """The precision, whose gradient scalers may skip updates."""
+
+    @property
+    def losses(self) -> LossAccumulator:
+        """Adds up the losses of the steps."""
+
+    @property
+    def session(self) -> SessionControl | None:
+        """What the user's code sees of the training, if it sees anything."""
+
+    @property
+    def learning_rates(self) -> float | dict[str, float]:
+        """The learning rate, or those of several optimizers by name."""
+
+    def after_step(self, completed_steps: int) -> None:
+        """Advances schedules by steps and epochs."""
+
+    def after_evaluation(self, results: dict[str, Any]) -> None:
+        """Advances schedules by evaluations."""
+
+    def take_warnings(self) -> list[str]:
+        """What has been found out since the last call."""
 
 
 class Ending:
@@ -59,7 +94,7 @@ class StepBoundary:
     Args:
         rank: This rank.
         training: What is trained.
-        step_plan: What is due when.
+        steps: What is due when.
         control: How the ranks agree.
         saving: Saves checkpoints and best weights.
         evaluator: Evaluates, if there is evaluation data.
@@ -69,8 +104,8 @@ class StepBoundary:
     def __init__(
         self,
         rank: Rank,
-        training: Training,
-        step_plan: StepPlan,
+        training: Trained,
+        steps: Steps,
         *,
         control: Control,
         saving: Saving,
@@ -79,14 +114,15 @@ class StepBoundary:
     ) -> None:
         self._rank = rank
         self._training = training
-        self._step_plan = step_plan
+        self._steps = steps
+        self.has_started = False
         self._control = control
         self._saving = saving
         self._evaluator = evaluator
         self._records = records
         self._sample_ids: dict[int, list[int]] = {}
         self._is_stopped = False
-        self._ending = Ending(step_plan.total_steps)
+        self._ending = Ending(steps.total_steps)
         training.state.register("ending", self._ending)
 
     @property
@@ -97,7 +133,7 @@ class StepBoundary:
     @property
     def is_finished(self) -> bool:
         """Whether the training has come to its end."""
-        return self.completed_steps >= self._step_plan.total_steps or self._ending.has_come
+        return self.completed_steps >= self._steps.total_steps or self._ending.has_come
 
     @property
     def has_ended(self) -> bool:
@@ -106,6 +142,7 @@ class StepBoundary:
 
     def start(self, **facts: Any) -> None:
         """Writes the start event with `facts` about this attempt."""
+        self.has_started = True
         self._control.resume_after(self.completed_steps)
         self._records.event("start", self.completed_steps, **facts)
         self._call("on_start")
@@ -121,17 +158,16 @@ class StepBoundary:
 
     def end_step(self, batch: StepBatch, times: StepTimes) -> None:
         """Ends the step that ran `batch`."""
-        training, plan = self._training, self._step_plan
-        learning_rate = training.schedules.learning_rates
+        training, plan = self._training, self._steps
+        learning_rate = training.learning_rates
         training.state.completed_steps = step = self.completed_steps + 1
         self._sample_ids[step] = batch.sample_ids
         seconds = times.compute_seconds + times.data_seconds
-        for message in training.weighting.warnings:
+        for message in training.take_warnings():
             self._records.warn(step, message)
-        training.weighting.warnings.clear()
         training.losses.end_step(plan.batch_size_at(batch.step), seconds, times.data_seconds)
         self._control.record_step(step, seconds)
-        training.schedules.after_step(step)
+        training.after_step(step)
         if training.session is not None:
             self._call("on_step", training.session.output)
         if plan.is_logged(step):
@@ -179,7 +215,7 @@ class StepBoundary:
             message = f"only ranks {called} called session.stop, so training ends later than that step"
             self._records.warn(self.completed_steps, message)
         self._ending.has_come = True
-        if not self._step_plan.is_logged(self.completed_steps):
+        if not self._steps.is_logged(self.completed_steps):
             self._end_window(learning_rate)
             self._exchange()
         message = f"the job ended the training: {reason or 'another rank gave the reason'}"
@@ -260,7 +296,7 @@ class StepBoundary:
         state = self._training.state
         state.sync_buffers()
         results = self._evaluator.evaluate()
-        self._training.schedules.after_evaluation(results)
+        self._training.after_evaluation(results)
         self._saving.consider_best(results, state)
         self._call("on_evaluation", results)
         self._records.event("eval", self.completed_steps, **results, eval_seconds=time.perf_counter() - started)
@@ -272,7 +308,7 @@ class StepBoundary:
         ids = self._sample_ids[step]
         more = f" and {len(ids) - _SHOWN_SAMPLES} more" if len(ids) > _SHOWN_SAMPLES else ""
         shown = ", ".join(map(str, ids[:_SHOWN_SAMPLES])) + more
-        epoch, _ = self._step_plan.position(step - 1)
+        epoch, _ = self._steps.position(step - 1)
         raise NonFiniteLossError(
             f"the loss is not finite at step {step} (epoch {epoch}) on rank {rank}, whose samples were {shown}; "
             "look at these samples, lower the learning rate or set train.clip_norm"

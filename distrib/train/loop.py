@@ -17,10 +17,10 @@ from distrib.train.records import Records
 
 
 class Loop:
-    """Yields the steps of a training from one position to its end, or to the step at which all ranks agree to stop.
+    """Runs the steps of a training from one position to its end, or to the step at which all ranks agree to stop.
 
-    Whoever consumes `steps` runs a step for each batch; what is due at the step's end is done when the next batch is
-    requested.
+    Each step begins with `begin_step`, which gives its batch, and ends with `end_step`, which does what is due at its
+    boundary. `steps` does both for whoever runs a step for each batch.
 
     Args:
         rank: This rank.
@@ -38,28 +38,37 @@ class Loop:
         self._boundary = boundary
         self._records = records
         self._warnings = warnings
+        self._data_seconds = self._started = 0.0
+        self._is_first = False
+        self._batch: StepBatch | None = None
 
     def steps(self) -> Iterator[StepBatch]:
-        """The batches of one step after the other."""
-        loading = time.perf_counter()
-        batch = self._loader.next()
-        data_seconds = time.perf_counter() - loading
-        self._start(batch)
-        is_first = True
+        """The batch of one step after the other."""
         while True:
-            self._records.samples(batch)
-            started = time.perf_counter()
-            yield batch
-            self._loader.prefetch()
-            self._boundary.end_step(batch, StepTimes(time.perf_counter() - started, data_seconds))
-            if self._boundary.has_ended:
+            yield self.begin_step()
+            if self.end_step():
                 return
-            if is_first:
-                self._boundary.prepare_saving()
-                is_first = False
-            loading = time.perf_counter()
-            batch = self._loader.next()
-            data_seconds = time.perf_counter() - loading
+
+    def begin_step(self) -> StepBatch:
+        """The batch of the next step, recorded as used."""
+        loading = time.perf_counter()
+        self._batch = self._loader.next()
+        self._data_seconds = time.perf_counter() - loading
+        self._is_first = not self._boundary.has_started
+        if self._is_first:
+            self._start(self._batch)
+        self._records.samples(self._batch)
+        self._started = time.perf_counter()
+        return self._batch
+
+    def end_step(self) -> bool:
+        """Does what is due at the end of the step that has begun; returns whether it was the last one."""
+        assert self._batch is not None
+        self._loader.prefetch()
+        self._boundary.end_step(self._batch, StepTimes(time.perf_counter() - self._started, self._data_seconds))
+        if self._is_first and not self._boundary.has_ended:
+            self._boundary.prepare_saving()
+        return self._boundary.has_ended
 
     def _start(self, batch: StepBatch) -> None:
         limit_waiting(self._rank.config.request, self._rank.control_group)

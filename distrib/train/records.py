@@ -6,20 +6,20 @@ from typing import Any
 
 import torch.distributed as dist
 
-from distrib.job.plan import StepPlan
 from distrib.runs.events import EventWriter
 from distrib.runs.storage.errors import StorageError
 from distrib.train.data.loader import StepBatch
 from distrib.train.data.sample_record import SampleRecord
 from distrib.train.rank import Rank, not_kept
+from distrib.train.steps import Steps
 
 
 class Records:
     """The records of one rank; only rank 0 writes events."""
 
-    def __init__(self, rank: Rank, step_plan: StepPlan) -> None:
+    def __init__(self, rank: Rank, steps: Steps) -> None:
         self._rank = rank
-        self._step_plan = step_plan
+        self._steps = steps
         layout, attempt = rank.layout, rank.config.attempt
         self._events = EventWriter(layout.metrics_file, attempt) if rank.is_first else None
         self._samples = None
@@ -29,8 +29,8 @@ class Records:
     def event(self, kind: str, step: int, **fields: Any) -> None:
         """Writes an event that belongs to the end of `step`, counted from 1."""
         if self._events is not None:
-            epoch = self._step_plan.position(max(step - 1, 0))[0]
-            self._events.write(kind, step=step, epoch=epoch, samples=self._step_plan.samples_after(step), **fields)
+            epoch = self._steps.position(max(step - 1, 0))[0]
+            self._events.write(kind, step=step, epoch=epoch, samples=self._steps.samples_after(step), **fields)
 
     def warn(self, step: int, message: str) -> None:
         """Writes a warning event."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distrib.job.plan import StepPlan
 from distrib.train.callbacks import build_callbacks
@@ -17,7 +17,7 @@ from distrib.train.optimization.optimizer import build_optimizers
 from distrib.train.optimization.precision import Precision
 from distrib.train.rank import Rank
 from distrib.train.resolved_job import ResolvedJob
-from distrib.train.session.session import Session, SessionControl
+from distrib.train.session.session import Session, SessionControl, SessionRules
 from distrib.train.state import TrainingState
 from distrib.train.strategy.base import StrategySettings
 from distrib.train.strategy.registry import make_strategy
@@ -48,6 +48,25 @@ class Training:
     weighting: Weighting
     session: SessionControl | None
 
+    @property
+    def learning_rates(self) -> float | dict[str, float]:
+        """The learning rate, or those of all optimizers by name if the job names them."""
+        return self.schedules.learning_rates
+
+    def after_step(self, completed_steps: int) -> None:
+        """Advances the schedules by steps and, at the end of an epoch, those by epochs."""
+        self.schedules.after_step(completed_steps)
+
+    def after_evaluation(self, results: dict[str, Any]) -> None:
+        """Advances the schedules by evaluations."""
+        self.schedules.after_evaluation(results)
+
+    def take_warnings(self) -> list[str]:
+        """What has been found out about the weights of losses since the last call."""
+        warnings = list(self.weighting.warnings)
+        self.weighting.warnings.clear()
+        return warnings
+
 
 def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, stored: StoredState | None) -> Training:
     """Builds everything, wraps the model, and restores what `stored` has."""
@@ -73,11 +92,20 @@ def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, store
     session = None
     callbacks = build_callbacks(resolved)
     if task.takes_session or spec.callbacks:
-        session = SessionControl(Session(rank, task, state, precision), callbacks)
+        session = SessionControl(Session(rank, state, precision, _session_rules(rank, task)), callbacks)
         callbacks.register(state)
     if session is not None and task.takes_session:
         task.bind(session.session)
     return Training(task, state, schedules, precision, losses, weighting, session)
+
+
+def _session_rules(rank: Rank, task: Task) -> SessionRules:
+    return SessionRules(
+        can_minimize=task.drives,
+        may_stop=task.may_stop,
+        accumulate=rank.settings.accumulate,
+        metrics=frozenset(task.metrics),
+    )
 
 
 def _add_loss(state: TrainingState, task: Task) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
@@ -19,6 +18,7 @@ from distrib.train.boundary import StepBoundary
 from distrib.train.checkpoint.best import BestWeights
 from distrib.train.checkpoint.checkpointer import Checkpointer
 from distrib.train.checkpoint.final_weights import save_final_weights
+from distrib.train.checkpoint.find import find_checkpoint
 from distrib.train.checkpoint.saving import Saving
 from distrib.train.context import AttemptConfig, RankContext
 from distrib.train.control import Control, ExchangeInterval
@@ -31,16 +31,12 @@ from distrib.train.objective.evaluation import Evaluator
 from distrib.train.objective.loss_accumulator import CAPACITY
 from distrib.train.optimization.step import TrainStep
 from distrib.train.process.lifetime import temporary_files_removed
-from distrib.train.process.process_groups import gather_rows
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.resolved_job import Datasets, ResolvedJob
 from distrib.train.session.step import SessionStep
 from distrib.train.settings import TrainingSettings
 from distrib.train.training import Training, build_training
-
-if TYPE_CHECKING:
-    from distrib.train.checkpoint.restore import StoredState
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     resolved = ResolvedJob.resolve(config.job)
     datasets = datasets or resolved.build_datasets()
     step_plan = make_step_plan(spec, datasets.facts, rank.info.world_size)
-    stored, problems = _find_checkpoint(rank)
+    stored, damage = find_checkpoint(rank)
     training = build_training(rank, resolved, step_plan, stored)
     loader = _make_loader(rank, resolved, datasets, step_plan, training.state.completed_steps)
     step = (SessionStep if training.task.drives else TrainStep)(rank, training, step_plan)
@@ -113,7 +109,7 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     if training.state.completed_steps == 0:
         _try_out(rank, spec, training, evaluator)
     storage.start()
-    warnings = _warnings(training, step_plan, problems)
+    warnings = [*_warnings(training, step_plan), *damage]
     if boundary.is_finished:
         for message in warnings:
             records.warn(training.state.completed_steps, message)
@@ -124,17 +120,6 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
         save_final_weights(rank, training.state)
     records.end()
     return boundary.is_finished
-
-
-def _find_checkpoint(rank: Rank) -> tuple[StoredState | None, list[str]]:
-    """The newest good checkpoint, if there is one, and the damage found in newer ones."""
-    exists = rank.is_first and bool(rank.storage.checkpoints.list())
-    if not gather_rows([float(exists)], rank.control_group)[0][0]:
-        return None, []
-    from distrib.train.checkpoint.restore import Restorer  # takes more than a second
-
-    restorer = Restorer(rank.storage.checkpoints, rank.control_group)
-    return restorer.find(), restorer.problems
 
 
 def _make_loader(
@@ -189,15 +174,7 @@ def _try_out(rank: Rank, spec: JobSpec, training: Training, evaluator: Evaluator
         try_evaluation(evaluator, rank.device, [name for name in needed if name is not None])
 
 
-def _warnings(training: Training, step_plan: StepPlan, problems: list[str]) -> list[str]:
-    """What is to be reported at the start."""
-    first_step = training.state.completed_steps
+def _warnings(training: Training, step_plan: StepPlan) -> list[str]:
+    """What is to be reported of the model at the start."""
     batch_norm = batch_norm_warning(training.state.model, step_plan)
-    warnings = [*training.task.notices, *([] if batch_norm is None else [batch_norm])]
-    warnings += [f"a damaged checkpoint was skipped and renamed damaged-…: {problem}" for problem in problems]
-    if problems:
-        where = (
-            f"continues from step {first_step}" if first_step else "starts from the beginning: no checkpoint is left"
-        )
-        warnings.append(f"training {where}")
-    return warnings
+    return [*training.task.notices, *([] if batch_norm is None else [batch_norm])]

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from distrib.job.plan import StepPlan
 from distrib.runs.storage.errors import storage_problem
 from distrib.train.checkpoint.best import BestWeights
 from distrib.train.checkpoint.checkpointer import Checkpointer
@@ -16,6 +15,7 @@ from distrib.train.control import Agreement, SaveStatus, is_failed
 from distrib.train.process.rank_tree import RankTree
 from distrib.train.records import Records
 from distrib.train.state import TrainingState
+from distrib.train.steps import Steps
 
 
 class Saving:
@@ -24,7 +24,7 @@ class Saving:
     Args:
         checkpointer: Saves checkpoints; None if the job saves none.
         best: Keeps the best weights, if the job asks for it.
-        step_plan: What is due when.
+        steps: What is due when.
         records: Writes events.
         control_group: A gloo group of all ranks.
     """
@@ -33,13 +33,13 @@ class Saving:
         self,
         checkpointer: Checkpointer | None,
         best: BestWeights | None,
-        step_plan: StepPlan,
+        steps: Steps,
         records: Records,
         control_group: dist.ProcessGroup,
     ) -> None:
         self._checkpointer = checkpointer
         self._best = best
-        self._step_plan = step_plan
+        self._steps = steps
         self._records = records
         self._tree = RankTree(control_group)
         self._last_save = time.monotonic()
@@ -65,7 +65,7 @@ class Saving:
     @property
     def is_due(self) -> bool:
         """Whether a checkpoint by seconds is due by this rank's clock."""
-        seconds = self._step_plan.save_interval_seconds
+        seconds = self._steps.save_interval_seconds
         return seconds > 0 and time.monotonic() - self._last_save >= seconds
 
     def prepare(self) -> None:

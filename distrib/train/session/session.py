@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from distrib.job.spec import EVENT_FIELDS
 from distrib.train.callbacks import Callbacks
-from distrib.train.objective.task import Task, TaskError
+from distrib.train.objective.task import TaskError
 from distrib.train.optimization.precision import Precision
 from distrib.train.rank import Rank
 from distrib.train.session.gather import BackwardWeight, Gatherer
@@ -25,6 +26,23 @@ Kept = TypeVar("Kept")
 
 _MIB = 2**20
 _KEPT = "kept."
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionRules:
+    """What the user's code may do with a session.
+
+    Attributes:
+        can_minimize: Whether it drives its own updates.
+        may_stop: Whether it may call `stop` in any step.
+        accumulate: Micro-batches per step and rank.
+        metrics: Names of metrics, which cannot be logged.
+    """
+
+    can_minimize: bool = True
+    may_stop: bool = True
+    accumulate: int = 1
+    metrics: frozenset[str] = frozenset()
 
 
 class Session:
@@ -45,7 +63,7 @@ class Session:
         is_training: False during an evaluation.
     """
 
-    def __init__(self, rank: Rank, task: Task, state: TrainingState, precision: Precision) -> None:
+    def __init__(self, rank: Rank, state: TrainingState, precision: Precision, rules: SessionRules) -> None:
         self.rank = rank.info.rank
         self.world_size = rank.info.world_size
         self.local_rank = rank.info.local_rank
@@ -56,8 +74,7 @@ class Session:
         self.is_training = True
         self._state = state
         self._control_group = rank.control_group
-        self._accumulate = rank.settings.accumulate
-        self._metrics = frozenset(task.metrics)
+        self._rules = rules
         self._logs = {True: LogAccumulator(), False: LogAccumulator()}
         self._slice = Slice(0, 0)
         self._losses: list[tuple[torch.Tensor, Any]] = []
@@ -65,8 +82,6 @@ class Session:
         self._failure: BaseException | None = None
         self._stop_reason: str | None = None
         self._is_synced = True
-        self._can_minimize = task.drives
-        self._may_stop = task.may_stop
         weight = self._weight = BackwardWeight()
         group = dist.new_group() if self.world_size > 1 else dist.group.WORLD
         self._gatherer = Gatherer(group, rank.control_group, weight)  # type: ignore[arg-type]
@@ -107,7 +122,7 @@ class Session:
             TaskError: The loss, the weight or what is to be updated cannot be used.
         """
         with self._collective("minimize"):
-            if not self._can_minimize:
+            if not self._rules.can_minimize:
                 raise TaskError(
                     "session.minimize: distrib did not find this call before the training started, and has prepared "
                     "the model for a step that returns its loss; call session.minimize in the step function itself, "
@@ -155,7 +170,7 @@ class Session:
             TaskError: An event or a metric uses the name, or a value is not a scalar.
         """
         for name, value in values.items():
-            if name in EVENT_FIELDS or name in self._metrics:
+            if name in EVENT_FIELDS or name in self._rules.metrics:
                 raise TaskError(f"session.log: the name '{name}' is used by {_owner(name)}; choose another one")
             if not isinstance(value, torch.Tensor | float | int) or (
                 isinstance(value, torch.Tensor) and value.numel() != 1
@@ -206,10 +221,10 @@ class Session:
                 f"session.{name}: an earlier call failed on this rank, so the ranks no longer agree: "
                 f"{type(self._failure).__name__}: {self._failure}"
             ) from self._failure
-        if self._accumulate > 1:
+        if self._rules.accumulate > 1:
             raise TaskError(
-                f"session.{name}: does not work with train.accumulate {self._accumulate}: a step sees the whole slice "
-                "of its rank; set train.accumulate to 1"
+                f"session.{name}: does not work with train.accumulate {self._rules.accumulate}: a step sees the whole "
+                "slice of its rank; set train.accumulate to 1"
             )
         try:
             yield
@@ -260,7 +275,7 @@ class SessionControl:
     @property
     def may_stop(self) -> bool:
         """Whether the job's code may call `stop` in any step, so that the ranks agree after each."""
-        return self.session._may_stop or self.callbacks.may_stop_in_steps
+        return self.session._rules.may_stop or self.callbacks.may_stop_in_steps
 
     def call(self, method: str, *arguments: Any) -> None:
         """Calls a method of the job's callbacks."""

@@ -1,0 +1,39 @@
+"""What is due after which step of a run: what a job's plan says, or the loops of a script."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Steps(Protocol):
+    """The steps of a run, counted over its whole life; see `StepPlan`, which is one."""
+
+    @property
+    def total_steps(self) -> int:
+        """Completed steps at the end of the run, or of the present loop of a script."""
+
+    @property
+    def eval_interval_steps(self) -> int:
+        """Steps between evaluations; 0 if there are none."""
+
+    @property
+    def save_interval_seconds(self) -> int:
+        """Seconds between checkpoints; 0 if they are not saved by time."""
+
+    def batch_size_at(self, step: int) -> int:
+        """Samples of the global batch of step `step`, counted from 0 within an epoch."""
+
+    def position(self, completed_steps: int) -> tuple[int, int]:
+        """The next (epoch, step in the epoch) after `completed_steps` steps."""
+
+    def samples_after(self, completed_steps: int) -> int:
+        """Samples processed in the first `completed_steps` optimizer steps of the run."""
+
+    def is_logged(self, completed_steps: int) -> bool:
+        """Whether a train event is due."""
+
+    def is_evaluated(self, completed_steps: int) -> bool:
+        """Whether an evaluation is due."""
+
+    def is_saved(self, completed_steps: int) -> bool:
+        """Whether a checkpoint is due by steps."""
