@@ -1,7 +1,8 @@
 """Kills at random moments, as many as wanted: `python -m tests.recovery.soak 200 [SEED]`.
 
-Each run is killed five times on its way to its end and must come to what an uninterrupted one came to. A run that does
-not is left in its folder, and its seed is printed: `python -m tests.recovery.soak 5 SEED` repeats it.
+200 kills are five in each of 40 runs: every kind of model and state of `SPECS` on one to four ranks. Each run is killed
+on its way to its end and must come to what an uninterrupted one came to. A run that does not is left in its folder, and
+its seed is printed: `python -m tests.recovery.soak 5 SEED` repeats it.
 """
 
 import shutil
@@ -26,6 +27,22 @@ KILLS_PER_RUN = 5
 
 sys.path.append(str(SUPPORT))
 
+
+def twins(*kinds):
+    """A model with these kinds of state."""
+    return {"model": {"target": "recovery_jobs:FragileTwins", "args": {"kinds": list(kinds)}}}
+
+
+def optimizer(name, **args):
+    """An optimizer of torch."""
+    return {"target": f"torch.optim:{name}", "args": {"lr": 0.01, **args}}
+
+
+def sgd(**args):
+    """SGD at the rate that suits it."""
+    return optimizer("SGD", **{"lr": 0.05, **args})
+
+
 SPECS = {
     "plain": {},
     "normalized": {"model": "recovery_jobs:FragileNorm", "data": {"batch_size": 13}},
@@ -34,12 +51,18 @@ SPECS = {
         "train": {"accumulate": 2},
     },
     "momentum": {
-        "optimizer": {"target": "torch.optim:SGD", "args": {"lr": 0.05, "momentum": 0.9}},
+        "optimizer": sgd(momentum=0.9),
         "schedule": {
             "target": "torch.optim.lr_scheduler:OneCycleLR",
             "args": {"max_lr": 0.2, "total_steps": "$steps"},
         },
     },
+    "channels-last": {**twins("layout"), "optimizer": sgd(momentum=0.9, nesterov=True)},
+    "made-in-forward": {**twins("table"), "optimizer": optimizer("RMSprop", momentum=0.5)},
+    "teacher": twins("teacher"),
+    "extra-state": {**twins("extra"), "optimizer": optimizer("Adam", amsgrad=True)},
+    "loss": {"loss": "recovery_jobs:Proxies", "optimizer": sgd(momentum=0.9)},
+    "everything": {**twins("layout", "teacher", "table", "extra"), "loss": "recovery_jobs:Proxies"},
 }
 
 

@@ -227,38 +227,63 @@ def warm_up_then_decay(optimizer, num_steps):
 
 
 class FragileTwins(Fragile):
-    """What checkpoints may forget: memory layout, a teacher that follows by an average, a buffer made in forward, and
-    extra state."""
+    """What checkpoints may forget.
 
-    def __init__(self, **args):
+    Args:
+        kinds: Of `layout` (weights in channels-last format), `teacher` (follows by a moving average), `table` (a buffer
+            made in forward) and `extra` (extra state).
+        args: For `Fragile`.
+    """
+
+    def __init__(self, kinds=("layout", "teacher", "table", "extra"), **args):
         super().__init__(**args)
-        self.images = nn.Conv2d(1, 4, 3, padding=1).double().to(memory_format=torch.channels_last)
-        self.mixed = nn.Conv2d(4, 4, 3, padding=1).double().to(memory_format=torch.channels_last)
-        self.teacher = nn.Linear(NUM_FEATURES, NUM_CLASSES).double().requires_grad_(False)
-        self.student = nn.Linear(NUM_FEATURES, NUM_CLASSES).double()
-        self.register_buffer("table", None, persistent=False)
+        self._kinds = kinds
+        if "layout" in kinds:
+            self.images = nn.Conv2d(1, 4, 3, padding=1).double().to(memory_format=torch.channels_last)
+            self.mixed = nn.Conv2d(4, 4, 3, padding=1).double().to(memory_format=torch.channels_last)
+        if "teacher" in kinds:
+            self.teacher = nn.Linear(NUM_FEATURES, NUM_CLASSES).double().requires_grad_(False)
+            self.student = nn.Linear(NUM_FEATURES, NUM_CLASSES).double()
+        if "table" in kinds:
+            self.register_buffer("table", None, persistent=False)
         self.seen = {"largest": 1.0, "batches": 0, "mean": torch.zeros(NUM_FEATURES, dtype=torch.float64)}
 
     def get_extra_state(self):
-        return self.seen
+        return self.seen if "extra" in self._kinds else {}
 
     def set_extra_state(self, state):
-        self.seen = state
+        if "extra" in self._kinds:
+            self.seen = state
 
     def forward(self, inputs):
+        if "table" in self._kinds:
+            inputs = self._scaled_by_table(inputs)
+        if "layout" in self._kinds:
+            images = inputs.view(-1, 1, 2, 3).to(memory_format=torch.channels_last)
+            inputs = inputs + self.mixed(torch.tanh(self.images(images))).mean(1).flatten(1)
+        if "extra" in self._kinds:
+            inputs = self._scaled_by_seen(inputs)
+        outputs = super().forward(inputs)
+        return outputs + self._difference(inputs) if "teacher" in self._kinds else outputs
+
+    def _scaled_by_table(self, inputs):
         if self.table is None:
             self.table = torch.linspace(0.5, 1.5, NUM_FEATURES, dtype=torch.float64)
+        return inputs * self.table
+
+    def _scaled_by_seen(self, inputs):
         if self.training:
             self.seen["batches"] += 1
             self.seen["largest"] = max(self.seen["largest"], 1 + 0.01 * self.seen["batches"])
             self.seen["mean"] = self.seen["mean"].lerp(torch.ones_like(self.seen["mean"]), 0.1)
+        return (inputs - self.seen["mean"]) / self.seen["largest"]
+
+    def _difference(self, inputs):
+        if self.training:
             with torch.no_grad():
                 for theirs, ours in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
                     theirs.lerp_(ours, 0.1)
-        images = (inputs * self.table).view(-1, 1, 2, 3).to(memory_format=torch.channels_last)
-        mixed = self.mixed(torch.tanh(self.images(images))).mean(1).flatten(1)
-        scaled = (inputs + mixed - self.seen["mean"]) / self.seen["largest"]
-        return super().forward(scaled) + 0.1 * (self.student(scaled) - self.teacher(scaled))
+        return 0.1 * (self.student(inputs) - self.teacher(inputs))
 
 
 class Proxies(nn.Module):
