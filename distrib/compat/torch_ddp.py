@@ -7,6 +7,7 @@ than the uninterrupted run did, and at three or more ranks the sums differ in th
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch.distributed as dist
@@ -34,6 +35,12 @@ SYMBOLS = (
         "detaches a wrapper that another one replaces, once other parameters require gradients",
         ("2.13",),
         "the hooks of the replaced wrapper stay until it is collected",
+    ),
+    PrivateSymbol(
+        "torch.nn.parallel.DistributedDataParallel._check_reducer_finalized",
+        "whether a backward pass has synchronized all gradients; DDP itself checks at the next forward pass only",
+        ("2.13",),
+        "unused parameters are an error of DDP's in the next step, and none after the last",
     ),
     PrivateSymbol(
         "torch.distributed.Reducer._push_all_rebuilt_params",
@@ -119,6 +126,23 @@ def ready_order(model: DistributedDataParallel) -> list[str] | None:
     numbered = [names[id(parameter)] for parameter in parameters]
     buckets = _rebuilt_buckets(model)
     return [numbered[number] for bucket in buckets for number in bucket] or None
+
+
+def parameters_without_gradient(model: DistributedDataParallel) -> list[str]:
+    """The names of the parameters whose gradients DDP still waits for after a backward pass; mostly none."""
+    if not hasattr(model, "_check_reducer_finalized"):
+        return []
+    try:
+        model._check_reducer_finalized()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        names = {id(parameter): name for name, parameter in model.module.named_parameters()}
+        parameters, _ = model._build_params_for_reducer()  # type: ignore[no-untyped-call]
+        found = re.search(r"did not receive grad for rank \d+: ([\d ]+)", str(error))
+        numbers = [] if found is None else [int(number) for number in found[1].split()]
+        missing = [parameters[number] for number in numbers if number < len(parameters)]
+        missing = missing or [parameter for parameter in parameters if parameter.grad is None]
+        return [names[id(parameter)] for parameter in missing] or ["some"]
+    return []
 
 
 def bucket_layout(model: DistributedDataParallel) -> list[list[int]]:

@@ -89,13 +89,15 @@ def alone(tmp_path):
 
 
 class Branches(torch.nn.Module):
-    """Two layers whose gradients become ready in the order in which they were not used."""
+    """Two layers whose gradients become ready in the order in which they were not used; or only one is used."""
 
     def __init__(self):
         super().__init__()
         self.first, self.second = (torch.nn.Linear(300, 300, bias=False) for _ in range(2))
 
-    def forward(self, inputs, is_reversed=False):
+    def forward(self, inputs, is_reversed=False, is_short=False):
+        if is_short:
+            return self.second(inputs).sum()
         layers = (self.second, self.first) if is_reversed else (self.first, self.second)
         return layers[1](layers[0](inputs)).sum()
 
@@ -137,6 +139,18 @@ def test_without_the_private_names_ddp_has_its_own_order(monkeypatch):
     assert type(model) is DistributedDataParallel
     model(torch.ones(1, 300)).backward()
     assert torch_ddp.ready_order(model) is None
+
+
+@pytest.mark.relies_on("torch.nn.parallel.DistributedDataParallel._check_reducer_finalized")
+@pytest.mark.usefixtures("alone")
+def test_parameters_without_a_gradient_are_named(monkeypatch):
+    model = torch_ddp.with_ready_order(Branches(), ["second.weight", "first.weight"])
+    model(torch.ones(1, 300)).backward()
+    assert torch_ddp.parameters_without_gradient(model) == []
+    model(torch.ones(1, 300), is_short=True).backward()
+    assert torch_ddp.parameters_without_gradient(model) == ["first.weight"]
+    monkeypatch.delattr(DistributedDataParallel, "_check_reducer_finalized")
+    assert torch_ddp.parameters_without_gradient(model) == []
 
 
 @pytest.mark.relies_on("torch.nn.parallel.DistributedDataParallel._remove_autograd_hooks")

@@ -33,6 +33,25 @@ class Linear(nn.Module):
         return self.layer(inputs)
 
 
+class Frozen(Linear):
+    def __init__(self):
+        super().__init__()
+        self.requires_grad_(False)
+
+
+class Sometimes(Linear):
+    """Has a layer that only some passes use."""
+
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Linear(FEATURES, CLASSES).double()
+        self.num_passes = 0
+
+    def forward(self, inputs):
+        self.num_passes += 1
+        return super().forward(inputs) + (self.other(inputs) if self.num_passes % 2 else 0)
+
+
 class Weighted(nn.CrossEntropyLoss):
     def __init__(self):
         super().__init__(weight=torch.tensor([0.1, 10.0, 2.0], dtype=torch.float64))

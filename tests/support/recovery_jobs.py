@@ -128,6 +128,8 @@ class Striker:
         self._token = tokens[0]
         self._strike = json.loads(self._token.read_text())
         self._victim = self._strike["victim"]
+        if self._strike["moment"] == "read" and not any(STRIKES.parent.glob("runs/*/checkpoints/step-*/COMMITTED")):
+            self._strike["moment"] = "updated"  # earlier strikes have let no checkpoint be committed
         self._pid, self._left, self._lock = os.getpid(), self._strike["nth"], threading.Lock()
         if self._victim == "outlived":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)

@@ -20,7 +20,9 @@ def difference(ours, theirs):
     return max(float((ours[name] - theirs[name]).abs().max()) for name in theirs)
 
 
-@pytest.mark.parametrize("name", marked("ignored", "ignored-unasked", "weighted", "sum", "proxies", "repeating"))
+@pytest.mark.parametrize(
+    "name", marked("ignored", "ignored-unasked", "weighted", "sum", "proxies", "repeating", "frozen")
+)
 def test_three_workers_train_what_one_does(runs, name):
     alone, three = runs[f"fault-{name}-1"], runs[f"fault-{name}-3"]
     assert difference(three.weights(), alone.weights()) < 1e-12
@@ -94,3 +96,11 @@ def test_an_unknown_key_of_a_step_is_named_with_the_nearest(run):
 @pytest.mark.runs("fault-outside")
 def test_a_parameter_outside_of_the_model_is_reported(run):
     assert any("belong neither to the model nor to a loss module" in text for text in warnings(run))
+
+
+@pytest.mark.runs("fault-unused")
+def test_parameters_without_a_gradient_are_named_before_the_update(run):
+    """The second micro-batch does not use the layer; its gradient is there, but would not be that of all ranks."""
+    assert "other.weight, other.bias; set ddp.find_unused_parameters: true" in run.output["error"]["message"]
+    assert run.output["error"]["traceback"] is None
+    assert not run.events("train")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,23 +16,25 @@ from distrib.compat import torch_ddp
 from distrib.errors import TrainingFailedError
 from distrib.job.plan import Memory
 from distrib.train.checkpoint.extra_state import extra_states, has_extra_state, set_extra_states
-from distrib.train.checkpoint.parts import MODEL
+from distrib.train.checkpoint.parts import LOSS, MODEL
 from distrib.train.strategy import replicated
 from distrib.train.strategy.base import StrategySettings, Tensors
+
+_MAX_NAMES = 3
 
 
 @dataclass(frozen=True)
 class _Wrapped:
-    """A model in DDP, its parameters, and which of them DDP synchronizes."""
+    """A model, DDP around it unless it is frozen, its parameters, and which of them DDP synchronizes."""
 
-    ddp: DistributedDataParallel
+    ddp: DistributedDataParallel | None
     parameters: tuple[nn.Parameter, ...]
     are_synced: list[bool]
 
     @classmethod
-    def of(cls, ddp: DistributedDataParallel) -> _Wrapped:
+    def of(cls, model: nn.Module, ddp: DistributedDataParallel | None) -> _Wrapped:
         """A model that has just been wrapped."""
-        parameters = tuple(ddp.module.parameters())
+        parameters = tuple(model.parameters())
         return cls(ddp, parameters, _trainable(parameters))
 
 
@@ -62,10 +64,13 @@ class Ddp:
         return None if self._compression is None else self._compression.errors
 
     def wrap(self, model: nn.Module, name: str) -> nn.Module:
-        """`model` in DDP."""
+        """`model` in DDP; itself while all of its parameters are frozen, which DDP refuses."""
         before = self._wrapped.pop(name, None)
-        if before is not None:
+        if before is not None and before.ddp is not None:
             torch_ddp.detach(before.ddp)
+        if not any(_trainable(tuple(model.parameters()))):
+            self._wrapped[name] = _Wrapped.of(model, None)
+            return model
         ddp = torch_ddp.with_ready_order(
             model,
             self._ready_orders.pop(name, None),
@@ -77,7 +82,7 @@ class Ddp:
         )
         if name == MODEL:  # hooks that remember what they left out have one memory, by number of bucket
             self._compress(ddp)
-        self._wrapped[name] = _Wrapped.of(ddp)
+        self._wrapped[name] = _Wrapped.of(model, ddp)
         return ddp
 
     def is_outdated(self, name: str) -> bool:
@@ -96,14 +101,17 @@ class Ddp:
 
     def without_sync(self, wrapped: nn.Module) -> AbstractContextManager[None]:
         """DDP's `no_sync`."""
-        assert isinstance(wrapped, DistributedDataParallel)
-        return wrapped.no_sync()
+        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
     def finish_backward(self, name: str) -> None:
-        """Averages the gradients of parameters that the forward pass has unfrozen: DDP does not know of these yet."""
-        if not self.is_outdated(name):
-            return
+        """Makes sure that DDP has averaged all gradients, and averages those that it does not know of yet.
+
+        These belong to parameters that the forward pass has unfrozen.
+        """
         wrapped = self._wrapped[name]
+        if not self.is_outdated(name):
+            self._check_complete(name, wrapped.ddp)
+            return
         for parameter, is_synced in zip(wrapped.parameters, wrapped.are_synced, strict=True):
             if is_synced and not parameter.requires_grad:
                 raise TrainingFailedError(
@@ -115,6 +123,19 @@ class Ddp:
                     parameter.grad = torch.zeros_like(parameter)
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= self._world_size
+
+    def _check_complete(self, name: str, ddp: DistributedDataParallel | None) -> None:
+        """Refuses a step that leaves gradients unsynchronized since the loss did not reach all parameters."""
+        missing = [] if ddp is None else torch_ddp.parameters_without_gradient(ddp)
+        if not missing:
+            return
+        prefix = f"{LOSS}." if name == LOSS else ""
+        more = f" and {len(missing) - _MAX_NAMES} more" if len(missing) > _MAX_NAMES else ""
+        names = ", ".join(f"{prefix}{parameter}" for parameter in missing[:_MAX_NAMES])
+        raise TrainingFailedError(
+            f"parameters were not used in this step, so the gradients were not synchronized between the ranks: {names}"
+            f"{more}; set ddp.find_unused_parameters: true, or freeze them or remove them from the model"
+        )
 
     def clip(self, parameters: Iterable[torch.Tensor], max_norm: float) -> torch.Tensor:
         """Clips the gradients, which are equal on every rank."""
@@ -148,19 +169,20 @@ class Ddp:
 
     def gradient_buckets(self, wrapped: nn.Module) -> list[list[int]] | None:
         """DDP's buckets; unknown with unused parameters, for which DDP keeps its first ones."""
-        assert isinstance(wrapped, DistributedDataParallel)
+        if not isinstance(wrapped, DistributedDataParallel):
+            return []
         buckets = torch_ddp.bucket_layout(wrapped)
         num_gradients = sum(_trainable(tuple(wrapped.parameters())))
         return buckets if sum(map(len, buckets)) == num_gradients else None
 
     def gradient_bytes(self, wrapped: nn.Module) -> list[float]:
         """The sizes of DDP's buckets."""
-        assert isinstance(wrapped, DistributedDataParallel)
-        return torch_ddp.bucket_bytes(wrapped)
+        return torch_ddp.bucket_bytes(wrapped) if isinstance(wrapped, DistributedDataParallel) else []
 
     def state_dict(self) -> dict[str, Any]:
         """The order of each model's gradients; a model that DDP has not rebuilt its buckets for has none."""
-        orders = {name: torch_ddp.ready_order(wrapped.ddp) for name, wrapped in self._wrapped.items()}
+        wrappers = {name: wrapped.ddp for name, wrapped in self._wrapped.items() if wrapped.ddp is not None}
+        orders = {name: torch_ddp.ready_order(ddp) for name, ddp in wrappers.items()}
         state: dict[str, Any] = {"ready_orders": {name: order for name, order in orders.items() if order is not None}}
         return state if self._compression is None else {**state, "compression": self._compression.state_dict()}
 
