@@ -24,6 +24,7 @@ from distrib.job.rules import contradiction, contradictions, length_contradictio
 EVENT_FIELDS = frozenset(
     {"time", "attempt", "event", "step", "epoch", "samples", "loss", "lr", "message"}
     | {"step_seconds", "data_seconds", "samples_per_second", "eval_seconds", "rank_step_seconds", "rank_data_seconds"}
+    | {"rank_compute_seconds", "rank_wait_seconds"}
 )
 """Field names of events, which a metric therefore cannot use."""
 

@@ -11,18 +11,16 @@ from distrib.train.control import Agreement, Control
 from distrib.train.data.loader import StepBatch
 from distrib.train.failure import NonFiniteLossError, PeerFailedError
 from distrib.train.objective.evaluation import Evaluator
-from distrib.train.objective.loss_accumulator import LogWindow, LossAccumulator
+from distrib.train.objective.loss_accumulator import LossAccumulator
 from distrib.train.optimization.precision import Precision
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.session.session import SessionControl
 from distrib.train.state import TrainingState
 from distrib.train.steps import Steps
+from distrib.train.train_events import TrainEvents
 
 _SHOWN_SAMPLES = 32
-_MAX_LISTED_RANKS = 64
-"""Beyond that, events do not list the times of each rank."""
-_NUM_SHARED = 4
 
 
 @dataclass(frozen=True)
@@ -120,6 +118,7 @@ class StepBoundary:
         self._saving = saving
         self._evaluator = evaluator
         self._records = records
+        self._events = TrainEvents(rank, steps, records)
         self._sample_ids: dict[int, list[int]] = {}
         self._is_stopped = False
         self._ending = Ending(steps.total_steps)
@@ -145,6 +144,7 @@ class StepBoundary:
         self.has_started = True
         self._control.resume_after(self.completed_steps)
         self._records.event("start", self.completed_steps, **facts)
+        self._events.start([each["host"] for each in facts["ranks"]])
         self._call("on_start")
 
     def _call(self, method: str, *arguments: Any) -> None:
@@ -166,6 +166,7 @@ class StepBoundary:
         for message in training.take_warnings():
             self._records.warn(step, message)
         training.losses.end_step(plan.batch_size_at(batch.step), seconds, times.data_seconds)
+        self._rank.times.end_step(times.data_seconds)
         self._control.record_step(step, seconds)
         training.after_step(step)
         if training.session is not None:
@@ -203,6 +204,7 @@ class StepBoundary:
         """Ends the window of a train event with the step that has just ended."""
         step, training = self.completed_steps, self._training
         training.losses.end_window(step, time.time(), learning_rate)
+        self._rank.times.end_window(step)
         if training.session is not None:
             training.session.logs(is_training=True).end_window(step)
 
@@ -235,7 +237,7 @@ class StepBoundary:
     def _exchange(self) -> Agreement:
         session = self._training.session
         flushed = self._training.losses.flush(self.completed_steps)
-        values = [value for window in flushed.windows for value in _shared_values(window)]
+        values = self._events.values(flushed.windows)
         agreement = self._control.exchange(
             self.completed_steps,
             flushed.non_finite_step,
@@ -245,7 +247,7 @@ class StepBoundary:
             is_ended=session is not None and session.stop_reason is not None,
         )
         logs = {} if session is None else session.logs(is_training=True).flush(self._rank.control_group)
-        self._write_windows(flushed.windows, agreement, logs)
+        self._events.write(flushed.windows, agreement, logs)
         self._warn(flushed.weightless_steps)
         if agreement.non_finite is not None:
             self._refuse_non_finite(*agreement.non_finite)
@@ -253,27 +255,6 @@ class StepBoundary:
         self._saving.advance(agreement, self.completed_steps)
         self._report_notices()
         return agreement
-
-    def _write_windows(
-        self, windows: list[LogWindow], agreement: Agreement, logs: dict[int, dict[str, float | None]]
-    ) -> None:
-        for number, window in enumerate(windows):
-            own = slice(_NUM_SHARED * number, _NUM_SHARED * (number + 1))
-            loss_sum, weight_sum, *_ = agreement.sums[own]
-            ranks = [row[own][2:] for row in agreement.values] if len(agreement.values) <= _MAX_LISTED_RANKS else []
-            self._records.event(
-                "train",
-                window.step,
-                time=window.time,
-                loss=loss_sum / weight_sum if weight_sum else None,
-                lr=window.learning_rate,
-                step_seconds=window.seconds / window.num_steps,
-                data_seconds=window.data_seconds / window.num_steps,
-                samples_per_second=window.num_samples / window.seconds,
-                rank_step_seconds=[step_seconds for step_seconds, _ in ranks],
-                rank_data_seconds=[data_seconds for _, data_seconds in ranks],
-                **logs.get(window.step, {}),
-            )
 
     def _warn(self, weightless_steps: int) -> None:
         skipped = self._training.precision.skipped_updates()
@@ -313,13 +294,3 @@ class StepBoundary:
             f"the loss is not finite at step {step} (epoch {epoch}) on rank {rank}, whose samples were {shown}; "
             "look at these samples, lower the learning rate or set train.clip_norm"
         )
-
-
-def _shared_values(window: LogWindow) -> tuple[float, ...]:
-    """What the ranks share of a log window, _NUM_SHARED values: sums of the loss, and the mean times of a step."""
-    return (
-        window.loss_sum,
-        window.weight_sum,
-        window.seconds / window.num_steps,
-        window.data_seconds / window.num_steps,
-    )

@@ -59,6 +59,7 @@ class Loop:
             self._start(self._batch)
         self._records.samples(self._batch)
         self._started = time.perf_counter()
+        self._rank.times.begin_step()
         return self._batch
 
     def end_step(self) -> bool:

@@ -21,6 +21,7 @@ from distrib.train.checkpoint.parts import MODEL
 from distrib.train.context import Measurement
 from distrib.train.data.loader import StepLoader
 from distrib.train.optimization.step import OptimizerStep
+from distrib.train.process.clock import Clock
 from distrib.train.process.process_groups import gather_rows, limit_waiting
 from distrib.train.rank import Rank
 from distrib.train.training import Training
@@ -40,34 +41,6 @@ _SWEEP_TIMES_OF_LARGEST = 2.0
 def steps_needed(steps: int, warmup_steps: int) -> int:
     """The optimizer steps that a job must have so that `steps` can be measured."""
     return warmup_steps + PROFILED_STEPS + steps + -(-steps // GROUP)
-
-
-class Clock:
-    """Points in time on a device; on CUDA, those at which the work before them is done, without waiting for it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._has_events = device.type == "cuda"
-
-    def mark(self) -> Any:
-        """Now."""
-        if not self._has_events:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._device))
-        return event
-
-    def seconds(self, start: Any, end: Any) -> float:
-        """The seconds between two marks, once their work is done."""
-        if not self._has_events:
-            return float(end - start)
-        end.synchronize()
-        return float(start.elapsed_time(end)) / 1000
-
-    def wait(self) -> None:
-        """Waits until all work is done."""
-        if self._has_events:
-            torch.cuda.synchronize(self._device)
 
 
 class StepProfiler:

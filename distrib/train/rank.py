@@ -12,6 +12,7 @@ from distrib.runs.layout import RunLayout
 from distrib.runs.storage.errors import NotKeptError, storage_problem
 from distrib.runs.storage.protocols import RankStorage
 from distrib.train.context import RankConfig, RankContext, RankInfo
+from distrib.train.health.times import RankTimes
 from distrib.train.process.device import use_device, use_threads
 from distrib.train.process.process_groups import join_process_group
 from distrib.train.settings import TrainingSettings
@@ -28,6 +29,7 @@ class Rank:
         device: The rank's device.
         control_group: A gloo group of all ranks.
         storage: Where the run is kept.
+        times: Measures how long the rank computes and how long it waits for the others.
     """
 
     config: RankConfig
@@ -36,13 +38,16 @@ class Rank:
     device: torch.device
     control_group: dist.ProcessGroup
     storage: RankStorage
+    times: RankTimes
 
     @classmethod
     def join(cls, config: RankConfig, settings: TrainingSettings, context: RankContext, storage: RankStorage) -> Rank:
         """Sets up the process and connects it with the other ranks."""
         use_threads(config.request.cpus_per_worker)
         device = use_device(config.request, context.rank_info.gpu, deterministic=settings.deterministic)
-        return cls(config, settings, context, device, join_process_group(context, config.request), storage)
+        group = join_process_group(context, config.request)
+        times = RankTimes(device, context.rank_info.world_size)
+        return cls(config, settings, context, device, group, storage, times)
 
     @property
     def info(self) -> RankInfo:

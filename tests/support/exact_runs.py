@@ -19,7 +19,7 @@ JOBS = Path(__file__).with_name("exact_jobs.py")
 FAULT_JOBS = JOBS.with_name("fault_jobs.py")
 TIMES = frozenset(
     {"time", "step_seconds", "data_seconds", "samples_per_second", "eval_seconds"}
-    | {"rank_step_seconds", "rank_data_seconds"}
+    | {"rank_step_seconds", "rank_data_seconds", "rank_compute_seconds", "rank_wait_seconds"}
 )
 TIMEOUT_SECONDS = 100
 IN_NEW_INTERPRETERS = frozenset({"loss-2", "compiled"})

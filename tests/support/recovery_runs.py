@@ -20,7 +20,7 @@ SUPPORT = Path(__file__).parent
 REPOSITORY = Path(__file__).parents[2]
 TIMES = frozenset(
     {"time", "attempt", "step_seconds", "data_seconds", "samples_per_second", "eval_seconds"}
-    | {"rank_step_seconds", "rank_data_seconds"}
+    | {"rank_step_seconds", "rank_data_seconds", "rank_compute_seconds", "rank_wait_seconds"}
 )
 RUN = "run"
 

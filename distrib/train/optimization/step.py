@@ -66,6 +66,8 @@ class TrainStep:
         self._parameters = [parameter for model in self._state.models.values() for parameter in model.parameters()]
         self._norms = find_batch_norms(self._state.model)
         self._session = training.session
+        self._times = rank.times
+        self._times.watch(self._parameters)
         self._is_first = True
 
     def run(
@@ -112,16 +114,23 @@ class TrainStep:
                     total += weight
                     if is_last and self._step_plan.world_size > 1:
                         pending = dist.all_reduce(total, async_op=True)
+                self._times.begin_backward()
                 self._backward(output, weight, batch)
-        if is_synced:
-            for name in wrapped:
-                strategy.finish_backward(name)
+        self._finish_backward(pending, is_synced)
         if self._weighting.is_weighted:
-            if pending is not None:
-                pending.wait()
             self._losses.add_total(total)
             if not self._is_whole(batch):
                 self._divide_by(total)
+
+    def _finish_backward(self, pending: Any, is_synced: bool) -> None:
+        """Waits until what the ranks sum is complete."""
+        if is_synced:
+            for name in self._state.wrapped:
+                self._state.strategy.finish_backward(name)
+        if pending is not None:
+            pending.wait()
+        if is_synced:
+            self._times.end_backward()
 
     def _is_whole(self, batch: StepBatch) -> bool:
         """Whether the global batch is this rank's only micro-batch, whose mean is that of the step at once."""

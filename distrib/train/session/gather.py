@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from distrib.train.health.times import RankTimes
+
 
 @dataclass
 class BackwardWeight:
@@ -36,11 +38,13 @@ class Gatherer:
         group: For tensors on the ranks' devices.
         control_group: A gloo group, for numbers of rows.
         weight: The weight of the backward pass that runs.
+        times: Measures how long this rank waits for the others.
     """
 
     group: dist.ProcessGroup
     control_group: dist.ProcessGroup
     weight: BackwardWeight
+    times: RankTimes
 
     def gather(self, tensor: torch.Tensor, *, counts: bool) -> tuple[torch.Tensor, int]:
         """The rows of all ranks in rank order, and the position of this rank's first one.
@@ -56,7 +60,8 @@ class Gatherer:
 
     def _sizes(self, mine: int) -> list[int]:
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size(self.control_group))]
-        dist.all_gather(sizes, torch.tensor([mine]), group=self.control_group)
+        with self.times.waiting():
+            dist.all_gather(sizes, torch.tensor([mine]), group=self.control_group)
         return [int(size) for size in sizes]
 
 
@@ -71,14 +76,16 @@ class _Gather(torch.autograd.Function):
         padded = tensor.new_zeros((largest, *tensor.shape[1:]))
         padded[: sizes[rank]] = tensor[: sizes[rank]]
         rows = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(rows, padded, group=gatherer.group)
+        with gatherer.times.waiting():
+            dist.all_gather(rows, padded, group=gatherer.group)
         return torch.cat([part[:size] for part, size in zip(rows, sizes, strict=True)])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         summed = ctx.gatherer.weight.silence(gradient).contiguous().clone()
-        dist.all_reduce(summed, group=ctx.gatherer.group)
+        with ctx.gatherer.times.waiting():
+            dist.all_reduce(summed, group=ctx.gatherer.group)
         first = sum(ctx.sizes[: ctx.rank])
         mine = gradient.new_zeros(ctx.shape)  # a row that does not count has no gradient
         mine[: ctx.sizes[ctx.rank]] = summed[first : first + ctx.sizes[ctx.rank]]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from distrib.train.health.times import RankTimes
 from distrib.train.session.gather import BackwardWeight
 
 _MAX_LAYOUTS = 16
@@ -40,12 +41,16 @@ class GradientReducer:
         control_group: A gloo group of all ranks.
         bucket_bytes: The size of a bucket.
         weight: Is given the weight of the backward pass while it runs.
+        times: Measures how long this rank waits for the others.
     """
 
-    def __init__(self, control_group: dist.ProcessGroup, bucket_bytes: float, weight: BackwardWeight) -> None:
+    def __init__(
+        self, control_group: dist.ProcessGroup, bucket_bytes: float, weight: BackwardWeight, times: RankTimes
+    ) -> None:
         self._control_group = control_group
         self._bucket_bytes = bucket_bytes
         self._weight = weight
+        self._times = times
         self._layouts: dict[tuple[int, ...], tuple[Sequence[torch.Tensor], list[_Bucket]]] = {}
 
     def sum_gradients(
@@ -84,9 +89,10 @@ class GradientReducer:
         has_weight = isinstance(weight, torch.Tensor) or weight > 0
         reached = torch.tensor([has_weight and gradient is not None for gradient in gradients], dtype=torch.uint8)
         flags = dist.all_reduce(reached, op=dist.ReduceOp.MAX, group=self._control_group, async_op=True)
-        passing.finish()
         assert flags is not None
-        flags.wait()
+        with self._times.waiting():
+            passing.finish()
+            flags.wait()
         summed: list[torch.Tensor | None] = [None] * len(parameters)
         is_reached = reached.tolist()
         for bucket in buckets:

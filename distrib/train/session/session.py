@@ -79,13 +79,14 @@ class Session:
         self._slice = Slice(0, 0)
         self._losses: list[tuple[torch.Tensor, Any]] = []
         self._kept: dict[str, Any] = {}
+        self._times = rank.times
         self._failure: BaseException | None = None
         self._stop_reason: str | None = None
         self._is_synced = True
         weight = self._weight = BackwardWeight()
         group = dist.new_group() if self.world_size > 1 else dist.group.WORLD
-        self._gatherer = Gatherer(group, rank.control_group, weight)  # type: ignore[arg-type]
-        reducer = GradientReducer(rank.control_group, rank.settings.ddp.bucket_mb * _MIB, weight)
+        self._gatherer = Gatherer(group, rank.control_group, weight, rank.times)  # type: ignore[arg-type]
+        reducer = GradientReducer(rank.control_group, rank.settings.ddp.bucket_mb * _MIB, weight, rank.times)
         self._minimizer = Minimizer(state, precision, reducer, rank.control_group, rank.settings.clip_norm)
         state.has_user_code = True
         state.register("logs", self._logs[True], per_rank=True)
@@ -154,7 +155,8 @@ class Session:
             tensor = torch.as_tensor(value).detach()
             mine = tensor.cpu() if self._slice.num_samples else torch.zeros_like(tensor, device="cpu")
             parts = [torch.empty_like(mine) for _ in range(self.world_size)]
-            dist.all_gather(parts, mine.contiguous(), group=self._control_group)
+            with self._times.waiting():
+                dist.all_gather(parts, mine.contiguous(), group=self._control_group)
             total = parts[0]
             for part in parts[1:]:
                 total = total + part

@@ -1,0 +1,1 @@
+"""Whether the ranks keep up with each other and hold the same state."""
