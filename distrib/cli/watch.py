@@ -8,6 +8,7 @@ import typer
 
 from distrib.cli.options import RunArgument, RunsDirOption, find_run, no_run
 from distrib.cli.run import print_summary
+from distrib.errors import JobError
 
 _EXIT_CODES = {"finished": 0, "stopped": 130}
 
@@ -25,5 +26,7 @@ def watch(run: RunArgument, *, runs_dir: RunsDirOption = None) -> None:
     except KeyboardInterrupt:
         print(f"{found.id} continues; distrib stop {run} stops it", file=sys.stderr)
         return
+    except OSError as error:
+        raise JobError(f"the events of {found.id} cannot be read: {error.strerror or error}") from None
     print_summary(found, sys.stdout)
     raise typer.Exit(_EXIT_CODES.get(found.status, 1))

@@ -16,9 +16,12 @@ _SECONDS = ("duration_seconds", "first_step_seconds")
 
 
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
-    """What differs between runs, as `distrib compare --json` prints it: each value is a list, one item a run."""
+    """What differs between runs, as `distrib compare --json` prints it: each value is a list with an item for each run.
+
+    `notes` has what to know about damaged events, by the run's id.
+    """
     specs = [spec_fields(run) for run in runs]
-    results = [result_of(run) for run in runs]
+    results, notes = zip(*map(_result, runs), strict=True)
     origins = [_origin(run) for run in runs]
     names = dict.fromkeys(name for result in results for name in result)
     return {
@@ -26,13 +29,14 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         "spec": {field: [spec.get(field) for spec in specs] for field in differing_fields(specs)},
         "provenance": {name: [origin.get(name) for origin in origins] for name in differing_fields(origins)},
         "result": {name: [result.get(name) for result in results] for name in names},
+        "notes": {run.id: note for run, note in zip(runs, notes, strict=True) if note is not None},
     }
 
 
-def result_of(run: Run) -> dict[str, Any]:
-    """The result of a run by name: status, steps, metrics, speed and times."""
-    state, speed, _ = read_state(run)
-    return {
+def _result(run: Run) -> tuple[dict[str, Any], str | None]:
+    """The result of a run by name (status, steps, metrics, speed and times), and a note about damaged events."""
+    state, speed, note = read_state(run)
+    result = {
         "status": run.status,
         "steps": state.step,
         **{name: value for name, value in run.metrics.items() if not isinstance(value, dict)},
@@ -41,6 +45,7 @@ def result_of(run: Run) -> dict[str, Any]:
         "first_step_seconds": run.record.get("first_step_seconds"),
         "restarts": state.num_restarts,
     }
+    return result, note
 
 
 def print_comparison(comparison: dict[str, Any], stream: TextIO) -> None:
@@ -61,6 +66,8 @@ def print_comparison(comparison: dict[str, Any], stream: TextIO) -> None:
     Console(file=stream, highlight=False, width=None if stream.isatty() else 160).print(table)
     if not comparison["spec"]:
         print("The jobs have the same spec.", file=stream)
+    for run, note in comparison["notes"].items():
+        print(f"{run}: {note}", file=stream)
 
 
 def show_value(name: str, value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from distrib.observe.format import plural
 from distrib.runs.events import parse_event
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from distrib.runs.run import Run
 
 Event = Mapping[str, Any]
-_LARGEST = 1e300
-_LARGEST_COUNT = 2**53
-"""Larger numbers, which only damage produces, would overflow in computations."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +63,21 @@ class EventReader:
     def __init__(self, run: Run) -> None:
         self._run = run
         self.num_damaged = 0
+        self._problem: str | None = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self.num_damaged = 0
         try:
             file = self._run.metrics_file.open("rb")
-        except OSError:
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._problem = f"metrics.jsonl cannot be read: {error.strerror or error}"
             return
         with file:
             for line in file:
                 event = parse_event(line)
-                if is_event(event):
+                if event is not None:
                     yield event
                 elif line.strip() and (line.endswith(b"\n") or self._run.status != "running"):
                     self.num_damaged += 1
@@ -85,20 +86,5 @@ class EventReader:
     def note(self) -> str | None:
         """What a reader should know about damage, or None if there is none."""
         if not self.num_damaged:
-            return None
+            return self._problem
         return f"metrics.jsonl has {plural(self.num_damaged, 'damaged line')}, left out here"
-
-
-def is_event(event: object) -> TypeGuard[dict[str, Any]]:
-    """Whether what was read has the fields that every event has."""
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        return False
-    counts = (event.get("step"), event.get("attempt"), event.get("samples"))
-    return is_number(event.get("time")) and all(
-        isinstance(count, int) and not isinstance(count, bool) and 0 <= count < _LARGEST_COUNT for count in counts
-    )
-
-
-def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value of an event is a finite number, neither null nor a Boolean."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST

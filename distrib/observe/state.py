@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from distrib.observe.history import Event, RunLength, is_event, is_number
+from distrib.observe.history import Event, RunLength
 from distrib.observe.terminal.sparkline import Sparkline
+from distrib.runs.events import is_number
 
 
 class RunState:
@@ -30,10 +29,8 @@ class RunState:
         self._first_of_attempt: Event | None = None
         self._message: tuple[float, str] | None = None
 
-    def add(self, event: Any) -> None:
-        """Takes an event into account; what is not an event is ignored."""
-        if not is_event(event):
-            return
+    def add(self, event: Event) -> None:
+        """Takes an event into account."""
         self.last = event
         kind = event["event"]
         if kind == "train":

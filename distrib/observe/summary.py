@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from distrib.observe.format import duration, flow, num_bytes, plural, rate, short_path, value_pairs
-from distrib.observe.history import EventReader, RunLength, is_number
+from distrib.observe.history import EventReader, RunLength
 from distrib.observe.resume_command import resume_command
 from distrib.observe.state import RunState
+from distrib.runs.events import is_number
 from distrib.runs.run import Run
 
 DEFAULT_RUNS_FOLDER = "runs"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from distrib.errors import JobError
 from distrib.runs.events import parse_event
 
 BLOCK_BYTES = 1 << 16
@@ -23,7 +24,7 @@ def newest_event(lines: Iterable[bytes], kind: str) -> dict[str, Any] | None:
     """
     mark = f'"{kind}"'.encode()
     for line in lines:
-        if mark in line and (event := parse_event(line)) is not None and event.get("event") == kind:
+        if mark in line and (event := parse_event(line)) is not None and event["event"] == kind:
             return event
     return None
 
@@ -44,21 +45,27 @@ def newest_step(lines: Iterable[bytes]) -> int:
         event = parse_event(line)
         if event is None:
             continue
-        attempt = event.get("attempt") if attempt is None else attempt
-        if event.get("attempt") != attempt:
+        attempt = event["attempt"] if attempt is None else attempt
+        if event["attempt"] != attempt:
             break
-        step = max(step, int(event.get("step") or 0))
-        if event.get("event") == "train":
+        step = max(step, event["step"])
+        if event["event"] == "train":
             break
     return step
 
 
 def lines_backwards(path: Path) -> Iterator[bytes]:
-    """The lines of a file, last one first, read block by block; none if there is no file."""
+    """The lines of a file, last one first, read block by block; none if there is no file.
+
+    Raises:
+        JobError: The file cannot be read.
+    """
     try:
         file = path.open("rb")
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise JobError(f"{path} cannot be read: {error.strerror or error}") from None
     with file:
         position = file.seek(0, os.SEEK_END)
         pending: list[bytes] = []  # blocks, last one first, of the line whose start is not found yet

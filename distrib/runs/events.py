@@ -7,9 +7,13 @@ import math
 import time as clocks
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from distrib.runs.files.line_file import LineFile
+
+_LARGEST = 1e300
+_LARGEST_COUNT = 2**53
+"""Larger numbers, which only damage produces, would overflow in computations."""
 
 
 class EventWriter:
@@ -80,12 +84,33 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def parse_event(line: bytes) -> dict[str, Any] | None:
-    """The event in a line; None if the line is torn, since no part of a JSON object is a JSON object."""
+    """The event in a line; None if the line is torn or damaged, so that it holds no complete event."""
     try:
-        event = json.loads(line)
+        event = json.loads(line, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) else None
+    return event if is_event(event) else None
+
+
+def _no_number(_: str) -> None:
+    """NaN and Infinity, which events never contain, count as missing."""
+
+
+def is_event(event: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a value has the fields that every event has."""
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return False
+    return is_number(event.get("time")) and all(is_count(event.get(name)) for name in ("step", "attempt", "samples"))
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number, not negative, of a plausible size."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST_COUNT
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value of an event is a finite number, neither null nor a Boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 class _LinesOfBytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from distrib.errors import JobError
-from distrib.runs.events import finite
+from distrib.runs.events import finite, is_count, is_number
 from distrib.runs.files.atomic import atomic_write
 from distrib.runs.layout import RunLayout
 from distrib.runs.owner import is_dead, this_process
@@ -25,6 +26,12 @@ RECORD_FIELDS = (
 one took. `completed_steps` is set when a launch ends.
 """
 
+_OBJECTS = ("request", "schedule", "provenance", "owner", "error", "result", "activity")
+_NESTED_OBJECTS = {"result": ("train", "eval"), "provenance": ("git", "sources")}
+_TIMES = ("started", "ended", "first_step_seconds", "launched", "earlier_seconds")
+_END_OF_TIME = 253_402_300_800
+"""The year 10000 in Unix seconds; larger times cannot be shown."""
+
 STATUSES = ("running", "finished", "failed", "stopped")
 
 
@@ -39,8 +46,8 @@ def parse_record(content: bytes, location: Path | str) -> dict[str, Any]:
         JobError: It is not the record of a run.
     """
     try:
-        record = json.loads(content)
-    except ValueError as error:
+        record = json.loads(content, parse_constant=_refuse, parse_float=_finite_float)
+    except (ValueError, RecursionError) as error:
         raise JobError(f"{location} cannot be read: {error}") from None
     if not _is_record(record):
         raise JobError(f"{location} cannot be read: it is not the record of a run")
@@ -129,12 +136,30 @@ def _write(folder: Path, record: Mapping[str, Any]) -> None:
     atomic_write(RunLayout(folder).record_file, text)
 
 
+def _finite_float(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number that it can hold")
+
+
 def _is_record(record: object) -> bool:
     """Whether what was read has the form that this module writes."""
     if not isinstance(record, dict) or not isinstance(record.get("status"), str):
         return False
-    objects = (record.get(field) for field in ("request", "schedule", "provenance", "owner", "error", "result"))
-    times = (record.get(field) for field in ("started", "ended", "first_step_seconds", "launched", "earlier_seconds"))
-    return all(value is None or isinstance(value, dict) for value in objects) and all(
-        value is None or isinstance(value, int | float) for value in times
+    known = {field: value for field, value in record.items() if value is not None}
+    if not all(isinstance(known.get(field, {}), dict) for field in _OBJECTS):
+        return False
+    nested = [known.get(field, {}).get(name) for field, names in _NESTED_OBJECTS.items() for name in names]
+    slices = known.get("schedule", {}).get("rank_batches") or []
+    return (
+        isinstance(known.get("name", ""), str)
+        and all(value is None or isinstance(value, dict) for value in nested)
+        and isinstance(slices, list)
+        and all(map(is_count, slices))
+        and is_count(known.get("error", {}).get("rank") or 0)
+        and all(is_number(known.get(field, 0)) and 0 <= known.get(field, 0) < _END_OF_TIME for field in _TIMES)
+        and all(is_count(known.get(field, 0)) for field in ("attempt", "completed_steps"))
     )

@@ -210,7 +210,7 @@ class Run:
     def _last_event_time(self) -> float | None:
         for line in self.storage.events_backwards():
             event = parse_event(line)
-            if event is not None and isinstance(event.get("time"), int | float):
+            if event is not None:
                 return float(event["time"])
         return None
 

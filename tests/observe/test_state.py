@@ -51,12 +51,6 @@ def test_activities(state, train):
     assert state.activity == "training from step 2"
 
 
-@pytest.mark.parametrize("event", [None, 3, {}, {"event": "train"}, {"event": "train", "time": 1, "step": "3"}])
-def test_what_is_no_event_is_ignored(state, event):
-    state.add(event)
-    assert state.last is None
-
-
 @pytest.mark.parametrize("width", [12, 20, 40, 60, 80, 200])
 def test_every_width_has_a_bar_and_is_kept(state, train, width):
     for step in (1, 5):

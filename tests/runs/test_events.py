@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrib.runs.backwards import lines_backwards, newest_event
-from distrib.runs.events import EventTail, EventWriter, LineTail, read_events
+from distrib.runs.events import EventTail, EventWriter, LineTail, parse_event, read_events
 
 
 @pytest.fixture
@@ -129,3 +129,23 @@ def test_lines_are_followed_as_a_terminal_would_show_them(tmp_path):
         assert tail.poll() == ["three", "100%", "", "\ufffd"]
     assert tail.rest() == "last"
     assert tail.rest() is None
+
+
+GOOD = b'{"time": 1.5, "attempt": 0, "event": "train", "step": 3, "epoch": 0, "samples": 24, "loss": 0.5}'
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"1.5", b'"now"'), (b"1.5", b"1e400"), (b"0, \"event", b"-1, \"event"), (b'"train"', b"7"), (b"3,", b'"3",'),
+        (b"3,", b"3.0,"), (b"24", b"1" + b"0" * 400), (b'"samples"', b'"sample"'), (GOOD, b"[]"), (GOOD, b"\xff\x00"),
+        (GOOD, b"[" * 100_000), (GOOD, GOOD[:-1]), (GOOD, b""),
+    ],
+)  # fmt: skip
+def test_what_is_no_event_is_left_out(old, new):
+    assert parse_event(GOOD) is not None
+    assert parse_event(GOOD.replace(old, new, 1)) is None
+
+
+def test_values_that_are_no_numbers_count_as_missing():
+    assert parse_event(GOOD.replace(b"0.5", b"NaN"))["loss"] is None

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distrib.observe.history import EventReader, RunLength, is_number
+from distrib.observe.history import EventReader, RunLength
 from distrib.observe.page.svg import Floats
+from distrib.runs.events import is_number
 from distrib.runs.run import measured_values
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from distrib.observe.format import plural
-from distrib.observe.history import EventReader, RunLength, is_event
+from distrib.observe.history import EventReader, RunLength
 from distrib.observe.state import RunState
 from distrib.observe.terminal.lines import has_line
 from distrib.observe.terminal.progress import Progress, make_progress
@@ -40,7 +40,7 @@ class RunWatcher:
 
     def watch(self) -> None:
         """Returns when the run has ended."""
-        events = [event for event in self._tail.poll() if is_event(event)]
+        events = self._tail.poll()
         record = self._run.record
         state = RunState(RunLength.of_record(record), float(record.get("started") or time.time()))
         for event in events:
@@ -102,8 +102,7 @@ class RunWatcher:
 
     def _show_news(self, progress: Progress) -> None:
         for event in self._tail.poll():
-            if is_event(event):
-                progress.event(event)
+            progress.event(event)
         activity = self._run.record.get("activity")
         reason = activity.get("message") if isinstance(activity, dict) else None
         if reason is not None and reason != self._waited_for:

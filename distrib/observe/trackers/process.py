@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from distrib.observe.history import is_event
 from distrib.observe.trackers.registry import make_tracker
 from distrib.observe.trackers.tracker import TrackedRun
 from distrib.runs.events import EventTail
@@ -78,7 +77,7 @@ class TrackerFeed:
         tail, number = EventTail(Path(self._config.events)), 0
         while True:
             is_last = self._status is not None  # before the poll: what was written until then is in the file
-            for event in filter(is_event, tail.poll()):
+            for event in tail.poll():
                 number += 1
                 if number > self._position and not self._try(partial(self._call, "log", event)):
                     return

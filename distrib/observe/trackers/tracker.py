@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from distrib.observe.history import is_number
+from distrib.runs.events import is_number
 
 _NOT_LOGGED = frozenset({"time", "attempt", "event", "step"})
 _NAMES = {"train": "train", "eval": "eval"}
