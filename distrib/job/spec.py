@@ -32,6 +32,7 @@ COUNT_TAG, RANGE_TAG = "<count>", "<range>"
 """The names of the two forms of `resources.workers` in pydantic's errors; not part of a field's path."""
 
 TARGET_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+ORDER_PATTERN = rf"^(shuffle|sequential)$|{TARGET_PATTERN}"
 TRACKER_PATTERN = rf"^(tensorboard|mlflow|wandb|trackio)$|{TARGET_PATTERN}"
 RUN_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 STEP_INTERVAL_PATTERN = r"^([1-9][0-9]* (step|epoch)s?|never)$"
@@ -41,6 +42,7 @@ METRIC_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 BYTES_PATTERN = r"^[1-9][0-9]*(\.[0-9]+)? ?(KiB|MiB|GiB|TiB|kB|MB|GB|TB)$"
 PATTERNS_IN_WORDS = {
     TARGET_PATTERN: "module:attribute, as in torch.nn:CrossEntropyLoss",
+    ORDER_PATTERN: "shuffle, sequential, or module:attribute of an own order",
     TRACKER_PATTERN: "tensorboard, mlflow, wandb, trackio, or module:attribute of an own tracker",
     RUN_NAME_PATTERN: "at most 100 letters, digits, dots, dashes and underscores, starting with a letter or a digit",
     STEP_INTERVAL_PATTERN: "an interval such as '100 steps', '1 epoch' or 'never'",
@@ -138,6 +140,32 @@ class TrackerTarget(Target):
 AnyTracker = Annotated[TrackerTarget, BeforeValidator(_full_target, json_schema_input_type=TrackerText | TrackerTarget)]
 """A tracker, or a bare string if it needs no args."""
 
+OrderText = Annotated[str, StringConstraints(pattern=ORDER_PATTERN)]
+
+
+class OrderTarget(Target):
+    """The order of samples."""
+
+    target: Annotated[OrderText, Resume.MUST_MATCH]
+    """`shuffle`, `sequential`, or `module:attribute` of an own order."""
+    args: Annotated[dict[str, Any], Resume.MUST_MATCH] = {}
+    """Keyword arguments of an own order."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is code of the job, neither `shuffle` nor `sequential`."""
+        return ":" in self.target
+
+    @model_validator(mode="after")
+    def _only_own_orders_have_args(self) -> Self:
+        if self.args and not self.is_own:
+            raise contradiction(("args", f"{self.target} has no args; remove them"))
+        return self
+
+
+AnyOrder = Annotated[OrderTarget, BeforeValidator(_full_target, json_schema_input_type=OrderText | OrderTarget)]
+"""An order, or a bare string if it needs no args."""
+
 AnyTarget = Annotated[Target, BeforeValidator(_full_target, json_schema_input_type=TargetText | Target)]
 """A target, or a bare string if it needs no args."""
 
@@ -161,6 +189,9 @@ class Data(Section):
     """Samples per optimizer step, over all workers together."""
     eval_batch_size: Annotated[Annotated[int, Field(ge=1)] | None, Resume.MAY_DIFFER] = None
     """Samples per rank and evaluation batch; by default batch_size / workers, rounded up."""
+    order: Annotated[AnyOrder, Resume.MUST_MATCH] = OrderTarget(target="shuffle")
+    """`shuffle`, `sequential`, or `order(dataset, epoch, seed)`, which returns the indices of an epoch, or lists of
+    indices, each one global batch."""
     loader_workers: Annotated[int, Field(ge=0), Resume.MAY_DIFFER] = 0
     """Data loader processes per rank; 0 loads in the rank's own process."""
     collate: Annotated[AnyTarget | None, Resume.MUST_MATCH] = None

@@ -6,12 +6,13 @@ import contextlib
 import sys
 from typing import Any
 
-from distrib.job.plan import Plan
+from distrib.job.plan import Plan, StepPlan
 from distrib.launch.acquire import AcquiredRun
 from distrib.launch.launcher import AttemptResult
 from distrib.launch.script.config import AnyConfig
 from distrib.observe.observer import Observer
-from distrib.runs.events import EventWriter
+from distrib.runs.backwards import lines_backwards
+from distrib.runs.events import EventWriter, parse_event
 from distrib.runs.files.atomic import remove_temporary
 from distrib.runs.owner import this_process
 from distrib.runs.provenance import collect_provenance
@@ -116,10 +117,18 @@ class RunRecorder:
                 event,
                 step=step,
                 epoch=schedule.position(step)[0],
-                samples=schedule.samples_after(step),
+                samples=self._samples_after(step, schedule),
                 message=message if plan.script is not None else f"{message}, from step {step}",
             )
         self._run.storage.publish_events(attempt)
+
+    def _samples_after(self, step: int, schedule: StepPlan) -> int:
+        """The samples of the first `step` steps: with an order of the job's own those that an event has of them."""
+        if schedule.order is None or not step:
+            return schedule.samples_after(step)
+        events = (parse_event(line) for line in lines_backwards(self._layout.metrics_file))
+        counts = (event.get("samples") for event in events if event is not None and event.get("step") == step)
+        return next((count for count in counts if isinstance(count, int)), schedule.samples_after(step))
 
     @property
     def newest_step(self) -> int:

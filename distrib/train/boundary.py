@@ -165,7 +165,7 @@ class StepBoundary:
         seconds = times.compute_seconds + times.data_seconds
         for message in training.take_warnings():
             self._records.warn(step, message)
-        training.losses.end_step(plan.batch_size_at(batch.step), seconds, times.data_seconds)
+        training.losses.end_step(batch.global_batch_size, seconds, times.data_seconds)
         self._rank.times.end_step(times.data_seconds)
         self._control.record_step(step, seconds)
         training.after_step(step)
@@ -182,7 +182,7 @@ class StepBoundary:
             self._is_stopped, save_is_due = agreement.stop, agreement.save
             if agreement.num_ended and not self.is_finished:
                 self._end_early(agreement, learning_rate)
-        if is_evaluated or (self._ending.has_come and plan.eval_interval_steps):
+        if is_evaluated or (self._ending.has_come and plan.is_ever_evaluated):
             self._evaluate()
             self._end_if_called(learning_rate)
         if self._saving.is_enabled and (is_saved or save_is_due or self.has_ended):

@@ -134,7 +134,7 @@ class StepProfiler:
         marks = [start, self._clock.mark()]
         self._step.run(batch, is_synced=is_synced, on_gradients=lambda: marks.append(self._clock.mark()))
         marks.append(self._clock.mark())
-        self._marks.append((is_synced, self._step_plan.batch_size_at(batch.step), marks))
+        self._marks.append((is_synced, batch.global_batch_size, marks))
         self._loader.prefetch()
 
     def _align(self) -> bool:

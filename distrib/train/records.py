@@ -9,17 +9,24 @@ import torch.distributed as dist
 from distrib.runs.events import EventWriter
 from distrib.runs.storage.errors import StorageError
 from distrib.train.data.loader import StepBatch
-from distrib.train.data.sample_record import SampleRecord
+from distrib.train.data.sample_record import SampleCounter, SampleRecord
 from distrib.train.rank import Rank, not_kept
 from distrib.train.steps import Steps
 
 
 class Records:
-    """The records of one rank; only rank 0 writes events."""
+    """The records of one rank; only rank 0 writes events.
 
-    def __init__(self, rank: Rank, steps: Steps) -> None:
+    Args:
+        rank: This rank.
+        steps: The epoch of each step, and the samples of those before it.
+        counter: Counts the samples of steps if `steps` does not know them.
+    """
+
+    def __init__(self, rank: Rank, steps: Steps, counter: SampleCounter | None = None) -> None:
         self._rank = rank
         self._steps = steps
+        self._counter = counter
         layout, attempt = rank.layout, rank.config.attempt
         self._events = EventWriter(layout.metrics_file, attempt) if rank.is_first else None
         self._samples = None
@@ -30,14 +37,17 @@ class Records:
         """Writes an event that belongs to the end of `step`, counted from 1."""
         if self._events is not None:
             epoch = self._steps.position(max(step - 1, 0))[0]
-            self._events.write(kind, step=step, epoch=epoch, samples=self._steps.samples_after(step), **fields)
+            samples = (self._counter or self._steps).samples_after(step)
+            self._events.write(kind, step=step, epoch=epoch, samples=samples, **fields)
 
     def warn(self, step: int, message: str) -> None:
         """Writes a warning event."""
         self.event("warning", step, message=message)
 
     def samples(self, batch: StepBatch) -> None:
-        """Records the samples of a step, if the run records them; call it before the optimizer's step."""
+        """Counts the samples of a step, and records them if the run does; call it before the optimizer's step."""
+        if self._counter is not None:
+            self._counter.add(batch)
         if self._samples is not None:
             self._samples.write(batch)
 

@@ -16,20 +16,23 @@ from distrib.job.reader import Job
 from distrib.job.spec import Target
 from distrib.job.target import check_arguments, resolve
 from distrib.train.data.collate import bind_collate, find_collate
+from distrib.train.data.order import Order
+from distrib.train.data.order_of_job import build_order, find_order
 from distrib.train.session.mentions import check_session_step, takes_session
 
 
 @dataclass(frozen=True)
 class Datasets:
-    """The datasets of a job, built."""
+    """The datasets of a job, built, and the order in which those for training are used."""
 
     train: Any
     eval: Any | None
+    order: Order
 
     @property
     def facts(self) -> Facts:
-        """Their lengths."""
-        return Facts(len(self.train), None if self.eval is None else len(self.eval))
+        """Their lengths, and what the order makes of them."""
+        return Facts(len(self.train), None if self.eval is None else len(self.eval), self.order.facts)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class ResolvedJob:
     train_dataset: Callable[..., Any]
     eval_dataset: Callable[..., Any] | None
     collate: Callable[..., Any] | None
+    order: Callable[..., Any] | None
     loss: Callable[..., Any] | None
     step: Callable[..., Any] | None
     metrics: dict[str, Callable[..., Any]]
@@ -71,6 +75,7 @@ class ResolvedJob:
             train_dataset=find("data.train", spec.data.train),
             eval_dataset=find("data.eval", spec.data.eval),
             collate=find_collate(job),
+            order=find_order(job),
             loss=None if spec.loss is None else _find_loss(job, spec.loss),
             step=None if spec.step is None else _find_step(job, spec.step),
             metrics={name: find(f"metrics.{name}", target) for name, target in spec.metrics.items()},
@@ -88,14 +93,14 @@ class ResolvedJob:
         """Builds the datasets.
 
         Raises:
-            JobError: A dataset cannot be built, has no length, or is empty.
+            JobError: A dataset cannot be built, has no length, or is empty, or the order of samples is wrong.
         """
         data = self.job.spec.data
         train = self._build_dataset("data.train", self.train_dataset, data.train)
         evaluation = None
         if self.eval_dataset is not None and data.eval is not None:
             evaluation = self._build_dataset("data.eval", self.eval_dataset, data.eval)
-        return Datasets(train, evaluation)
+        return Datasets(train, evaluation, build_order(self.job, self.order, train))
 
     def _build_dataset(self, field: str, function: Callable[..., Any], target: Target) -> Any:
         try:

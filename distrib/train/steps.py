@@ -13,15 +13,16 @@ class Steps(Protocol):
         """Completed steps at the end of the run, or of the present loop of a script."""
 
     @property
-    def eval_interval_steps(self) -> int:
-        """Steps between evaluations; 0 if there are none."""
+    def global_batch_size(self) -> int:
+        """Samples of a step over all ranks, those of the last step of an epoch apart."""
+
+    @property
+    def is_ever_evaluated(self) -> bool:
+        """Whether there are evaluations."""
 
     @property
     def save_interval_seconds(self) -> int:
         """Seconds between checkpoints; 0 if they are not saved by time."""
-
-    def batch_size_at(self, step: int) -> int:
-        """Samples of the global batch of step `step`, counted from 0 within an epoch."""
 
     def position(self, completed_steps: int) -> tuple[int, int]:
         """The next (epoch, step in the epoch) after `completed_steps` steps."""

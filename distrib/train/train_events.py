@@ -36,7 +36,7 @@ class TrainEvents:
     def start(self, hosts: list[str]) -> None:
         """Begins to compare the ranks, which run on these hosts; called on rank 0, or with no hosts."""
         if hosts:
-            num_samples = split_evenly(self._steps.batch_size_at(0), len(hosts))
+            num_samples = split_evenly(self._steps.global_batch_size, len(hosts))
             self._stragglers = StragglerWatch(hosts, num_samples, self._rank.settings.loader_workers)
 
     def values(self, windows: list[LogWindow]) -> list[float]:

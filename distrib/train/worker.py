@@ -23,13 +23,15 @@ from distrib.train.checkpoint.saving import Saving
 from distrib.train.context import AttemptConfig, RankContext
 from distrib.train.control import Control, ExchangeInterval
 from distrib.train.data.loader import Fetcher, StepLoader
+from distrib.train.data.order_check import OrderCheck
+from distrib.train.data.sample_record import SampleCounter
 from distrib.train.data.sampler import GlobalBatchSampler
 from distrib.train.failure import Failure
 from distrib.train.loop import Loop
 from distrib.train.objective.batch_norm import batch_norm_warning
 from distrib.train.objective.evaluation import Evaluator
 from distrib.train.objective.loss_accumulator import CAPACITY
-from distrib.train.optimization.step import TrainStep
+from distrib.train.optimization.step import OptimizerStep, TrainStep
 from distrib.train.process.lifetime import temporary_files_removed
 from distrib.train.rank import Rank
 from distrib.train.records import Records
@@ -86,12 +88,14 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     stored, damage = find_checkpoint(rank)
     training = build_training(rank, resolved, step_plan, stored)
     loader = _make_loader(rank, resolved, datasets, step_plan, training.state.completed_steps)
-    step = (SessionStep if training.task.drives else TrainStep)(rank, training, step_plan)
+    step: OptimizerStep = TrainStep(rank, training, step_plan)
+    if training.task.drives:
+        step = SessionStep(rank, training)
     if config.measurement is not None:
         from distrib.train.profiler import StepProfiler
 
         return StepProfiler(rank, config.measurement, training, step_plan, loader, step).run()
-    records = Records(rank, step_plan)
+    records = Records(rank, step_plan, _count_samples(training, step_plan))
     saving = _make_saving(rank, spec.checkpoint.best, training, step_plan, records)
     evaluator = _make_evaluator(rank, training, resolved, datasets, step_plan)
     control = Control(
@@ -128,14 +132,23 @@ def _make_loader(
     spec = resolved.job.spec
     sampler = GlobalBatchSampler(
         datasets.train,
-        batch_size=spec.data.batch_size,
+        datasets.order,
         num_replicas=rank.info.world_size,
         rank=rank.info.rank,
-        seed=spec.train.seed,
         accumulate=spec.train.accumulate,
     )
     fetcher = Fetcher(datasets.train, resolved.bound_collate(), spec.train.seed)
-    return StepLoader(fetcher, sampler, step_plan, rank.device, spec.data.loader_workers, first_step)
+    check = OrderCheck(datasets.order, rank.control_group)
+    return StepLoader(fetcher, sampler, step_plan, rank.device, spec.data.loader_workers, first_step, check)
+
+
+def _count_samples(training: Training, step_plan: StepPlan) -> SampleCounter | None:
+    """Counts samples, as part of checkpoints, if an order of the job's own decides how many a step has."""
+    if step_plan.order is None:
+        return None
+    counter = SampleCounter(training.state.completed_steps)
+    training.state.register("samples", counter)
+    return counter
 
 
 def _make_saving(
@@ -156,7 +169,7 @@ def _make_saving(
 def _make_evaluator(
     rank: Rank, training: Training, resolved: ResolvedJob, datasets: Datasets, step_plan: StepPlan
 ) -> Evaluator | None:
-    if datasets.eval is None or not step_plan.eval_interval_steps:
+    if datasets.eval is None or not step_plan.is_ever_evaluated:
         return None
     fetcher = Fetcher(datasets.eval, resolved.bound_collate(), rank.settings.seed)
     return Evaluator(rank, training, fetcher, step_plan)

@@ -1,5 +1,6 @@
 """The arithmetic of the plan: slices cover batches, batches cover epochs, steps and samples agree."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -36,7 +37,8 @@ def test_batches_cover_an_epoch(
 ) -> None:
     spec = make_spec(batch_size=batch_size, accumulate=accumulate, **length)
     schedule = make_step_plan(spec, Facts(samples, 10), world_size)
-    batches = [schedule.batch_size_at(step) for step in range(schedule.steps_per_epoch)]
+    totals = [schedule.samples_after(step) for step in range(schedule.steps_per_epoch + 1)]
+    batches = [after - before for before, after in pairwise(totals)]
     assert sum(batches) == samples
     assert set(batches[:-1]) <= {schedule.global_batch_size}
     assert 1 <= batches[-1] <= schedule.global_batch_size <= batch_size
@@ -59,7 +61,8 @@ def test_steps_positions_and_samples_agree(
     assert epoch * schedule.steps_per_epoch + step == completed
     assert 0 <= step < schedule.steps_per_epoch
     taken = schedule.samples_after(completed + 1) - schedule.samples_after(completed)
-    assert taken == schedule.batch_size_at(step)
+    is_last = step == schedule.steps_per_epoch - 1
+    assert taken == (schedule.last_batch_size if is_last else schedule.global_batch_size)
     assert schedule.is_end_of_epoch(completed + 1) == (step == schedule.steps_per_epoch - 1)
     assert schedule.samples_after(0) == 0
 

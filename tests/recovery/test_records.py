@@ -17,7 +17,7 @@ def test_a_record_of_samples_after_a_torn_line(tmp_path, torn):
     path.write_bytes(torn)
     record = SampleRecord(path, 1)
     for step in (1, 2):
-        record.write(StepBatch(step - 1, 0, step - 1, [], []))
+        record.write(StepBatch(step - 1, 0, [], []))
     lines = [line for line in path.read_bytes().removeprefix(torn).split(b"\n") if line]
     assert [json.loads(line) for line in lines] == [
         {"attempt": 1, "epoch": 0, "step": step, "ids": []} for step in (1, 2)

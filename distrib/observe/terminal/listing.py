@@ -93,16 +93,16 @@ def _time_outs(request: Request) -> str:
 
 
 def _schedule(schedule: StepPlan, spec: JobSpec) -> Rows:
-    epochs = -(-schedule.total_steps // schedule.steps_per_epoch)
-    steps = f"{schedule.total_steps:,} = {plural(epochs, 'epoch')} of {schedule.steps_per_epoch:,}"
-    if schedule.total_steps % schedule.steps_per_epoch:
-        steps = f"{schedule.total_steps:,}, {schedule.steps_per_epoch:,} to an epoch"
+    batch = f"{plural(schedule.global_batch_size, 'sample')}, {shares(schedule.rank_batches)}"
+    sizes = None if schedule.order is None else schedule.order.batch_sizes
+    if sizes is not None and sizes[0] != sizes[1]:
+        batch = f"{sizes[0]:,} to {batch}"
     rows = [
-        ("data", f"{schedule.train_samples:,} samples"),
-        ("steps", steps),
-        ("batch", f"{plural(schedule.global_batch_size, 'sample')}, {shares(schedule.rank_batches)}"),
+        ("data", f"{schedule.train_samples:,} samples{_order(schedule, spec)}"),
+        ("steps", _steps(schedule)),
+        ("batch", batch),
     ]
-    if schedule.last_batch_size != schedule.global_batch_size:
+    if sizes is None and schedule.last_batch_size != schedule.global_batch_size:
         last = f"{plural(schedule.last_batch_size, 'sample')}, {shares(schedule.last_rank_batches)}"
         rows.append(("last of an epoch", last))
     if len(schedule.micro_batches) > 1:
@@ -113,19 +113,44 @@ def _schedule(schedule: StepPlan, spec: JobSpec) -> Rows:
     return [*rows, ("evaluation", _evaluation(schedule))]
 
 
+def _order(schedule: StepPlan, spec: JobSpec) -> str:
+    """The order of samples, if it is not a plain shuffle: how many samples an epoch has."""
+    name = spec.data.order.target
+    if schedule.order is None:
+        return "" if name == "shuffle" else ", in order"
+    which = "first epoch" if schedule.order.may_differ else "epoch"
+    return f"; {schedule.order.samples:,} in the {which}, by {name}"
+
+
+def _steps(schedule: StepPlan) -> str:
+    total, each = schedule.total_steps, schedule.steps_per_epoch
+    if schedule.epoch_ends:
+        counts = schedule.order.num_steps if schedule.order is not None else ()
+        return f"{total:,} in {plural(len(counts), 'epoch')} of {min(counts):,} to {max(counts):,}"
+    if total % each:
+        return f"{total:,}, {each:,} to an epoch"
+    return f"{total:,} = {plural(total // each, 'epoch')} of {each:,}"
+
+
 def _evaluation(schedule: StepPlan) -> str:
     if not schedule.eval_samples:
         return "none: the job has no data.eval"
-    if not schedule.eval_interval_steps:
+    if not schedule.is_ever_evaluated:
         return "never"
-    interval = _every(schedule.eval_interval_steps, schedule)
-    end = " and at the end" if schedule.total_steps % schedule.eval_interval_steps else ""
+    interval = _every(schedule.eval_interval_steps, schedule, schedule.eval_interval_epochs)
+    end = (
+        " and at the end"
+        if schedule.eval_interval_steps and schedule.total_steps % schedule.eval_interval_steps
+        else ""
+    )
     return f"{schedule.eval_samples:,} samples {interval}{end}, {schedule.eval_batch_size:,} per rank at a time"
 
 
-def _every(steps: int, schedule: StepPlan) -> str:
+def _every(steps: int, schedule: StepPlan, epochs: int = 0) -> str:
     """An interval: `every step`, `every 10 steps`, `every epoch`."""
-    if steps % schedule.steps_per_epoch == 0:
+    if epochs:
+        count, unit = epochs, "epoch"
+    elif not schedule.epoch_ends and steps % schedule.steps_per_epoch == 0:
         count, unit = steps // schedule.steps_per_epoch, "epoch"
     else:
         count, unit = steps, "step"
@@ -146,7 +171,11 @@ def _checkpoints(plan: Plan, spec: JobSpec) -> str:
     if not schedule.is_ever_saved:
         return "none: checkpoint.every is never"
     seconds = schedule.save_interval_seconds
-    interval = f"every {duration(seconds)}" if seconds else _every(schedule.save_interval_steps, schedule)
+    interval = (
+        f"every {duration(seconds)}"
+        if seconds
+        else _every(schedule.save_interval_steps, schedule, schedule.save_interval_epochs)
+    )
     size = "" if memory is None else f", {num_bytes(memory.weights_bytes + (memory.optimizer_bytes or 0))} each"
     return f"{interval} and at the end, {spec.checkpoint.keep} kept{size}"
 

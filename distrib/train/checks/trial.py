@@ -115,10 +115,9 @@ def _first_batch(resolved: ResolvedJob, datasets: Datasets, step_plan: StepPlan)
     spec = resolved.job.spec
     sampler = GlobalBatchSampler(
         datasets.train,
-        batch_size=spec.data.batch_size,
+        datasets.order,
         num_replicas=step_plan.world_size,
         rank=0,
-        seed=spec.train.seed,
         accumulate=spec.train.accumulate,
     )
     fetcher = Fetcher(datasets.train, resolved.bound_collate(), spec.train.seed)

@@ -14,6 +14,7 @@ from distrib.job.plan import StepPlan
 from distrib.train.data.batches import pin_memory as pin
 from distrib.train.data.batches import tensors_in, to_device
 from distrib.train.data.collate import Collate, collate_samples
+from distrib.train.data.order_check import OrderCheck
 from distrib.train.data.sampler import EpochIndices, GlobalBatchSampler, MicroBatch, SamplerOfRun
 from distrib.train.process.lifetime import die_with_parent
 from distrib.train.process.openmp import end_idle_threads
@@ -144,16 +145,19 @@ class StepBatch:
     Attributes:
         global_step: The step of the whole run, from 0.
         epoch: Its epoch.
-        step: The step within the epoch.
         micro_batches: What was fetched.
         batches: The fetched batches, on the rank's device.
     """
 
     global_step: int
     epoch: int
-    step: int
     micro_batches: list[MicroBatch]
     batches: list[Any]
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples of the step over all ranks."""
+        return self.micro_batches[0].global_batch_size
 
     @property
     def sample_ids(self) -> list[int]:
@@ -175,14 +179,15 @@ class StepLoader:
         device: torch.device,
         loader_workers: int,
         first_step: int,
+        order_check: OrderCheck,
     ) -> None:
         self._rank = sampler.rank
-        self._seed = sampler.seed
-        self._step_plan = step_plan
+        self._seed = fetcher.seed
         self._device = device
+        self._order_check = order_check
         self._num_left = step_plan.total_steps - first_step
         self._side_stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        micro_batches = SamplerOfRun(sampler, first_step, step_plan.total_steps)
+        micro_batches = SamplerOfRun(sampler, step_plan.position, first_step, step_plan.total_steps)
         self._fetched = iterate(fetcher, micro_batches, loader_workers, pin_memory=device.type == "cuda")
         self._ahead: StepBatch | None = None
 
@@ -193,6 +198,7 @@ class StepLoader:
         """
         batch = self._ahead or self._load()
         self._ahead = None
+        self._order_check.begin_step(batch.epoch)
         if self._side_stream is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_stream(self._side_stream)
@@ -215,5 +221,5 @@ class StepLoader:
             with torch.cuda.stream(self._side_stream):
                 batches = [to_device(batch, self._device) for batch in batches]
         self._num_left -= 1
-        global_step = micro_batches[0].global_step
-        return StepBatch(global_step, *self._step_plan.position(global_step), micro_batches, batches)
+        first = micro_batches[0]
+        return StepBatch(first.global_step, first.indices.epoch, micro_batches, batches)

@@ -1,26 +1,15 @@
-"""The order of samples: which indices make up each global batch, each rank's slice and each micro-batch."""
+"""Which samples each rank has in each step: its slice of the global batch, and the micro-batches of that."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 from torch.utils.data import DistributedSampler
 
 from distrib.job.plan import part_of
-from distrib.train.process.randomness import derive_seed
-
-_KEPT_EPOCHS = 2
-"""Permutations kept at a time: batches are fetched ahead, so the next epoch begins before this one has ended."""
-
-
-def epoch_permutation(num_samples: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of all samples in `epoch`: int64 [num_samples], the same on every rank."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
-    return torch.randperm(num_samples, generator=generator)
+from distrib.train.data.order import Order
 
 
 class EpochIndices(list[int]):
@@ -45,93 +34,91 @@ class MicroBatch:
             first one with weight 0, so that it still takes part in the synchronization of gradients.
         global_step: The optimizer step of the whole run that it belongs to, from 0.
         is_last: Whether it is the rank's last one of that step.
+        global_batch_size: Samples of that step over all ranks.
     """
 
     indices: EpochIndices
     num_samples: int
     global_step: int = 0
     is_last: bool = True
+    global_batch_size: int = 0
 
 
 class GlobalBatchSampler(DistributedSampler[Any]):
-    """Cuts each epoch into global batches, and those into ranks' slices and micro-batches, without padding.
+    """Cuts the global batches of an order into ranks' slices and micro-batches, without padding.
 
-    Step s of an epoch takes positions [s·B, min((s+1)·B, n)) of the epoch's permutation: m samples, which are divided
-    among the ranks by `part_of`; micro-batches divide a rank's slice by the same rule, and empty ones are left out.
-    Iterating yields the index lists of this rank's micro-batches, so it can serve as a DataLoader's `batch_sampler`.
+    The m samples of a global batch are divided among the ranks by `part_of`; micro-batches divide a rank's slice by the
+    same rule, and empty ones are left out. Iterating yields the index lists of this rank's micro-batches, so it can
+    serve as a DataLoader's `batch_sampler`.
 
     Args:
         dataset: The dataset; only its length matters.
-        batch_size: Global samples per step.
+        order: The global batches of each epoch.
         num_replicas: The number of ranks, W.
         rank: This rank, r.
-        seed: The job's seed.
         accumulate: The largest number of micro-batches per step and rank.
     """
 
-    def __init__(
-        self, dataset: Sized, *, batch_size: int, num_replicas: int, rank: int, seed: int, accumulate: int = 1
-    ) -> None:
-        super().__init__(cast(Any, dataset), num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
-        self.num_dataset_samples = len(dataset)
-        self.batch_size = batch_size
+    def __init__(self, dataset: Sized, order: Order, *, num_replicas: int, rank: int, accumulate: int = 1) -> None:
+        super().__init__(cast(Any, dataset), num_replicas=num_replicas, rank=rank)
+        self.order = order
         self.accumulate = accumulate
-        self.steps_per_epoch = -(-self.num_dataset_samples // batch_size)
-        self._permutations: OrderedDict[int, torch.Tensor] = OrderedDict()
 
-    def global_batch(self, epoch: int, step: int) -> torch.Tensor:
-        """The indices of step `step` of `epoch` over all ranks: int64 [m]."""
-        return self._permutation(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+    def micro_batches(self, epoch: int, step: int, global_step: int = 0) -> list[MicroBatch]:
+        """What this rank runs in step `step` of `epoch`: at least one micro-batch.
 
-    def rank_slice(self, epoch: int, step: int) -> torch.Tensor:
-        """This rank's part of the global batch: int64, possibly empty."""
-        batch = self.global_batch(epoch, step)
+        Args:
+            epoch: The epoch, from 0.
+            step: The step within the epoch, from 0.
+            global_step: The step within the run, from 0.
+        """
+        batch = self.order.batch(epoch, step)
         mine = part_of(len(batch), self.rank, self.num_replicas)
-        return batch[mine.start : mine.stop]
-
-    def micro_batches(self, epoch: int, step: int) -> list[MicroBatch]:
-        """What this rank runs in a step: at least one micro-batch."""
-        global_step = epoch * self.steps_per_epoch + step
-        indices = self.rank_slice(epoch, step).tolist()
+        indices = batch[mine.start : mine.stop].tolist()
         if not indices:
-            first = self.global_batch(epoch, step)[:1].tolist()
-            return [MicroBatch(EpochIndices(first, epoch), 0, global_step)]
+            first = EpochIndices(batch[:1].tolist(), epoch)
+            return [MicroBatch(first, 0, global_step, global_batch_size=len(batch))]
         parts = [part_of(len(indices), part, self.accumulate) for part in range(self.accumulate)]
         return [
             MicroBatch(
-                EpochIndices(indices[part.start : part.stop], epoch), len(part), global_step, part.stop == len(indices)
+                EpochIndices(indices[part.start : part.stop], epoch),
+                len(part),
+                global_step,
+                part.stop == len(indices),
+                len(batch),
             )
             for part in parts
             if part
         ]
 
-    def _permutation(self, epoch: int) -> torch.Tensor:
-        if epoch not in self._permutations:
-            self._permutations[epoch] = epoch_permutation(self.num_dataset_samples, self.seed, epoch)
-            if len(self._permutations) > _KEPT_EPOCHS:
-                self._permutations.popitem(last=False)
-        return self._permutations[epoch]
-
     def __iter__(self) -> Iterator[EpochIndices]:
         """The index lists of this rank's micro-batches in the epoch chosen by `set_epoch`."""
-        for step in range(self.steps_per_epoch):
+        for step in range(self.order.num_steps(self.epoch)):
             for micro_batch in self.micro_batches(self.epoch, step):
                 yield micro_batch.indices
 
     def __len__(self) -> int:
         """The number of index lists that iterating yields."""
-        return sum(len(self.micro_batches(self.epoch, step)) for step in range(self.steps_per_epoch))
+        return sum(len(self.micro_batches(self.epoch, step)) for step in range(self.order.num_steps(self.epoch)))
 
 
 @dataclass(frozen=True)
 class SamplerOfRun:
-    """A rank's micro-batches over the rest of a run, one epoch after another."""
+    """A rank's micro-batches over the rest of a run, one epoch after another.
+
+    Attributes:
+        sampler: The rank's micro-batches in each step.
+        position: The (epoch, step in the epoch) of a step of the run.
+        first_step: The first step of the run that is iterated over, from 0.
+        end_step: The step before which to end.
+    """
 
     sampler: GlobalBatchSampler
+    position: Callable[[int], tuple[int, int]]
     first_step: int
     end_step: int
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        """Micro-batches from global step `first_step` (from 0) up to, but not including, `end_step`."""
+        """The micro-batches of each step."""
         for global_step in range(self.first_step, self.end_step):
-            yield from self.sampler.micro_batches(*divmod(global_step, self.sampler.steps_per_epoch))
+            yield from self.sampler.micro_batches(*self.position(global_step), global_step)

@@ -159,7 +159,7 @@ def _own_slices(step_plan: StepPlan, rank: Rank) -> list[MicroBatch]:
 
 def _global_batches(step_plan: StepPlan, rank: Rank) -> list[MicroBatch]:
     """This rank's part of each global batch, as in training: equally many on all ranks."""
-    samples, size = range(step_plan.eval_samples or 0), step_plan.global_batch_size
+    samples, size = range(step_plan.eval_samples or 0), step_plan.eval_global_batch_size
     batches = []
     for start in range(0, len(samples), size):
         whole = samples[start : start + size]

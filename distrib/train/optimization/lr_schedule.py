@@ -213,7 +213,7 @@ def check_length(
     field, spec = (each := resolved.job.spec.optimizer_specs[name]).schedule_field, each.schedule
     if spec is None or spec.every == "eval":
         return
-    length = step_plan.total_steps // (1 if spec.every == "step" else step_plan.steps_per_epoch)
+    length = step_plan.total_steps if spec.every == "step" else step_plan.position(step_plan.total_steps)[0]
 
     def build() -> Any:
         return SchedulerState(resolved, step_plan, make_optimizer(), name)._scheduler

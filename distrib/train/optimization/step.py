@@ -101,7 +101,7 @@ class TrainStep:
                     for model in wrapped.values():
                         stack.enter_context(strategy.without_sync(model))
                 if self._session is not None:
-                    slice_ = Slice(part.num_samples, self._step_plan.batch_size_at(batch.step))
+                    slice_ = Slice(part.num_samples, batch.global_batch_size)
                     self._session.begin(slice_, epoch=batch.epoch)
                 with self._precision.autocast(), as_stand_in(self._norms, part.num_samples == 0):
                     output = self._task.run(
@@ -162,7 +162,7 @@ class TrainStep:
 
     def _backward(self, output: StepOutput, weight: torch.Tensor | int, batch: StepBatch) -> None:
         """Runs the backward pass of a micro-batch and adds its loss to the step's."""
-        world_size, num_samples = self._step_plan.world_size, self._step_plan.batch_size_at(batch.step)
+        world_size, num_samples = self._step_plan.world_size, batch.global_batch_size
         mean = output.loss
         if self._task.form.is_sum and isinstance(weight, int) and weight:
             mean = mean * (num_samples / weight)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from distrib.job.plan import StepPlan
 from distrib.train.data.loader import StepBatch
 from distrib.train.objective.batch_norm import as_stand_in, find_batch_norms
 from distrib.train.objective.task import TaskError, check_keys, read_step
@@ -33,14 +32,12 @@ class SessionStep:
     Args:
         rank: This rank.
         training: What is trained.
-        step_plan: The sizes of batches.
     """
 
-    def __init__(self, rank: Rank, training: Training, step_plan: StepPlan) -> None:
+    def __init__(self, rank: Rank, training: Training) -> None:
         assert training.session is not None
         self._training = training
         self._session = training.session
-        self._step_plan = step_plan
         self._device = rank.device
         self._norms = find_batch_norms(training.state.model)
         self._is_first = True
@@ -57,7 +54,7 @@ class SessionStep:
             on_gradients: Called at the end.
         """
         (part,), (data,) = batch.micro_batches, batch.batches
-        slice_ = Slice(part.num_samples, self._step_plan.batch_size_at(batch.step))
+        slice_ = Slice(part.num_samples, batch.global_batch_size)
         self._session.begin(slice_, epoch=batch.epoch, is_synced=is_synced)
         model = self._training.state.model
         with self._training.precision.autocast(), as_stand_in(self._norms, part.num_samples == 0):
