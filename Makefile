@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 SIDE_BY_SIDE := -n $(TESTERS) --dist loadgroup --no-loadscope-reorder
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-all test-gpu lint docs format lab-tools slurm-tools browser bench soak clean
+.PHONY: demo test test-all test-gpu test-versions lint docs format lab-tools slurm-tools browser bench soak clean
 
 demo: $(VENV)/.jobs
 	$(BIN)/distrib run jobs/digits.yaml
@@ -22,6 +22,11 @@ test-all: lint lab-tools slurm-tools browser
 # What runs on a GPU; where there is none, each test says so.
 test-gpu: $(VENV)/.dev
 	$(BIN)/python -m pytest tests -m gpu -rs
+
+# The suite with other versions of Python, torch and Ray, each in an environment of its own: gigabytes and hours.
+# `make test-versions ONLY=torch=2.14` tries one of them, TESTS=tests/compat runs a part of the suite.
+test-versions: $(VENV)/.dev
+	$(BIN)/python -m tests.versions --testers $(TESTERS) $(if $(ONLY),--only $(ONLY)) $(if $(TESTS),--tests $(TESTS))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check distrib jobs cluster tests tools

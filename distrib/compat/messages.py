@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import RAY_VERSIONS, TORCH_VERSIONS, PrivateSymbol
 
 _CONNECTION_SIGNS = ("gloo/", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 _TIMEOUT_SIGNS = ("Timed out waiting", "timed out", "timeout")
@@ -20,37 +20,37 @@ SYMBOLS = (
     PrivateSymbol(
         "torch.distributed: text of a lost connection",
         "gloo raises RuntimeError for a lost peer, as user code does for its own errors",
-        ("2.13",),
+        TORCH_VERSIONS,
         "the error counts as the job's own, and is not restarted",
     ),
     PrivateSymbol(
         "torch.distributed: text of a time-out",
         "gloo and TCPStore have no type for a time-out",
-        ("2.13",),
+        TORCH_VERSIONS,
         "the error counts as a lost connection, not as a hang",
     ),
     PrivateSymbol(
         "torch.utils.data: text of a lost loader worker",
         "a killed loader worker raises a plain RuntimeError",
-        ("2.13",),
+        TORCH_VERSIONS,
         "the error counts as the job's own, and is not restarted",
     ),
     PrivateSymbol(
         "torch.utils.data: text of a loader worker without shared memory",
         "a full /dev/shm kills a loader worker by SIGBUS, which a restart does not change",
-        ("2.13",),
+        TORCH_VERSIONS,
         "the run is restarted in vain",
     ),
     PrivateSymbol(
         "torch.serialization: text of a file that cannot be written",
         "torch's file writer hides the operating system's error, such as a full disk, in a RuntimeError",
-        ("2.13",),
+        TORCH_VERSIONS,
         "the error ends the run instead of costing one checkpoint",
     ),
     PrivateSymbol(
         "torch.cuda: text of a broken CUDA context",
         "after such an error no call on the GPU succeeds; those of cuBLAS are plain RuntimeErrors",
-        ("2.13",),
+        TORCH_VERSIONS,
         "a service goes on answering with errors",
     ),
     PrivateSymbol(
@@ -68,13 +68,13 @@ SYMBOLS = (
     PrivateSymbol(
         "ray.train: text of how a worker process ended",
         "Ray Train describes a lost worker only in a long text",
-        ("2.60",),
+        RAY_VERSIONS,
         "the whole text is shown",
     ),
     PrivateSymbol(
         "ray.job_submission: text of an unknown job",
         "the client raises RuntimeError alike for an unknown job and for a server that does not answer",
-        ("2.60",),
+        RAY_VERSIONS,
         "the query is repeated for a minute",
     ),
 )

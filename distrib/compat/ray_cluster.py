@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import RAY_VERSIONS, PrivateSymbol
 
 SYMBOLS = (
     PrivateSymbol(
         "ray.autoscaler.v2.utils.is_autoscaler_v2",
         "whether the autoscaler of ray up and of KubeRay runs; nothing in open-source Ray reports its configuration",
-        ("2.60",),
+        RAY_VERSIONS,
         "a request that needs more hosts is refused instead of waiting for them",
     ),
     PrivateSymbol(
         "ray._private.state.available_resources_per_node",
         "where workers fit now; the public ray.available_resources() is a total over nodes",
-        ("2.60",),
+        RAY_VERSIONS,
         "all resources of a node count as free, and Ray waits where they are not",
     ),
     PrivateSymbol(
         "ray._private.state.state.get_draining_nodes",
         "nodes that are about to leave; no public API lists them without a dashboard",
-        ("2.60",),
+        RAY_VERSIONS,
         "no node counts as leaving; a run there ends like that of a lost node",
     ),
     PrivateSymbol(
         "ray._private.state.state.get_max_resources_from_cluster_config",
         "whether an autoscaler may add nodes, so that a request that is too large now is waited for",
-        ("2.60",),
+        RAY_VERSIONS,
         "a request that is too large now is refused",
     ),
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import RAY_VERSIONS, PrivateSymbol
 from distrib.errors import LaunchError
 
 SYMBOLS = (
@@ -17,7 +17,7 @@ SYMBOLS = (
         "ray._raylet.GcsClient",
         "ray.init repeats itself for 20 seconds if the head refuses its token, and reads no values before; secrets are "
         "needed to read the job",
-        ("2.60",),
+        RAY_VERSIONS,
         "a wrong token is reported as a head that does not answer; a job that was submitted with secrets is refused",
     ),
 )

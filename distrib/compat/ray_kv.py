@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import RAY_VERSIONS, PrivateSymbol
 from distrib.errors import LaunchError
 
 SYMBOLS = tuple(
@@ -12,7 +12,7 @@ SYMBOLS = tuple(
         f"ray.experimental.internal_kv._internal_kv_{name}",
         "small values for every process of a cluster within milliseconds, with no actor to start and no shared disk; "
         "the public way is a named actor, which takes a second to start and dies with its host",
-        ("2.60",),
+        RAY_VERSIONS,
         "the run is refused before it starts",
     )
     for name in ("put", "get", "list", "del")

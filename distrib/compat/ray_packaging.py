@@ -7,20 +7,20 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import RAY_VERSIONS, PrivateSymbol
 
 _MODULE = "ray._private.runtime_env.packaging"
 SYMBOLS = (
     PrivateSymbol(
         f"{_MODULE}.GCS_STORAGE_MAX_SIZE",
         "the limit on a package, to refuse a larger one with the names of its largest files before packing it",
-        ("2.60",),
+        RAY_VERSIONS,
         "the size is not checked, and Ray refuses the package in its own words",
     ),
     PrivateSymbol(
         f"{_MODULE}._dir_travel, _get_excludes",
         "exactly the files that Ray would ship, by .gitignore, .rayignore and excludes",
-        ("2.60",),
+        RAY_VERSIONS,
         "the size is not checked, and Ray refuses the package in its own words",
     ),
 )

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import RAY_VERSIONS, PrivateSymbol
 
 SYMBOLS = (
     PrivateSymbol(
         "ray.init(_temp_dir, _node_ip_address)",
         "a folder of its own, by whose name the processes of a local cluster are found, and loopback as its address",
-        ("2.60",),
+        RAY_VERSIONS,
         "Ray refuses the argument, and the run ends with Ray's message",
     ),
     PrivateSymbol(
         "ray._private.worker.print_to_stdstream",
         "Ray prints on the launcher's stdout that a worker died, although logs are not forwarded; it has no switch",
-        ("2.60",),
+        RAY_VERSIONS,
         "Ray prints it",
     ),
     PrivateSymbol(
         "ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator.get_or_create_autoscaling_coordinator",
         "starts the actor that every Ray Train run needs first while the job's modules are imported",
-        ("2.60",),
+        RAY_VERSIONS,
         "Ray Train's controller starts it a second later",
     ),
 )

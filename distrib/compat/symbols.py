@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+TORCH_VERSIONS = ("2.11", "2.13", "2.14")
+"""The versions of torch that the package's requirement admits; `make test-versions` tries all tests with each."""
+
+RAY_VERSIONS = ("2.55", "2.60")
+"""The versions of Ray that are tried in the same way: the oldest and the newest that the requirement admits."""
+
 
 @dataclass(frozen=True)
 class PrivateSymbol:

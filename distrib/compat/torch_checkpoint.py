@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import torch
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import TORCH_VERSIONS, PrivateSymbol
 
 METADATA = ".metadata"
 """The file that describes the tensors."""
@@ -23,19 +23,19 @@ SYMBOLS = (
     PrivateSymbol(
         "torch.distributed.checkpoint.metadata: classes and fields of the pickled metadata, version 1.0.0",
         "checkpoints are written in DCP's format without importing DCP",
-        ("2.13",),
+        TORCH_VERSIONS,
         "none: DCP of another version could not read our checkpoints, but we can",
     ),
     PrivateSymbol(
         "torch.distributed.checkpoint.filesystem._metadata_fn",
         "the name of the metadata file, which is part of a checkpoint's manifest",
-        ("2.13",),
+        TORCH_VERSIONS,
         "none: as above",
     ),
     PrivateSymbol(
         "torch.distributed.checkpoint: names of a rank's files, __RANK_*.distcp",
         "tools that know DCP find a rank's file by its name",
-        ("2.13",),
+        TORCH_VERSIONS,
         "none is needed: the metadata names the files",
     ),
 )

@@ -12,26 +12,26 @@ from typing import Any, ClassVar
 
 import torch
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import TORCH_VERSIONS, PrivateSymbol
 from distrib.compat.torch_checkpoint import METADATA
 
 SYMBOLS = (
     PrivateSymbol(
         "torch.distributed.checkpoint.metadata._MEM_FORMAT_ENCODING",
         "the one enum in the metadata, which some Pythons, such as 3.11.2, pickle as a call of getattr",
-        ("2.13",),
+        TORCH_VERSIONS,
         "metadata that was pickled so is refused as damaged",
     ),
     PrivateSymbol(
         "torch.distributed.checkpoint.filesystem._StorageInfo",
         "a class in the metadata: which file a tensor lies in",
-        ("2.13",),
+        TORCH_VERSIONS,
         "metadata that names another class is refused as damaged",
     ),
     PrivateSymbol(
         "torch.serialization._get_layout",
         "a function in the metadata: the layout of a tensor, such as strided",
-        ("2.13",),
+        TORCH_VERSIONS,
         "metadata that names another function is refused as damaged",
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import TORCH_VERSIONS, PrivateSymbol
 
 _INNER = "_orig_mod."
 
@@ -14,7 +14,7 @@ SYMBOLS = (
         "torch._dynamo.eval_frame.OptimizedModule._orig_mod",
         "the attribute that holds the module itself appears in all names of its state; a file of weights must load "
         "into the module compiled or not, and no public API gives the module's own names",
-        ("2.13",),
+        TORCH_VERSIONS,
         "names with another attribute in them are left as they are",
     ),
 )

@@ -14,26 +14,26 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import TORCH_VERSIONS, PrivateSymbol
 
 _PLAIN_DDP = "DDP's own order: a resumed run is exact up to rounding only"
 SYMBOLS = (
     PrivateSymbol(
         "torch.nn.parallel.DistributedDataParallel._get_ddp_logging_data",
         "which parameters share a bucket, which decides how communication overlaps the backward pass",
-        ("2.13",),
+        TORCH_VERSIONS,
         "the buckets are unknown",
     ),
     PrivateSymbol(
         "torch.nn.parallel.DistributedDataParallel._build_params_for_reducer",
         "the order of parameters, which numbers them in the buckets",
-        ("2.13",),
+        TORCH_VERSIONS,
         _PLAIN_DDP,
     ),
     PrivateSymbol(
         "torch.nn.parallel.DistributedDataParallel._remove_autograd_hooks",
         "detaches a wrapper that another one replaces, once other parameters require gradients",
-        ("2.13",),
+        TORCH_VERSIONS,
         "the hooks of the replaced wrapper stay until it is collected",
     ),
     PrivateSymbol(
@@ -45,19 +45,19 @@ SYMBOLS = (
     PrivateSymbol(
         "torch.distributed.Reducer._push_all_rebuilt_params",
         "marks all gradients as ready, in the order of parameters, so that the buckets can be rebuilt at once",
-        ("2.13",),
+        TORCH_VERSIONS,
         _PLAIN_DDP,
     ),
     PrivateSymbol(
         "torch.distributed.Reducer._rebuild_buckets",
         "rebuilds the buckets now instead of before the next forward pass; DDP does so only once",
-        ("2.13",),
+        TORCH_VERSIONS,
         _PLAIN_DDP,
     ),
     PrivateSymbol(
         "torch.distributed.Logger.set_runtime_stats_and_log",
         "refreshes the logging data after the buckets were rebuilt",
-        ("2.13",),
+        TORCH_VERSIONS,
         _PLAIN_DDP,
     ),
 )

@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import TORCH_VERSIONS, PrivateSymbol
 
 SYMBOLS = (
     PrivateSymbol(
         "torch.distributed.ProcessGroup.set_timeout",
         "lowers the time-out once all ranks have started; public torch sets one only when a group is created",
-        ("2.13",),
+        TORCH_VERSIONS,
         "the time-out of the start is kept",
     ),
 )

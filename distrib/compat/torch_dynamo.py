@@ -16,16 +16,15 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import TORCH_VERSIONS, PrivateSymbol
 
 _NAME = "torch._dynamo"
-_TORCH_VERSION = "2.13."
 
 SYMBOLS = (
     PrivateSymbol(
         "torch._dynamo",
         "building an optimizer or a DDP model imports the compiler, which costs more than a second and 70 MB a rank",
-        ("2.13",),
+        TORCH_VERSIONS,
         "the compiler is imported as torch does it",
     ),
 )
@@ -57,7 +56,7 @@ def install() -> None:
     """Puts the stand-in in place, unless the compiler is loaded already or this torch is not one it was made for."""
     import torch
 
-    if _NAME in sys.modules or not torch.__version__.startswith(_TORCH_VERSION):
+    if _NAME in sys.modules or not torch.__version__.startswith(tuple(f"{version}." for version in TORCH_VERSIONS)):
         return
     spec = importlib.util.find_spec(_NAME)
     if spec is None or spec.loader is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import TORCH_VERSIONS, PrivateSymbol
 from distrib.errors import TrainingFailedError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ SYMBOLS = (
     PrivateSymbol(
         "PowerSGDState.error_dict, p_memory_dict, q_memory_dict, iter",
         "a checkpoint holds errors, factors and the iteration, and torch pickles only the whole state",
-        ("2.13",),
+        TORCH_VERSIONS,
         "the run is refused",
     ),
 )

@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import TORCH_VERSIONS, PrivateSymbol
 
 SYMBOLS = (
     PrivateSymbol(
         "torch._foreach_mul_",
         "multiplies all gradients by one factor in one kernel; public torch has only a call per tensor",
-        ("2.13",),
+        TORCH_VERSIONS,
         "a call per tensor",
     ),
     PrivateSymbol(
         "torch.utils._pytree.tree_leaves",
         "a model's outputs in the order in which torch.export numbers them, containers that users register included",
-        ("2.13",),
+        TORCH_VERSIONS,
         "tuples, lists and dicts are walked here; other containers count as no tensors",
     ),
 )
