@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import atexit
 
-from distrib.compat.symbols import PrivateSymbol
+from distrib.compat.symbols import PYTHON_VERSIONS, PrivateSymbol
 
 SYMBOLS = (
     PrivateSymbol(
         "atexit._run_exitfuncs",
         "registered functions must run, but tearing down an interpreter with torch and Ray takes more than a second",
-        ("3.11",),
+        PYTHON_VERSIONS,
         "the interpreter ends as usual",
     ),
 )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
+"""The versions of Python on which all tests are tried."""
+
 TORCH_VERSIONS = ("2.11", "2.13", "2.14")
-"""The versions of torch that the package's requirement admits; `make test-versions` tries all tests with each."""
+"""The versions of torch that the package's requirement admits; `make test-versions` tries the suite with each."""
 
 RAY_VERSIONS = ("2.55", "2.60")
 """The versions of Ray that are tried in the same way: the oldest and the newest that the requirement admits."""

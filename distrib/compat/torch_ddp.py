@@ -7,6 +7,7 @@ than the uninterrupted run did, and at three or more ranks the sums differ in th
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -39,7 +40,7 @@ SYMBOLS = (
     PrivateSymbol(
         "torch.nn.parallel.DistributedDataParallel._check_reducer_finalized",
         "whether a backward pass has synchronized all gradients; DDP itself checks at the next forward pass only",
-        ("2.13",),
+        TORCH_VERSIONS,
         "unused parameters are an error of DDP's in the next step, and none after the last",
     ),
     PrivateSymbol(
@@ -60,6 +61,13 @@ SYMBOLS = (
         TORCH_VERSIONS,
         _PLAIN_DDP,
     ),
+    PrivateSymbol(
+        "torch.nn.parallel.DistributedDataParallel.broadcast_buffers",
+        "buffers are sent when the model is wrapped but not before forward passes; torch 2.11 has one argument for "
+        "both, so this attribute is changed in between",
+        TORCH_VERSIONS,
+        "torch 2.13 and newer have the argument forward_sync_buffers, which is used instead",
+    ),
 )
 _NEEDED = (
     (DistributedDataParallel, "_build_params_for_reducer"),
@@ -68,6 +76,7 @@ _NEEDED = (
     (dist.Reducer, "_rebuild_buckets"),
     (dist.Logger, "set_runtime_stats_and_log"),
 )
+_BUFFERS = "forward_sync_buffers"
 
 
 def is_supported() -> bool:
@@ -99,6 +108,8 @@ class _OrderedDdp(DistributedDataParallel):
 def with_ready_order(module: nn.Module, names: list[str] | None, **settings: Any) -> DistributedDataParallel:
     """Wraps `module` in DDP whose gradients are summed in the given order.
 
+    All ranks get rank 0's parameters and buffers now; forward passes do not send buffers.
+
     Args:
         module: The model.
         names: What `ready_order` returned for the same model, or None for DDP's own order. Ignored if it does not
@@ -106,9 +117,14 @@ def with_ready_order(module: nn.Module, names: list[str] | None, **settings: Any
         settings: For DDP.
     """
     trainable = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    has_argument = _BUFFERS in inspect.signature(DistributedDataParallel.__init__).parameters
+    all_settings = {**settings, _BUFFERS: False} if has_argument else settings
     if names is None or sorted(names) != sorted(trainable) or not is_supported():
-        return DistributedDataParallel(module, **settings)
-    return _OrderedDdp(module, names, **settings)
+        model = DistributedDataParallel(module, **all_settings)
+    else:
+        model = _OrderedDdp(module, names, **all_settings)
+    model.broadcast_buffers = False
+    return model
 
 
 def ready_order(model: DistributedDataParallel) -> list[str] | None:

@@ -125,6 +125,32 @@ def test_ddp_is_built_with_the_order_of_another_and_keeps_it(is_reversed):
     assert torch_ddp.bucket_layout(resumed) == [[0], [1]]
 
 
+@pytest.mark.relies_on("torch.nn.parallel.DistributedDataParallel.broadcast_buffers")
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("names", [None, ["1.weight", "0.weight", "0.bias", "1.bias"]])
+def test_buffers_are_sent_when_the_model_is_wrapped_and_not_again(monkeypatch, names):
+    sent = []
+    original = DistributedDataParallel._sync_module_buffers
+    sync = torch.nn.parallel.distributed._sync_module_states
+    monkeypatch.setattr(
+        torch.nn.parallel.distributed,
+        "_sync_module_states",
+        lambda **arguments: sent.append(arguments["broadcast_buffers"]) or sync(**arguments),
+    )
+    monkeypatch.setattr(
+        DistributedDataParallel,
+        "_sync_module_buffers",
+        lambda *arguments: sent.append("forward") or original(*arguments),
+    )
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    model = torch_ddp.with_ready_order(module, names)
+    for _ in range(2):
+        model(torch.ones(3, 2)).sum().backward()
+    assert sent == [True]
+    DistributedDataParallel(module)(torch.ones(3, 2))
+    assert "forward" in sent  # what is counted above is counted
+
+
 @pytest.mark.usefixtures("alone")
 def test_an_order_of_other_parameters_is_not_used():
     model = torch_ddp.with_ready_order(Branches(), ["first.weight"])

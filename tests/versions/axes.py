@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distrib.compat.symbols import RAY_VERSIONS, TORCH_VERSIONS
-
-PYTHON_VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+from distrib.compat.symbols import PYTHON_VERSIONS, RAY_VERSIONS, TORCH_VERSIONS
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,6 @@ class Ddp:
             model,
             self._ready_orders.pop(name, None),
             device_ids=[self._device.index] if self._device.type == "cuda" else None,
-            forward_sync_buffers=False,
             bucket_cap_mb=self._settings.bucket_mb,
             find_unused_parameters=self._settings.find_unused_parameters,
             gradient_as_bucket_view=True,
