@@ -63,6 +63,13 @@ def test_a_loss_that_is_no_mean_is_reported(run):
     assert "is not a mean over the samples" in message
 
 
+@pytest.mark.runs("fault-ignoring")
+def test_a_step_whose_loss_ignores_targets_is_reported(run):
+    (message,) = [text for text in warnings(run) if "fault_jobs:ignoring" in text]
+    assert "divides by the targets that count" in message
+    assert 'return {"loss": …, "weight": …}' in message
+
+
 @pytest.mark.runs("fault-eval-mode")
 def test_a_model_in_evaluation_mode_is_trained(run):
     """With dropout, so another loss than in evaluation mode."""

@@ -72,7 +72,7 @@ class Task:
         self.model: nn.Module = build_model(spec, resolved.model).to(device)
         self.notices = use_train_mode(self.model)
         self.loss: Callable[..., Any] | None = None
-        self.loss_name = "" if spec.loss is None else spec.loss.target
+        self.loss_name = next(each.target for each in (spec.loss, spec.step) if each is not None)
         self._step = None
         if resolved.loss is not None and spec.loss is not None:
             self.loss = _build_loss(resolved.loss, spec.loss.args, device)

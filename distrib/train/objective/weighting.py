@@ -10,10 +10,12 @@ import torch.distributed as dist
 from distrib.errors import DistribError
 from distrib.job.plan import StepPlan
 from distrib.train.data.sampler import MicroBatch
+from distrib.train.objective.loss_graph import LossGraph
 from distrib.train.objective.loss_probe import is_mean_over_samples
 from distrib.train.objective.task import StepOutput, Task
 from distrib.train.process.process_groups import gather_rows
 
+_NUM_FIRST = 16
 _WEIGHT_ADVICE = (
     "give data.collate a method weight(batch), or use step: and return weight: what the loss is a mean over"
 )
@@ -49,6 +51,8 @@ class Weighting:
         is_cheap = device.type == "cuda" or step_plan.world_size == 1 or step_plan.accumulate > 1
         self.counts_targets = task.form.count is not None and (task.form.is_explicit or is_cheap)
         self.warnings: list[str] = []
+        self._graph = LossGraph() if self._is_split and not task.form.is_known else None
+        self._num_looked_at = 0
         self._is_weighted: bool | None = None
         self._rows_per_sample = 0.0
 
@@ -75,6 +79,7 @@ class Weighting:
             self._learn(output, part)
         if not self._is_weighted:
             self._check_rows(output, part)
+            self._look_at_graph(output, part)
             return part.num_samples
         value = output.weight
         if value is None and self.counts_targets and output.count is not None:
@@ -97,6 +102,7 @@ class Weighting:
         ratios = {row[2] for row in rows if row[2]}
         if not all(row[3] for row in rows):
             self.warnings.append(self._not_a_mean())
+            self._graph = None
         self._is_weighted = any(row[0] for row in rows)
         if self._is_weighted and output.weight is None:
             raise WeightError("step: gave no weight on this rank, but did on another; give a weight always or never")
@@ -117,6 +123,20 @@ class Weighting:
             "is another), so results depend on the number of workers and on accumulate; make it a mean, or use step: "
             "and return weight: what the loss is a mean over"
         )
+
+    def _look_at_graph(self, output: StepOutput, part: MicroBatch) -> None:
+        """Warns once if a loss of the job's own is no mean over samples; looks more and more rarely."""
+        number = self._num_looked_at = self._num_looked_at + 1
+        if self._graph is None or not part.num_samples or (number > _NUM_FIRST and number & (number - 1)):
+            return
+        found = self._graph.find(output.loss, part.num_samples)
+        if found is not None:
+            self._graph = None
+            self.warnings.append(
+                f"{'step' if self._task.loss is None else 'loss'}: {self._task.loss_name} {found}, so results depend "
+                "on the number of workers and on accumulate; make it a mean over the samples, or use step: and return "
+                '{"loss": …, "weight": …}, the weight being what the loss is a mean over'
+            )
 
     def _check_rows(self, output: StepOutput, part: MicroBatch) -> None:
         """Refuses a batch that holds another number of samples than planned, which numbers of samples do not weigh."""

@@ -1,0 +1,71 @@
+"""What a loss of the job's own divides by, as far as autograd's graph shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+_MAX_NODES = 64
+"""Losses are near the root of the graph."""
+_UNCHANGED = ("Add", "Sub", "View", "ReshapeAlias", "Alias", "Squeeze", "Unsqueeze", "ToCopy", "UnsafeView")
+"""The operations, as the beginnings of node names, through which a sum stays a sum."""
+_MEAN, _SUM = 1, 2
+"""`reduction` as torch's losses save it."""
+
+
+class LossGraph:
+    """Looks for what makes a loss another than the mean over the samples of its batch; nothing is computed.
+
+    It finds torch's cross entropy that ignores targets or weighs classes, sums over the samples, and a division by a
+    number that is in no fixed proportion to the samples, as by the number of unmasked tokens.
+    """
+
+    def __init__(self) -> None:
+        self._divisors: set[tuple[float, int]] = set()
+
+    def find(self, loss: torch.Tensor, num_samples: int) -> str | None:
+        """What is found in the graph of the loss of a batch, as the end of a sentence; None if nothing is."""
+        for node, is_direct in _nodes(loss):
+            reduction = getattr(node, "_saved_reduction", None)
+            if reduction == _MEAN and hasattr(node, "_saved_total_weight"):
+                counted, num_targets = float(node._saved_total_weight), node._saved_target.numel()
+                if counted != num_targets:
+                    return f"divides by the targets that count, {counted:g} of {num_targets} in this batch"
+            if is_direct and (reduction == _SUM or _sums_samples(node, num_samples)):
+                return "is a sum over the batch"
+            if is_direct and type(node).__name__.startswith("Div") and self._varies(node, num_samples):
+                return "divides by a number that is in no fixed proportion to the samples"
+        return None
+
+    def _varies(self, node: Any, num_samples: int) -> bool:
+        """Whether divisors so far are neither constant nor proportional to the number of samples."""
+        divisor = getattr(node, "_saved_other", None)
+        if divisor is None or divisor.numel() != 1 or divisor.requires_grad:
+            return False
+        self._divisors.add((float(divisor), num_samples))
+        values = {value for value, _ in self._divisors}
+        return len(values) > 1 and len({value / number for value, number in self._divisors}) > 1
+
+
+def _sums_samples(node: Any, num_samples: int) -> bool:
+    """Whether a node sums a tensor whose first dimension is that of the samples."""
+    sizes = list(getattr(node, "_saved_self_sym_sizes", []))
+    return type(node).__name__ == "SumBackward0" and num_samples > 1 and sizes[:1] == [num_samples]
+
+
+def _nodes(loss: torch.Tensor) -> Iterator[tuple[Any, bool]]:
+    """The nodes next to the root, nearest first, and whether sums reach the loss unchanged."""
+    level: list[tuple[Any, bool]] = [(loss.grad_fn, True)]
+    seen: set[Any] = set()
+    while level and len(seen) < _MAX_NODES:
+        following: list[tuple[Any, bool]] = []
+        for node, is_direct in level:
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            yield node, is_direct
+            stays = is_direct and type(node).__name__.startswith(_UNCHANGED)
+            following += [(child, stays) for child, _ in node.next_functions]
+        level = following

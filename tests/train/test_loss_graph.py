@@ -1,0 +1,71 @@
+"""Losses of a job's own that are no means over the samples show it in autograd's graph."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from distrib.train.objective.loss_graph import LossGraph
+
+INPUTS = torch.randn(8, 3, requires_grad=True)
+CLASSES = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+SOME = torch.tensor([0, 1, -100, 0, 1, 2, 0, 1])
+
+
+def found(*losses, num_samples=8):
+    """What is found in the last of these losses."""
+    graph = LossGraph()
+    return [graph.find(loss, num_samples) for loss in losses][-1]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        functional.cross_entropy(INPUTS, CLASSES),
+        functional.cross_entropy(INPUTS, CLASSES, label_smoothing=0.1),
+        functional.cross_entropy(INPUTS, CLASSES, reduction="sum") / 8,
+        functional.mse_loss(INPUTS, torch.zeros(8, 3)) / 4 + 0.1 * (INPUTS**2).sum(),
+        functional.cross_entropy(INPUTS, CLASSES, reduction="none").sum() / 8,
+        functional.cross_entropy(INPUTS, CLASSES, reduction="none").mean(),
+        INPUTS.logsumexp(1).mean(),
+    ],
+    ids=str,
+)
+def test_means_over_samples_are_none(loss):
+    assert found(loss) is None
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        functional.cross_entropy(INPUTS, SOME),
+        functional.cross_entropy(INPUTS, SOME, label_smoothing=0.1),
+        2 * functional.cross_entropy(INPUTS, CLASSES, weight=torch.tensor([1.0, 2.0, 3.0])) + INPUTS.mean(),
+    ],
+    ids=str,
+)
+def test_targets_that_do_not_count_are_found(loss):
+    assert "divides by the targets that count" in found(loss)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        functional.cross_entropy(INPUTS, CLASSES, reduction="sum"),
+        functional.mse_loss(INPUTS, torch.zeros(8, 3), reduction="sum") + INPUTS.mean(),
+        functional.cross_entropy(INPUTS, CLASSES, reduction="none").sum(),
+    ],
+    ids=str,
+)
+def test_sums_are_found(loss):
+    assert found(loss) == "is a sum over the batch"
+
+
+def test_a_division_by_what_is_masked_is_found():
+    losses = functional.cross_entropy(INPUTS, CLASSES, reduction="none")
+    masked = [(losses * mask).sum() / mask.sum() for mask in (CLASSES > 0, CLASSES > 1)]
+    assert found(masked[0]) is None
+    assert "no fixed proportion" in found(*masked)
+    assert found(masked[0], masked[0]) is None
+    constant = [losses[:size].sum() / 4 for size in (8, 6)]
+    graph = LossGraph()
+    assert [graph.find(loss, size) for loss, size in zip(constant, (8, 6), strict=True)] == [None, None]
