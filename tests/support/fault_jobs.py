@@ -8,14 +8,16 @@ CLASSES, FEATURES = 3, 4
 
 
 class Points(Dataset):
-    """Points of three classes, in float64; some targets may be those that cross entropy ignores."""
+    """Points of three classes, in float64; some targets, but not those of `spared`, may be ones that are ignored."""
 
-    def __init__(self, num_samples=22, seed=0, ignored=None):
+    def __init__(self, num_samples=22, seed=0, ignored=None, spared=()):
         generator = torch.Generator().manual_seed(seed)
         self.inputs = torch.randn(num_samples, FEATURES, generator=generator, dtype=torch.float64)
         self.targets = torch.randint(CLASSES, (num_samples,), generator=generator)
         if ignored is not None:
-            self.targets[torch.rand(num_samples, generator=generator) < 0.6] = ignored
+            chosen = torch.rand(num_samples, generator=generator) < 0.6
+            chosen[list(spared)] = False
+            self.targets[chosen] = ignored
 
     def __len__(self):
         return len(self.targets)

@@ -1,5 +1,7 @@
 """The jobs that tests/train/test_faults.py runs for real, by name."""
 
+from exact_reference import global_batch
+
 BASE = {
     "model": "fault_jobs:Linear",
     "data": {"train": "fault_jobs:Points", "batch_size": 8},
@@ -24,6 +26,7 @@ def points(**args):
 LOSSES = {
     "ignored": {"loss": {"target": "torch.nn:CrossEntropyLoss", "args": {"ignore_index": 255}}, "ignored": 255},
     "ignored-unasked": {"loss": "torch.nn:CrossEntropyLoss", "ignored": -100},
+    "ignored-late": {"loss": "torch.nn:CrossEntropyLoss", "ignored": -100, "spared": global_batch(22, 8, 0, 0)},
     "weighted": {"loss": "fault_jobs:Weighted"},
     "sum": {"loss": {"target": "torch.nn:CrossEntropyLoss", "args": {"reduction": "sum"}}},
     "proxies": {"loss": "fault_jobs:Proxies"},
@@ -32,7 +35,7 @@ LOSSES = {
 
 def with_loss(name, world_size):
     loss = LOSSES[name]
-    data = points(ignored=loss.get("ignored"))
+    data = points(ignored=loss.get("ignored"), spared=list(loss.get("spared", ())))
     evaluation = points(ignored=loss.get("ignored"), seed=1, num_samples=10)
     return spec(world_size, loss=loss["loss"], data={"train": data, "eval": evaluation})
 

@@ -21,7 +21,7 @@ def difference(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    "name", marked("ignored", "ignored-unasked", "weighted", "sum", "proxies", "repeating", "frozen")
+    "name", marked("ignored", "ignored-unasked", "ignored-late", "weighted", "sum", "proxies", "repeating", "frozen")
 )
 def test_three_workers_train_what_one_does(runs, name):
     alone, three = runs[f"fault-{name}-1"], runs[f"fault-{name}-3"]

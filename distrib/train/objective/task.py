@@ -159,8 +159,14 @@ class Task:
             targets,
             count=count,
             has_ignored=not counts_targets and form.has_ignored(targets),
-            num_rows=int(targets.numel()) if isinstance(targets, torch.Tensor) else None,
+            num_rows=_num_targets(targets) if isinstance(targets, torch.Tensor) else None,
         )
+
+
+def _num_targets(targets: torch.Tensor) -> int:
+    """How many targets there are: one for each class index, or for the probabilities of all classes."""
+    is_of_indices = not targets.is_floating_point() or targets.ndim < 2
+    return targets.numel() if is_of_indices else targets.numel() // targets.shape[1]
 
 
 def _silence_without_weight(outputs: torch.Tensor, count: Callable[[], torch.Tensor]) -> None:

@@ -14,6 +14,7 @@ from distrib.train.objective.loss_graph import LossGraph
 from distrib.train.objective.loss_probe import is_mean_over_samples
 from distrib.train.objective.task import StepOutput, Task
 from distrib.train.process.process_groups import gather_rows
+from distrib.train.process.shared_steps import SharedSteps, share_steps
 
 _NUM_FIRST = 16
 _WEIGHT_ADVICE = (
@@ -29,8 +30,8 @@ class Weighting:
     """Gives each micro-batch its weight: what its loss is a mean over.
 
     That is the number of samples, unless the job's step or collate gives a weight, or the loss is known to divide by
-    something else. Whether cross entropy meets ignored targets is looked at in the first step; summing weights over the
-    ranks costs time, and is not done where the number of samples is right.
+    something else. Summing weights over the ranks costs time, so where cross entropy has met no ignored target in the
+    first step, a rank that meets one later announces it, and weights are summed in that step alone.
 
     Args:
         task: The loss.
@@ -48,8 +49,12 @@ class Weighting:
         self._device = device
         self._group = group
         self._is_split = step_plan.world_size > 1 or step_plan.accumulate > 1
+        self.counts_targets = task.form.count is not None
+        self._uneven: SharedSteps | None = None
         is_cheap = device.type == "cuda" or step_plan.world_size == 1 or step_plan.accumulate > 1
-        self.counts_targets = task.form.count is not None and (task.form.is_explicit or is_cheap)
+        if self.counts_targets and not (is_cheap or task.form.is_explicit):
+            self._uneven = share_steps(group)
+            self.counts_targets = self._uneven is None
         self.warnings: list[str] = []
         self._graph = LossGraph() if self._is_split and not task.form.is_known else None
         self._num_looked_at = 0
@@ -57,20 +62,31 @@ class Weighting:
         self._rows_per_sample = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether targets are counted, so that a resumed run rounds as the uninterrupted one."""
-        return {"counts_targets": self.counts_targets}
+        """How targets are counted, so that a resumed run rounds as the uninterrupted one."""
+        return {"counts_targets": self.counts_targets, "rows_per_sample": self._rows_per_sample}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.counts_targets |= state["counts_targets"]
+        if self._uneven is not None:
+            self._rows_per_sample = state.get("rows_per_sample", 0.0)
 
     @property
     def is_weighted(self) -> bool:
         """Whether weights are not numbers of samples; known from the first micro-batch on."""
         return bool(self._is_weighted)
 
-    def weight(self, output: StepOutput, part: MicroBatch) -> torch.Tensor | int:
+    def is_uneven(self, step: int) -> bool:
+        """Whether numbers of samples do not weigh in this step, from 1, alone; ask after its backward pass."""
+        return self._uneven is not None and not self._is_weighted and self._uneven.is_announced(step)
+
+    def weight(self, output: StepOutput, part: MicroBatch, step: int) -> torch.Tensor | float:
         """The weight of a micro-batch: its number of samples, or a float64 scalar on the device.
+
+        Args:
+            output: What the micro-batch gave.
+            part: Its samples.
+            step: The global step, from 1.
 
         Raises:
             WeightError: It has none, or not what it should have.
@@ -78,6 +94,8 @@ class Weighting:
         if self._is_weighted is None:
             self._learn(output, part)
         if not self._is_weighted:
+            if output.count is not None:
+                return self._counted(output, part, step)
             self._check_rows(output, part)
             self._look_at_graph(output, part)
             return part.num_samples
@@ -90,6 +108,16 @@ class Weighting:
         if weight.device.type == "cpu" and not 0 <= float(weight) < float("inf"):
             raise WeightError(f"step: gave the weight {float(weight)}; a weight is a count, finite and not below 0")
         return weight if part.num_samples else torch.zeros_like(weight)
+
+    def _counted(self, output: StepOutput, part: MicroBatch, step: int) -> float:
+        """The weight of a loss that counts targets: that of the samples unless other targets count than usual."""
+        is_usual = not output.has_ignored and _rows_per_sample(output, part) == self._rows_per_sample
+        if is_usual or not part.num_samples:
+            return part.num_samples
+        assert self._uneven is not None
+        assert output.count is not None
+        self._uneven.announce(step)
+        return float(output.count()) / self._rows_per_sample
 
     def _learn(self, output: StepOutput, part: MicroBatch) -> None:
         """In the first step of an attempt, agrees with the other ranks on what weighs."""
@@ -106,6 +134,8 @@ class Weighting:
         self._is_weighted = any(row[0] for row in rows)
         if self._is_weighted and output.weight is None:
             raise WeightError("step: gave no weight on this rank, but did on another; give a weight always or never")
+        if self._rows_per_sample and not self.counts_targets:
+            return  # as before the resume
         if not self._is_weighted and output.count is not None:
             self.counts_targets |= len(ratios) > 1 or any(row[1] for row in rows)
             self._is_weighted = self.counts_targets
@@ -141,13 +171,6 @@ class Weighting:
     def _check_rows(self, output: StepOutput, part: MicroBatch) -> None:
         """Refuses a batch that holds another number of samples than planned, which numbers of samples do not weigh."""
         found = _rows_per_sample(output, part)
-        if output.count is not None:
-            if part.num_samples and (output.has_ignored or found != self._rows_per_sample):
-                raise WeightError(
-                    "loss: not as many targets count as in the first step, since some are ignored or the batch has "
-                    f"others; add ignore_index: {self._task.form.ignored} to loss.args, and each step counts them"
-                )
-            return
         self._rows_per_sample = self._rows_per_sample or found
         if found and (found != self._rows_per_sample or found != int(found)):
             raise WeightError(

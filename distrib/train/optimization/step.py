@@ -44,7 +44,8 @@ class TrainStep:
     With L the loss of a micro-batch, w its weight and W the number of ranks, backward runs on L·w·c and the strategy
     averages over ranks, which gives c·Σ(w·∇L)/W. Where weights are numbers of samples, c = W/m with m the samples of
     the global batch: the mean at once. Otherwise c = W/B with B the plan's batch, which keeps the scale of fp16, and
-    gradients are multiplied by B/Σw, Σw being summed over the ranks beside the last backward pass. A loss that is known
+    gradients are multiplied by B/Σw, Σw being summed over the ranks beside the last backward pass. If a rank announces
+    that its weight is not its number of samples in this step, gradients are multiplied by m/Σw. A loss that is known
     to be a sum is the mean times the number of its samples, and counts as the sum over the global batch, m means.
 
     Args:
@@ -109,7 +110,7 @@ class TrainStep:
                     )
                 if self._session is not None:
                     self._session.output = output
-                weight = self._weight(output, part)
+                weight = self._weight(output, part, batch.global_step + 1)
                 if isinstance(weight, torch.Tensor):
                     total += weight
                     if is_last and self._step_plan.world_size > 1:
@@ -120,7 +121,11 @@ class TrainStep:
         if self._weighting.is_weighted:
             self._losses.add_total(total)
             if not self._is_whole(batch):
-                self._divide_by(total)
+                self._divide_by(total, self._step_plan.global_batch_size)
+        elif is_synced and self._weighting.is_uneven(batch.global_step + 1):
+            total += weight
+            dist.all_reduce(total)
+            self._divide_by(total, batch.global_batch_size)
 
     def _finish_backward(self, pending: Any, is_synced: bool) -> None:
         """Waits until what the ranks sum is complete."""
@@ -136,9 +141,9 @@ class TrainStep:
         """Whether the global batch is this rank's only micro-batch, whose mean is that of the step at once."""
         return self._step_plan.world_size == 1 and len(batch.batches) == 1
 
-    def _weight(self, output: StepOutput, part: MicroBatch) -> torch.Tensor | int:
+    def _weight(self, output: StepOutput, part: MicroBatch, step: int) -> torch.Tensor | float:
         """The micro-batch's weight; in the first step, looks at what the loss reaches too."""
-        weight = self._weighting.weight(output, part)
+        weight = self._weighting.weight(output, part, step)
         if self._is_first:
             self._is_first = False
             self._check_reach(output.loss)
@@ -160,7 +165,7 @@ class TrainStep:
             raise OutsideParameterError(f"optimizer: it has {what}, so ranks cannot synchronize or save them; {advice}")
         self._weighting.warnings.append(f"the loss reaches {what}: they are neither trained nor saved; {advice}")
 
-    def _backward(self, output: StepOutput, weight: torch.Tensor | int, batch: StepBatch) -> None:
+    def _backward(self, output: StepOutput, weight: torch.Tensor | float, batch: StepBatch) -> None:
         """Runs the backward pass of a micro-batch and adds its loss to the step's."""
         world_size, num_samples = self._step_plan.world_size, batch.global_batch_size
         mean = output.loss
@@ -189,9 +194,9 @@ class TrainStep:
         scaler.update()
 
     @contextmanager
-    def _zero_gradients_of_zero_weight(self, weight: torch.Tensor | int) -> Iterator[None]:
+    def _zero_gradients_of_zero_weight(self, weight: torch.Tensor | float) -> Iterator[None]:
         """Around a backward pass: if `weight` is 0, gradients are too, on CPU even those of 0/0, which are NaN."""
-        is_silenced = isinstance(weight, torch.Tensor) and self._device.type == "cpu" and float(weight) == 0
+        is_silenced = self._device.type == "cpu" and float(weight) == 0
         silenced = [parameter for parameter in self._parameters if is_silenced and parameter.requires_grad]
         hooks = [parameter.register_hook(torch.zeros_like) for parameter in silenced]  # type: ignore[no-untyped-call]
         try:
@@ -200,8 +205,8 @@ class TrainStep:
             for hook in hooks:
                 hook.remove()
 
-    def _divide_by(self, total: torch.Tensor) -> None:
-        """Turns gradients of the sum into those of the mean; if nothing has weight, they are zero already."""
-        factor = torch.where(total > 0, self._step_plan.global_batch_size / total, 0.0)
+    def _divide_by(self, total: torch.Tensor, num_samples: int) -> None:
+        """Turns gradients of the sum over `num_samples` into those of the mean; zero if nothing has weight."""
+        factor = torch.where(total > 0, num_samples / total, 0.0)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         multiply_(gradients, factor)
