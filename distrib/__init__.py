@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from distrib.errors import Stopped
     from distrib.job.reader import Job
     from distrib.launch.options import RunOptions
     from distrib.launch.start import run
     from distrib.runs.run import Run
+    from distrib.train.script.start import session
     from distrib.train.session.session import Session
 
-__all__ = ["Job", "Run", "RunOptions", "Session", "run"]
+__all__ = ["Job", "Run", "RunOptions", "Session", "Stopped", "run", "session"]
 __version__ = "0.1.0"
 
 _MODULES = {
@@ -19,7 +21,9 @@ _MODULES = {
     "Run": "distrib.runs.run",
     "RunOptions": "distrib.launch.options",
     "Session": "distrib.train.session.session",
+    "Stopped": "distrib.errors",
     "run": "distrib.launch.start",
+    "session": "distrib.train.script.start",
 }
 
 

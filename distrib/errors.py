@@ -65,3 +65,10 @@ class StoppedError(DistribError):
     """The run was stopped by a signal or a command (exit code 130)."""
 
     exit_code = 130
+
+
+class Stopped(BaseException):
+    """A script's run was requested to stop, and its checkpoint is committed; raised by the script's session.
+
+    Not an Exception, so that a script's `except Exception` does not continue as if the training were finished.
+    """

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from distrib.train.boundary import StepBoundary, StepTimes
 from distrib.train.data.batches import describe
-from distrib.train.data.loader import StepBatch, StepLoader
+from distrib.train.data.loader import StepBatch
 from distrib.train.process.device import device_name
 from distrib.train.process.process_groups import limit_waiting
 from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.records import Records
+
+
+class StepBatches(Protocol):
+    """Gives the batches of one step after the other; see `StepLoader`."""
+
+    def next(self) -> StepBatch:
+        """The batches of the next step."""
+
+    def prefetch(self) -> None:
+        """Starts to fetch the batches of the step after."""
 
 
 class Loop:
@@ -31,7 +41,7 @@ class Loop:
     """
 
     def __init__(
-        self, rank: Rank, loader: StepLoader, boundary: StepBoundary, records: Records, warnings: list[str]
+        self, rank: Rank, loader: StepBatches, boundary: StepBoundary, records: Records, warnings: list[str]
     ) -> None:
         self._rank = rank
         self._loader = loader

@@ -21,14 +21,15 @@ class Records:
         rank: This rank.
         steps: The epoch of each step, and the samples of those before it.
         counter: Counts the samples of steps if `steps` does not know them.
+        is_kept: Whether there is a run's folder to write to.
     """
 
-    def __init__(self, rank: Rank, steps: Steps, counter: SampleCounter | None = None) -> None:
+    def __init__(self, rank: Rank, steps: Steps, counter: SampleCounter | None = None, *, is_kept: bool = True) -> None:
         self._rank = rank
         self._steps = steps
         self._counter = counter
         layout, attempt = rank.layout, rank.config.attempt
-        self._events = EventWriter(layout.metrics_file, attempt) if rank.is_first else None
+        self._events = EventWriter(layout.metrics_file, attempt) if rank.is_first and is_kept else None
         self._samples = None
         if rank.settings.record_samples:
             self._samples = SampleRecord(layout.samples_file(rank.info.rank), attempt)

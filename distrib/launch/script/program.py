@@ -11,11 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distrib.errors import Stopped
 from distrib.job.script import Script
 from distrib.launch.process.output import flush_output
 from distrib.launch.script.config import ScriptConfig
 from distrib.train.context import RankContext, RankInfo
 from distrib.train.failure import Failure, error_text
+from distrib.train.process.lifetime import temporary_files_removed
+from distrib.train.script.current import ScriptRank, enter
 from distrib.train.worker import RankResult
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 _STORE_SECONDS = 1800.0
 _POLL_SECONDS = 0.05
+_MAY_HAVE_LOADER_WORKERS = 1
 _ENDED = "distrib/ended"
 """The key under which ranks count those whose scripts have ended."""
 
@@ -35,21 +39,40 @@ def run_script(config: ScriptConfig, context: RankContext) -> RankResult:
     """Runs the script as one rank; an error is written for the launcher and returned, never raised."""
     info, script = context.rank_info, config.job.spec.script
     store: dist.Store | None = None
-    failure: Failure | None = None
+    rank: ScriptRank | None = None
+    status, failure = "finished", None
     try:
         store = context.open_store(timedelta(seconds=_STORE_SECONDS))
+        rank = ScriptRank(config, context, store)
+        enter(rank)
         os.environ.update(torchrun_variables(config, info, store))
         _use_threads(config.request.cpus_per_worker)
-        _run_as_main(script, config.working_directory)
+        with temporary_files_removed(_MAY_HAVE_LOADER_WORKERS):
+            _run_to_the_end(script, config.working_directory, rank)
+    except Stopped:
+        status = "stopped"
     except BaseException as error:
         failure = _failure(error, info)
     if failure is not None:
         failure.write(config.layout.rank_error(info.rank))
-        flush_output()
-        return RankResult("failed", failure)
-    if store is not None:
+        status = "failed"
+    flush_output()
+    if rank is not None and rank.session is not None:
+        rank.session.close(has_failed=failure is not None)
+    if failure is None and store is not None:
         _serve_until_all_have_ended(store, info)
-    return RankResult("finished")
+    return RankResult(status, failure)
+
+
+def _run_to_the_end(script: Script, working_directory: Path, rank: ScriptRank) -> None:
+    """Runs the script, and then what its session, if it has one, does at the end."""
+    try:
+        _run_as_main(script, working_directory)
+    except SystemExit as end:
+        if end.code:
+            raise
+    if rank.session is not None:
+        rank.session.finish()
 
 
 def _serve_until_all_have_ended(store: dist.Store, info: RankInfo) -> None:
@@ -114,11 +137,9 @@ def _run_as_main(script: Script, working_directory: Path) -> None:
     runpy.run_path(str(path), run_name="__main__")
 
 
-def _failure(error: BaseException, info: RankInfo) -> Failure | None:
-    """What ended the script, or None if it exited with status 0."""
+def _failure(error: BaseException, info: RankInfo) -> Failure:
+    """What ended the script."""
     if not isinstance(error, SystemExit):
         return Failure.of(error, info)
-    if error.code is None or error.code == 0:
-        return None
     text = f"exit status {error.code}" if isinstance(error.code, int) else error_text(error)
     return Failure.of(ScriptExitError(text), info)

@@ -18,7 +18,7 @@ _FULLY_CONNECTED_RANKS = 16
 
 
 def join_process_group(context: RankContext, request: Request) -> dist.ProcessGroup:
-    """Joins the default process group and returns another one, over gloo, for control.
+    """Joins the default process group, unless a script has done so, and returns another one, over gloo, for control.
 
     The first collective may wait for ranks that are still importing or loading; see `limit_waiting`.
     """
@@ -26,14 +26,15 @@ def join_process_group(context: RankContext, request: Request) -> dist.ProcessGr
     rank_info = context.rank_info
     if rank_info.world_size > _FULLY_CONNECTED_RANKS:
         os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
-    dist.init_process_group(
-        request.backend,
-        store=context.open_store(timeout),
-        rank=rank_info.rank,
-        world_size=rank_info.world_size,
-        timeout=timeout,
-        device_id=torch.device("cuda", rank_info.gpu) if request.device == "cuda" else None,
-    )
+    if not dist.is_initialized():
+        dist.init_process_group(
+            request.backend,
+            store=context.open_store(timeout),
+            rank=rank_info.rank,
+            world_size=rank_info.world_size,
+            timeout=timeout,
+            device_id=torch.device("cuda", rank_info.gpu) if request.device == "cuda" else None,
+        )
     group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timeout)
     return group
 

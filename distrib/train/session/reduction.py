@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ import torch.distributed as dist
 
 from distrib.train.health.times import RankTimes
 from distrib.train.session.gather import BackwardWeight
+
+Gradients = Callable[[torch.Tensor, Sequence[torch.Tensor]], list[torch.Tensor | None]]
+"""Computes the gradients of a loss with respect to parameters; None for those that it does not reach."""
 
 _MAX_LAYOUTS = 16
 
@@ -54,7 +58,13 @@ class GradientReducer:
         self._layouts: dict[tuple[int, ...], tuple[Sequence[torch.Tensor], list[_Bucket]]] = {}
 
     def sum_gradients(
-        self, loss: torch.Tensor, parameters: Sequence[torch.Tensor], weight: torch.Tensor | float
+        self,
+        loss: torch.Tensor,
+        parameters: Sequence[torch.Tensor],
+        weight: torch.Tensor | float,
+        *,
+        compute: Gradients | None = None,
+        carried: Mapping[int, torch.Tensor] | None = None,
     ) -> list[torch.Tensor | None]:
         """The gradients of the sum of all ranks' losses; None for a parameter that no rank's loss reaches.
 
@@ -62,32 +72,64 @@ class GradientReducer:
             loss: This rank's loss, already scaled by its weight.
             parameters: The same on all ranks.
             weight: This rank's weight; with 0 the rank adds nothing, even if its loss is NaN.
+            compute: Computes this rank's gradients; by default those of the parameters alone.
+            carried: What this rank adds to the gradients of parameters, by their numbers.
         """
+        with self._weighing(weight):
+            if dist.get_world_size() == 1:
+                return self._compute(loss, parameters, compute)
+            return self._reduce(loss, parameters, weight, compute or parameter_gradients, carried or {})
+
+    def own_gradients(
+        self,
+        loss: torch.Tensor,
+        parameters: Sequence[torch.Tensor],
+        weight: torch.Tensor | float,
+        *,
+        compute: Gradients | None = None,
+    ) -> list[torch.Tensor | None]:
+        """The gradients of this rank's loss alone; see `sum_gradients`."""
+        with self._weighing(weight):
+            return self._compute(loss, parameters, compute)
+
+    @contextmanager
+    def _weighing(self, weight: torch.Tensor | float) -> Iterator[None]:
         self._weight.value = weight
         try:
-            if dist.get_world_size() == 1:
-                gradients = _gradients(loss, parameters)
-                return [None if gradient is None else self._weight.silence(gradient) for gradient in gradients]
-            return self._reduce(loss, parameters, weight)
+            yield
         finally:
             self._weight.value = None
 
+    def _compute(
+        self, loss: torch.Tensor, parameters: Sequence[torch.Tensor], compute: Gradients | None
+    ) -> list[torch.Tensor | None]:
+        gradients = (compute or parameter_gradients)(loss, parameters)
+        return [None if gradient is None else self._weight.silence(gradient) for gradient in gradients]
+
     def _reduce(
-        self, loss: torch.Tensor, parameters: Sequence[torch.Tensor], weight: torch.Tensor | float
+        self,
+        loss: torch.Tensor,
+        parameters: Sequence[torch.Tensor],
+        weight: torch.Tensor | float,
+        compute: Gradients,
+        carried: Mapping[int, torch.Tensor],
     ) -> list[torch.Tensor | None]:
         buckets = self._buckets(parameters)
-        passing = _Pass(buckets, self._weight)
+        passing = _Pass(buckets, self._weight, carried)
         hooks = [
             parameter.register_hook(passing.hook(number))  # type: ignore[no-untyped-call]
             for number, parameter in enumerate(parameters)
         ]
         try:
-            gradients = _gradients(loss, parameters)
+            gradients = compute(loss, parameters)
         finally:
             for hook in hooks:
                 hook.remove()
         has_weight = isinstance(weight, torch.Tensor) or weight > 0
-        reached = torch.tensor([has_weight and gradient is not None for gradient in gradients], dtype=torch.uint8)
+        reached = torch.tensor(
+            [number in carried or (has_weight and gradient is not None) for number, gradient in enumerate(gradients)],
+            dtype=torch.uint8,
+        )
         flags = dist.all_reduce(reached, op=dist.ReduceOp.MAX, group=self._control_group, async_op=True)
         assert flags is not None
         with self._times.waiting():
@@ -125,7 +167,7 @@ class GradientReducer:
 class _Pass:
     """One backward pass: copies gradients into their buckets and reduces full ones in order."""
 
-    def __init__(self, buckets: list[_Bucket], weight: BackwardWeight) -> None:
+    def __init__(self, buckets: list[_Bucket], weight: BackwardWeight, carried: Mapping[int, torch.Tensor]) -> None:
         self._buckets = buckets
         self._weight = weight
         self._missing = [len(bucket.numbers) for bucket in buckets]
@@ -137,13 +179,20 @@ class _Pass:
         self._pending: list[Any] = []
         for bucket in buckets:
             bucket.flat.zero_()
+        for number, gradient in carried.items():
+            self._places[number][1].copy_(gradient)
+        self._carried = carried
 
     def hook(self, number: int) -> Any:
         """What to call with a parameter's gradient."""
         index, view = self._places[number]
 
         def copy(gradient: torch.Tensor) -> None:
-            view.copy_(self._weight.silence(gradient))
+            silenced = self._weight.silence(gradient)
+            if number in self._carried:
+                view.add_(silenced)
+            else:
+                view.copy_(silenced)
             self._missing[index] -= 1
             while len(self._pending) < len(self._buckets) and self._missing[len(self._pending)] == 0:
                 self._reduce_next()
@@ -168,7 +217,8 @@ def _make_bucket(numbers: list[int], parameters: list[torch.Tensor]) -> _Bucket:
     return _Bucket(numbers, flat, [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)])
 
 
-def _gradients(loss: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+def parameter_gradients(loss: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+    """The gradients of `parameters`, and of nothing else; None for those that the loss does not reach."""
     if not loss.requires_grad:
         return [None] * len(parameters)
     return list(torch.autograd.grad(loss, parameters, allow_unused=True))

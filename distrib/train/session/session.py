@@ -83,13 +83,16 @@ class Session:
         self._failure: BaseException | None = None
         self._stop_reason: str | None = None
         self._is_synced = True
-        weight = self._weight = BackwardWeight()
+        self._weight = BackwardWeight()
         group = dist.new_group() if self.world_size > 1 else dist.group.WORLD
-        self._gatherer = Gatherer(group, rank.control_group, weight, rank.times)  # type: ignore[arg-type]
-        reducer = GradientReducer(rank.control_group, rank.settings.ddp.bucket_mb * _MIB, weight, rank.times)
+        self._gatherer = Gatherer(group, rank.control_group, self._weight, rank.times)  # type: ignore[arg-type]
+        reducer = self._make_reducer(rank)
         self._minimizer = Minimizer(state, precision, reducer, rank.control_group, rank.settings.clip_norm)
         state.has_user_code = True
         state.register("logs", self._logs[True], per_rank=True)
+
+    def _make_reducer(self, rank: Rank) -> GradientReducer:
+        return GradientReducer(rank.control_group, rank.settings.ddp.bucket_mb * _MIB, self._weight, rank.times)
 
     @property
     def completed_steps(self) -> int:

@@ -1,0 +1,193 @@
+"""The engine of a script's session: what a job's worker builds from a spec, built for the script's own loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from distrib.errors import Stopped
+from distrib.job.plan import StepPlan
+from distrib.train.boundary import StepBoundary
+from distrib.train.callbacks import Callbacks
+from distrib.train.checkpoint.checkpointer import Checkpointer
+from distrib.train.checkpoint.final_weights import save_final_weights
+from distrib.train.checkpoint.find import find_checkpoint
+from distrib.train.checkpoint.saving import Saving
+from distrib.train.control import Control, ExchangeInterval
+from distrib.train.data.loader import StepBatch, StepLoader
+from distrib.train.loop import Loop
+from distrib.train.objective.loss_accumulator import CAPACITY, LossAccumulator
+from distrib.train.optimization.precision import Precision
+from distrib.train.rank import Rank
+from distrib.train.records import Records
+from distrib.train.script.errors import UsageError
+from distrib.train.script.steps import ScriptSteps
+from distrib.train.session.minimize import Slice
+from distrib.train.session.session import Session, SessionControl
+from distrib.train.state import TrainingState
+from distrib.train.strategy.base import StrategySettings
+from distrib.train.strategy.registry import make_strategy
+
+
+@dataclass(frozen=True)
+class ScriptTraining:
+    """What a script trains, as the boundary sees it; see `Trained`."""
+
+    state: TrainingState
+    precision: Precision
+    losses: LossAccumulator
+    session: SessionControl
+
+    @property
+    def learning_rates(self) -> float | dict[str, float]:
+        """The learning rate of the first parameter group, or those of several optimizers by name."""
+        rates = {
+            name.rpartition(".")[2]: float(optimizer.param_groups[0]["lr"])
+            for name, optimizer in self.state.optimizers.items()
+        }
+        return next(iter(rates.values())) if len(rates) == 1 else rates
+
+    def after_step(self, completed_steps: int) -> None:
+        """Does nothing: a script advances its schedules itself."""
+
+    def after_evaluation(self, results: dict[str, Any]) -> None:
+        """Does nothing: a script evaluates itself."""
+
+    def take_warnings(self) -> list[str]:
+        """Nothing."""
+        return []
+
+
+class ScriptEngine:
+    """The parts of a rank that runs a script with a session.
+
+    Args:
+        rank: This rank.
+        is_kept: Whether there is a run to keep checkpoints and events in.
+
+    Attributes:
+        rank: This rank.
+        state: What a checkpoint holds.
+        is_resumed: Whether the run continues from a checkpoint.
+        precision: The precision of forward passes.
+        steps: The loops of the script.
+    """
+
+    def __init__(self, rank: Rank, *, is_kept: bool) -> None:
+        self.rank = rank
+        self._is_kept = is_kept
+        stored, self._warnings = find_checkpoint(rank)
+        info = rank.info
+        strategy = make_strategy(StrategySettings(rank.settings, info.rank, info.world_size, rank.device))
+        self.state = TrainingState(strategy, info.rank, info.world_size, stored)
+        self.is_resumed = stored is not None
+        self.precision, self.losses = Precision(rank.settings.precision, rank.device), LossAccumulator(rank.device)
+        self.losses.use_weights()
+        self.steps = ScriptSteps()
+        self.state.register("scaler", self.precision)
+        self.state.register("losses", self.losses, per_rank=True)
+        self.state.register("loops", self.steps)
+        self._boundary: StepBoundary | None = None
+        self._records = Records(rank, self.steps, is_kept=is_kept)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a loop has begun, before which everything is set up."""
+        return self._boundary is not None
+
+    def begin(self, session: Session, *, is_ever_saved: bool) -> None:
+        """Builds what acts at the end of each step, when the first loop begins."""
+        if self._boundary is not None:
+            return
+        rank, request = self.rank, self.rank.config.request
+        checkpointer = None
+        if is_ever_saved and self._is_kept:
+            group = dist.new_group(backend="gloo", timeout=timedelta(seconds=request.hang_timeout_seconds))
+            checkpointer = Checkpointer(rank, self.state, group, self._records)
+        self._boundary = StepBoundary(
+            rank,
+            ScriptTraining(self.state, self.precision, self.losses, SessionControl(session, Callbacks([]))),
+            self.steps,
+            control=Control(rank.control_group, rank.context, ExchangeInterval(CAPACITY, request.grace_seconds)),
+            saving=Saving(checkpointer, None, self.steps, self._records, rank.control_group),
+            evaluator=None,
+            records=self._records,
+        )
+        self.state.end_restoring()
+        if checkpointer is not None:
+            self.state.check_savable()
+        rank.storage.start()
+
+    def begin_loop(self, plan: StepPlan, order: str) -> bool:
+        """Begins the next loop; returns whether it has steps left.
+
+        Raises:
+            UsageError: It does not fit the checkpoint that the run continues from.
+        """
+        assert self._boundary is not None
+        difference = self.steps.begin(plan, order, self.state.completed_steps)
+        if difference is not None:
+            raise UsageError(
+                f"session.batches: does not fit the checkpoint that the run continues from: {difference}; use the same "
+                "arguments, or start another run with --fresh"
+            )
+        return not self._boundary.is_finished
+
+    def add_losses(self, losses: list[tuple[torch.Tensor, Any]], part: Slice) -> None:
+        """Adds a step's losses to those of the next event: their sum, or with weights their mean."""
+        if losses and all(weight is None for _, weight in losses):
+            losses = [(torch.stack([loss.double() for loss, _ in losses]).sum(), None)]
+        for loss, weight in losses:
+            value = part.num_samples if weight is None or not part.num_samples else weight
+            self.losses.add(loss, torch.as_tensor(value, dtype=torch.float64, device=self.rank.device))
+
+    def loop(self, loader: StepLoader) -> Loop:
+        """The loop over the batches of `loader`."""
+        assert self._boundary is not None
+        first_step = self.steps.first_step
+        return Loop(self.rank, _ShiftedLoader(loader, first_step), self._boundary, self._records, self._warnings)
+
+    def check_stopped(self) -> None:
+        """Ends a run that was requested to stop, and whose checkpoint is committed.
+
+        Raises:
+            Stopped: It was.
+        """
+        if self._boundary is None or not self._boundary.has_ended or self._boundary.is_finished:
+            return
+        self._records.end()
+        raise Stopped(f"stopped after step {self.state.completed_steps}")
+
+    def finish(self, model: nn.Module | None) -> None:
+        """Writes the final weights and the last records.
+
+        Args:
+            model: Whose weights to write.
+        """
+        if not self._is_kept:
+            return
+        if model is not None:
+            save_final_weights(self.rank, self.state, model)
+        self._records.end()
+
+
+@dataclass(frozen=True)
+class _ShiftedLoader:
+    """The batches of a loop, with their steps counted over the whole run."""
+
+    loader: StepLoader
+    first_step: int
+
+    def next(self) -> StepBatch:
+        """See `StepLoader`."""
+        batch = self.loader.next()
+        return StepBatch(batch.global_step + self.first_step, batch.epoch, batch.micro_batches, batch.batches)
+
+    def prefetch(self) -> None:
+        """See `StepLoader`."""
+        self.loader.prefetch()

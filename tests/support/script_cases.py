@@ -1,0 +1,181 @@
+"""Scripts with a session, for tests: `distrib run script_cases.py -- NAME [KEY=VALUE …]`; small and in float64."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from exact_jobs import Mlp, Points, Sentences, token_mean
+from exact_specs import BATCH_SIZE, NUM_SAMPLES, SEED, WEIGHTLESS
+from session_jobs import Encoder, Experts, Gan, Hidden, Unlabeled, contrast, critic_loss, generator_loss
+from torch.nn import functional
+
+import distrib
+
+NAME = sys.argv[1]
+OPTIONS = dict(argument.split("=") for argument in sys.argv[2:])
+STEPS = int(OPTIONS.get("steps", 9))
+session = distrib.session(seed=SEED, log_every=1, checkpoint=OPTIONS.get("checkpoint", "never"))
+
+
+def build(make):
+    """A model, whose weights are those of rank 0 only after `setup`."""
+    torch.manual_seed(SEED if session.rank == 0 else 77)
+    return make()
+
+
+def batches(dataset, **options):
+    return session.batches(dataset, batch_size=BATCH_SIZE, **({"steps": STEPS} | options))
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def end_body(model):
+    """Writes the weights; dies if this rank is to die in this step."""
+    step = session.completed_steps + 1
+    if session.rank == 0:
+        torch.save(model.state_dict(), Path(f"weights-{step:04}.pt"))
+    if OPTIONS.get("kill") == f"{session.rank}@{step}" and session.attempt == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if OPTIONS.get("raise") == f"{session.rank}@{step}":
+        raise ValueError("no such label")
+    if OPTIONS.get("stop") == f"{session.rank}@{step}" and session.attempt == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def plain():
+    model, optimizer = session.setup(model := build(Mlp), sgd(model))
+    for inputs, targets in batches(Points(NUM_SAMPLES)):
+        optimizer.zero_grad()
+        session.backward(functional.cross_entropy(model(inputs), targets))
+        session.update(optimizer)
+        end_body(model)
+
+
+def scheduled():
+    model, optimizer = session.setup(model := build(Mlp), torch.optim.AdamW(model.parameters(), lr=0.1))
+    schedule = session.keep("schedule", torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9))
+    for inputs, targets in batches(Points(NUM_SAMPLES)):
+        optimizer.zero_grad()
+        session.backward(functional.cross_entropy(model(inputs), targets))
+        session.update(optimizer, clip_norm=0.4)
+        schedule.step()
+        end_body(model)
+
+
+def gan():
+    model = build(Gan)
+    critic, generator = (torch.optim.Adam(part.parameters(), lr=0.01) for part in (model.critic, model.generator))
+    session.setup(model.critic, critic, name="critic")
+    session.setup(model.generator, generator, name="generator")
+    for real, noise in batches(Unlabeled(NUM_SAMPLES)):
+        critic.zero_grad()
+        session.backward(critic_loss(model, real, noise))
+        session.update(critic)
+        generator.zero_grad()
+        loss = session.backward(generator_loss(model, noise))
+        session.update(generator)
+        session.log(generator_loss=loss)
+        end_body(model)
+
+
+def contrastive():
+    model, optimizer = session.setup(model := build(Encoder), sgd(model))
+    for points, noise in batches(Unlabeled(NUM_SAMPLES)):
+        second = model(points + 0.1 * functional.pad(noise, (0, points.shape[1] - noise.shape[1])))
+        others, start = session.gather(second)
+        optimizer.zero_grad()
+        session.backward(contrast(model(points), second, others, start))
+        session.update(optimizer)
+        end_body(model)
+
+
+def tokens():
+    model, optimizer = session.setup(model := build(Mlp), sgd(model))
+    for batch in batches(Sentences(NUM_SAMPLES, WEIGHTLESS)):
+        result = token_mean(model, batch)
+        optimizer.zero_grad()
+        session.backward(result["loss"], weight=result["weight"])
+        session.update(optimizer)
+        end_body(model)
+
+
+def experts():
+    model, _ = session.setup(model := build(Experts), torch.optim.Adam(model.parameters(), lr=0.01))
+    for inputs, targets in batches(Points(NUM_SAMPLES)):
+        session.minimize(functional.cross_entropy(model(inputs), targets))
+        end_body(model)
+
+
+def halves():
+    """The slice of a rank in two micro-batches, of which the first is not added over the ranks at once."""
+    model, optimizer = session.setup(model := build(Mlp), sgd(model))
+    for inputs, targets in batches(Points(NUM_SAMPLES)):
+        middle = len(targets) // 2
+        optimizer.zero_grad()
+        with session.no_sync(model):
+            loss = functional.cross_entropy(model(inputs[:middle]), targets[:middle])
+            session.backward(loss, weight=middle)
+        loss = functional.cross_entropy(model(inputs[middle:]), targets[middle:])
+        session.backward(loss, weight=len(targets) - middle)
+        session.update(optimizer)
+        end_body(model)
+
+
+def carried():
+    hidden = session.keep("hidden", Hidden())
+    model, optimizer = session.setup(model := build(Mlp), sgd(model))
+    for inputs, targets in batches(Points(NUM_SAMPLES)):
+        outputs = model(inputs)
+        optimizer.zero_grad()
+        session.backward(functional.cross_entropy(outputs + hidden.value, targets))
+        session.update(optimizer)
+        hidden.value = 0.9 * hidden.value + 0.1 * session.sum(outputs.detach().sum(0)) / 9
+        end_body(model)
+
+
+def stages():
+    """Two loops, of which the first is left with `break`, and code between them."""
+    model, optimizer = session.setup(model := build(Mlp), sgd(model))
+    for number, dataset in enumerate((Points(NUM_SAMPLES), Points(30, seed=4))):
+        for inputs, targets in batches(dataset, steps=None, epochs=2):
+            optimizer.zero_grad()
+            session.backward(functional.cross_entropy(model(inputs), targets))
+            session.update(optimizer)
+            end_body(model)
+            if number == 0 and session.completed_steps + 1 == 7:
+                break
+        if session.rank == 0:
+            with Path("stages.txt").open("a") as file:
+                file.write(f"{session.attempt} {number} {session.completed_steps}\n")
+
+
+def evaluated():
+    """An evaluation after each epoch, with a metric and with a sum."""
+    from torchmetrics.classification import MulticlassAccuracy
+
+    model, optimizer = session.setup(model := build(Mlp), sgd(model))
+    held_out = Points(20, seed=1)
+    for inputs, targets in batches(Points(NUM_SAMPLES), steps=None, epochs=2):
+        optimizer.zero_grad()
+        session.backward(functional.cross_entropy(model(inputs), targets))
+        session.update(optimizer)
+        if session.is_due("1 epoch"):
+            metric, correct, rows = MulticlassAccuracy(3, average="micro"), 0, 0
+            with torch.no_grad():
+                for inputs, targets in session.shard(held_out, batch_size=7):
+                    outputs = model(inputs)
+                    metric.update(outputs, targets)
+                    correct, rows = correct + int((outputs.argmax(1) == targets).sum()), rows + len(targets)
+            assert session.sum(rows) == 20
+            accuracy = session.sum(correct) / 20
+            assert abs(session.compute(metric) - accuracy) < 1e-6
+            session.log(accuracy=accuracy)
+        end_body(model)
+
+
+if __name__ == "__main__":
+    globals()[NAME]()

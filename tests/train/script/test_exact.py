@@ -1,0 +1,123 @@
+"""Scripts with a session: at any number of ranks what a plain loop of one process computes, killed or not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from exact_jobs import Mlp, Points
+from exact_reference import flat
+from exact_specs import NUM_SAMPLES
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from distrib.runs.events import read_events
+from distrib.runs.run import Run
+from tests.train.session import test_exact as steps_of_jobs
+from tests.train.session.test_exact import STEPS, TOLERANCE, batches, model_of
+
+pytestmark = pytest.mark.timeout(120)
+
+SUPPORT = Path(__file__).parents[2] / "support"
+MODULES = ("exact_jobs.py", "session_jobs.py", "exact_specs.py", "exact_reference.py", "script_cases.py")
+
+
+@pytest.fixture
+def launch(tmp_path, command_server):
+    """`launch(NAME, workers, ARGUMENT, …, folder=…, options=…)`: runs a case; returns the command and its folder."""
+
+    def launch(name, workers, *arguments, folder="a", options=(), timeout=100):
+        place = tmp_path / folder
+        place.mkdir(exist_ok=True)
+        for module in MODULES:
+            shutil.copy(SUPPORT / module, place)
+        command = ["run", "script_cases.py", "--workers", workers, "--runs-dir", "runs", "--run-id", "run"]
+        command += ["--device", "cpu", *options, "--", name, *arguments]
+        return command_server.run(command, place, timeout=timeout), place
+
+    return launch
+
+
+def run_of(folder):
+    return Run(folder / "runs" / "run")
+
+
+def events_of(folder, *kinds):
+    return [e for e in read_events(folder / "runs" / "run" / "metrics.jsonl") if e["event"] in kinds]
+
+
+def final(folder):
+    return load_file(folder / "runs" / "run" / "model.safetensors")
+
+
+def plain_classification():
+    model = model_of(Mlp)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for inputs, targets in batches(Points(NUM_SAMPLES)):
+        model.zero_grad()
+        functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+        yield model
+
+
+def plain_scheduled():
+    model = model_of(Mlp)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    for inputs, targets in batches(Points(NUM_SAMPLES)):
+        model.zero_grad()
+        functional.cross_entropy(model(inputs), targets).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.4)
+        optimizer.step()
+        schedule.step()
+        yield model
+
+
+def plain_experts():
+    model = model_of(steps_of_jobs.Experts)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for inputs, targets in batches(Points(NUM_SAMPLES)):
+        model.zero_grad()
+        functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+        yield model
+
+
+PLAIN = {
+    "plain": plain_classification,
+    "scheduled": plain_scheduled,
+    "halves": plain_classification,
+    "gan": steps_of_jobs.plain_gan,
+    "contrastive": steps_of_jobs.plain_contrastive,
+    "tokens": steps_of_jobs.plain_tokens,
+    "experts": plain_experts,
+    "carried": steps_of_jobs.plain_carried,
+}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("name", PLAIN)
+def test_every_step_is_that_of_a_plain_loop(launch, name, workers):
+    finished, folder = launch(name, workers)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    for number, model in enumerate(PLAIN[name](), start=1):
+        found, expected = torch.load(folder / f"weights-{number:04}.pt"), flat(model.state_dict())
+        assert float((flat(found) - expected).norm() / expected.norm()) < TOLERANCE * number, number
+    assert number == STEPS
+    assert [event["step"] for event in events_of(folder, "train")] == list(range(1, STEPS + 1))
+    assert run_of(folder).status == "finished"
+
+
+@pytest.mark.parametrize(("name", "workers"), [("carried", 2), ("gan", 3), ("scheduled", 3), ("tokens", 2)])
+def test_a_killed_rank_changes_no_bit(launch, name, workers):
+    arguments = ["checkpoint=2 steps", "steps=9"]
+    finished, reference = launch(name, workers, *arguments, folder="reference")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    again, killed = launch(name, workers, *arguments, f"kill={workers - 1}@6", folder="killed")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [event["step"] for event in events_of(killed, "start")] in ([0, 2], [0, 4])
+    assert [event["attempt"] for event in events_of(killed, "restart")] == [1]
+    expected, found = final(reference), final(killed)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    losses = [{e["step"]: e["loss"] for e in events_of(folder, "train")} for folder in (reference, killed)]
+    assert losses[0] == losses[1]
