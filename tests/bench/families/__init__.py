@@ -16,6 +16,7 @@ from tests.bench.families import (
     other_peers,
     recovery,
     scaling,
+    trackers,
 )
 
 FAMILIES: dict[str, Callable[[int], list[Row]]] = {
@@ -32,5 +33,6 @@ FAMILIES: dict[str, Callable[[int], list[Row]]] = {
     "recovery": recovery.measure,
     "scaling": scaling.measure,
     "serve-minute": inference.sustain,
+    "trackers": trackers.measure,
 }
 """Given a number of rounds, the rows of a family."""
