@@ -197,11 +197,11 @@ class LaunchDescription:
     """What a launcher starts for a request, in its own terms.
 
     Attributes:
-        workers: What runs the ranks, for people, such as `local processes`.
+        worker: What runs a rank, for people, such as `local process`.
         settings: What is passed to the system that starts them, by name.
     """
 
-    workers: str
+    worker: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

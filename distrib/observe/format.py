@@ -120,8 +120,9 @@ def num_items(count: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 worker`, `2 workers`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    """`1 worker`, `2 workers`, `2 processes`."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"
 
 
 def shares(sizes: Sequence[int]) -> str:

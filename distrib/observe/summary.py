@@ -150,7 +150,7 @@ def _use(run: Run) -> str:
     """The commands that put a trained model to work."""
     root = short_path(run.storage.runs_location)
     name = run.id if root == DEFAULT_RUNS_FOLDER else short_path(run.location)
-    return f"distrib serve {name}; or predict, export, latency instead of serve"
+    return f"distrib serve {name}\n{'':{2 + LABEL_WIDTH}}or predict, export, latency in place of serve"
 
 
 def failure_line(error: Mapping[str, Any]) -> str:

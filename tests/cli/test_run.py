@@ -44,10 +44,11 @@ def test_a_finished_run(distrib, tiny):
     lines = result.stdout.splitlines()
     assert lines[0] == "one: 1 worker on cpu, 6 steps of 4 samples"
     assert lines[1].startswith("epoch 1/2  step 1/6  loss ")
-    assert lines[-8].startswith("finished  loss ")
-    assert lines[-3:] == [
+    assert lines[-9].startswith("finished  loss ")
+    assert lines[-4:] == [
         "  weights     runs/one/model.safetensors",
-        "  use it      distrib serve one; or predict, export, latency instead of serve",
+        "  use it      distrib serve one",
+        "              or predict, export, latency in place of serve",
         "  all runs    distrib list",
     ]
 

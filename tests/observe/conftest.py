@@ -27,7 +27,7 @@ def spec():
 @pytest.fixture
 def plan(spec):
     schedule = make_step_plan(spec, Facts(train_samples=21, eval_samples=10), 2)
-    launch = LaunchDescription("local processes")
+    launch = LaunchDescription("local process")
     return Plan(make_request(spec, "local", "cpu"), schedule, Memory(1000, 4000, 4000, 8000), launch)
 
 

@@ -39,7 +39,7 @@ def test_a_finished_run(finished, monkeypatch):
         "  speed       152 samples/s",
         "  run         runs/digits-1",
         "  weights     runs/digits-1/model.safetensors",
-        "  use it      distrib serve digits-1; or predict, export, latency instead of serve",
+        "  use it      distrib serve digits-1\n              or predict, export, latency in place of serve",
         "  all runs    distrib list",
     ]
 

@@ -62,7 +62,7 @@ class ToyLauncher:
         return "cpu"
 
     def describe(self, request):
-        return LaunchDescription("toy processes", {"start_method": "spawn"})
+        return LaunchDescription("toy process", {"start_method": "spawn"})
 
     def find_room(self, request, notice, is_stopping):
         return Placement(request.max_workers)

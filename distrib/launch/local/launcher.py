@@ -69,7 +69,7 @@ class LocalLauncher:
 
     def describe(self, request: Request) -> LaunchDescription:
         """Local processes need no settings."""
-        return LaunchDescription("local processes")
+        return LaunchDescription("local process")
 
     def find_room(
         self, request: Request, notice: Callable[[str], None], is_stopping: Callable[[], bool]

@@ -63,7 +63,7 @@ class RayLauncher:
 
     def describe(self, request: Request) -> LaunchDescription:
         """Ray Train's scaling settings."""
-        return LaunchDescription("Ray workers", scaling_settings(request))
+        return LaunchDescription("Ray worker", scaling_settings(request))
 
     def find_room(
         self, request: Request, notice: Callable[[str], None], is_stopping: Callable[[], bool]

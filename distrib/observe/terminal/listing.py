@@ -76,10 +76,10 @@ def _row(row: tuple[str, str]) -> str:
 def _request(plan: Plan) -> Rows:
     request, launch = plan.request, plan.launch
     low, high = request.min_workers, request.max_workers
-    where = "workers" if launch is None else launch.workers
+    worker = "worker" if launch is None else launch.worker
     settings = {} if launch is None else launch.settings
     return [
-        ("workers", f"{low:,} {where}" if low == high else f"{low:,} to {high:,} {where}"),
+        ("workers", plural(high, worker) if low == high else f"{low:,} to {plural(high, worker)}"),
         ("device", f"{request.device}, gradients summed by {request.backend}"),
         ("CPUs", f"{request.cpus_per_worker} per worker, as many torch threads"),
         ("time-outs", _time_outs(request)),

@@ -65,7 +65,7 @@ def test_accumulation(plan, spec):
 
 def test_a_range_of_workers_on_ray_and_unknown_memory(plan, spec):
     request = replace(plan.request, launcher="ray", min_workers=2, max_workers=8)
-    launch = LaunchDescription("Ray workers", {"placement_strategy": "PACK"})
+    launch = LaunchDescription("Ray worker", {"placement_strategy": "PACK"})
     listing = plan_listing(replace(plan, request=request, memory=None, launch=launch), spec)
     assert "  workers            2 to 8 Ray workers\n" in listing
     assert "  placement strategy PACK\n" in listing
