@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import yaml
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from distrib.errors import JobError
 from distrib.job.reader import Job, is_mapping_with, read_spec
@@ -21,6 +21,8 @@ from distrib.job.yaml.nodes import SourceLocation
 
 class Script(Section):
     """What each rank runs as `__main__`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["file"]}, {"required": ["module"]}]})
 
     file: Annotated[str | None, Resume.MUST_MATCH] = None
     """A Python file, relative to the working directory; exclusive with `module`."""

@@ -43,14 +43,14 @@ class RunRequest:
     Attributes:
         job: The job.
         run_id: The run's id; None for a new one.
-        num_steps: The optimizer steps that the job asks for.
+        num_steps: The optimizer steps that the job asks for; None for a script, whose steps are not known.
         is_fresh: Whether an existing run is left alone and a new one created beside it, as ID-2.
         is_extended: Whether a finished run is resumed if the job now asks for more steps.
     """
 
     job: AnyJob
     run_id: str | None
-    num_steps: int
+    num_steps: int | None
     is_fresh: bool = False
     is_extended: bool = False
 
@@ -111,12 +111,12 @@ def _start_or_resume(
     checkpoints = run.checkpoints.list()
     if not checkpoints:
         check_start()
-    elif checkpoints[0].step > request.num_steps:
+    elif request.num_steps is not None and checkpoints[0].step > request.num_steps:
         raise JobError(
             f"run {run.id} has a checkpoint of step {checkpoints[0].step}, but the job now ends at step "
             f"{request.num_steps}; ask for more, or use `fresh` to start a new run beside it"
         )
-    elif request.num_steps != _planned_steps(run):
+    elif request.num_steps is not None and request.num_steps != _planned_steps(run):
         check_extension()
     return AcquiredRun(run, lease, attempt=int(run.record.get("attempt") or 0) + 1, is_new=False)
 
@@ -131,7 +131,7 @@ def _is_done(run: Run, request: RunRequest) -> bool:
     """Whether the run has finished and is not to be extended."""
     if not run.exists or run.status != "finished":
         return False
-    return not request.is_extended or request.num_steps <= _planned_steps(run)
+    return not request.is_extended or request.num_steps is None or request.num_steps <= _planned_steps(run)
 
 
 def _planned_steps(run: Run) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import Any
 
-from distrib.job.plan import Plan, StepPlan
+from distrib.job.plan import Plan
 from distrib.launch.acquire import AcquiredRun
 from distrib.launch.launcher import AttemptResult
 from distrib.launch.script.config import AnyConfig
@@ -111,24 +111,31 @@ class RunRecorder:
 
     def write_event(self, event: str, attempt: int, plan: Plan, message: str) -> None:
         """Writes the event of a restart or a resize, with the step from which the run continues."""
-        step, schedule = self.newest_step, plan.schedule
+        step = self.newest_step
+        epoch, samples = self._position(step, plan)
         with EventWriter(self._layout.metrics_file, attempt) as events:
             events.write(
                 event,
                 step=step,
-                epoch=schedule.position(step)[0],
-                samples=self._samples_after(step, schedule),
-                message=message if plan.script is not None else f"{message}, from step {step}",
+                epoch=epoch,
+                samples=samples,
+                message=message if plan.script is not None and not step else f"{message}, from step {step}",
             )
         self._run.storage.publish_events(attempt)
 
-    def _samples_after(self, step: int, schedule: StepPlan) -> int:
-        """The samples of the first `step` steps: with an order of the job's own those that an event has of them."""
-        if schedule.order is None or not step:
-            return schedule.samples_after(step)
+    def _position(self, step: int, plan: Plan) -> tuple[int, int]:
+        """The epoch and the samples after `step` steps; those that an event has if the plan does not know them."""
+        schedule = plan.schedule
+        epoch, samples = schedule.position(step)[0], schedule.samples_after(step)
+        if not step or (schedule.order is None and plan.script is None):
+            return epoch, samples
         events = (parse_event(line) for line in lines_backwards(self._layout.metrics_file))
-        counts = (event.get("samples") for event in events if event is not None and event.get("step") == step)
-        return next((count for count in counts if isinstance(count, int)), schedule.samples_after(step))
+        known = next((event for event in events if event is not None and event.get("step") == step), {})
+        if isinstance(known.get("samples"), int):
+            samples = known["samples"]
+        if plan.script is not None:
+            epoch = known.get("epoch", 0)
+        return epoch, samples
 
     @property
     def newest_step(self) -> int:

@@ -83,7 +83,7 @@ def _execute(
     assert placement is not None, "only a stop ends the search for room without a placement"
     signals.begin_acquiring()
     plan = prepared.plan_for(placement.world_size).schedule
-    request = RunRequest(prepared.job, options.run_id, plan.total_steps, options.fresh, options.extend)
+    request = RunRequest(prepared.job, options.run_id, plan.total_steps or None, options.fresh, options.extend)
     acquired = acquire_run(request, lambda: prepared.check_start(plan), lambda: prepared.check_extension(plan))
     if acquired.lease is None:
         observer.notice(

@@ -145,7 +145,8 @@ class RunSupervisor:
         """Reports what may surprise the user."""
         notice = self._monitor.notice
         if not self._acquired.is_new:
-            notice(f"continuing {self._acquired.run.id} from step {self._recorder.newest_step} of {total_steps}")
+            end = f" of {total_steps}" if total_steps else ""  # not known of a script
+            notice(f"continuing {self._acquired.run.id} from step {self._recorder.newest_step}{end}")
         if changed:
             names = ", ".join(changed)
             notice(f"the source code of {names} has changed since; the run continues with the present code")

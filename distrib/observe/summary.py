@@ -66,7 +66,7 @@ def summary_lines(run: Run, width: int | None = None) -> list[str]:
         "log": _log(run, error) if error else None,
         "weights": _weights(run),
         "continue": resume_command(run) if status in ("stopped", "failed") else None,
-        "use it": _use(run) if status == "finished" and run.weights_location else None,
+        "use it": _use(run) if status == "finished" and run.weights_location and run.record.get("schedule") else None,
         "note": note,
         "all runs": list_command(run.storage.runs_location),
     }

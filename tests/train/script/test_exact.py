@@ -121,3 +121,54 @@ def test_a_killed_rank_changes_no_bit(launch, name, workers):
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     losses = [{e["step"]: e["loss"] for e in events_of(folder, "train")} for folder in (reference, killed)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_stopped_run_continues_at_another_number_of_workers(launch, workers):
+    arguments = ["checkpoint=100 steps", "steps=9", "stop=1@3"]
+    stopped, folder = launch("scheduled", 2, *arguments)
+    assert stopped.returncode == 130, stopped.stdout + stopped.stderr
+    assert run_of(folder).status == "stopped"
+    (saved,) = events_of(folder, "checkpoint")
+    assert 3 <= saved["step"] < STEPS
+    assert not (folder / "runs" / "run" / "model.safetensors").exists()
+    again, _ = launch("scheduled", workers, *arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [event["step"] for event in events_of(folder, "start")] == [0, saved["step"]]
+    *_, model = plain_scheduled()
+    found, expected = flat(final(folder)), flat(model.state_dict())
+    assert float((found - expected).norm() / expected.norm()) < TOLERANCE * STEPS
+    rates = [event["lr"] for event in events_of(folder, "train")]
+    assert rates == pytest.approx([0.1 * 0.9 ** (step + 1) for step in range(STEPS)])
+
+
+def test_loops_that_have_ended_are_skipped_after_a_restart(launch):
+    arguments = ["checkpoint=1 steps"]
+    finished, reference = launch("stages", 2, *arguments, folder="reference")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert (reference / "stages.txt").read_text() == "0 0 7\n0 1 15\n"
+    again, killed = launch("stages", 2, *arguments, "kill=1@12", folder="killed")
+    assert again.returncode == 0, again.stdout + again.stderr
+    number, first = events_of(killed, "start")[1]["attempt"], events_of(killed, "start")[1]["step"]
+    assert (number, 7 <= first < 12) == (1, True)
+    assert (killed / "stages.txt").read_text() == f"0 0 7\n1 0 {first}\n1 1 15\n"
+    assert all(torch.equal(final(killed)[key], value) for key, value in final(reference).items())
+    assert events_of(killed, "train")[-1]["samples"] == 47 + 2 * 9 - 9 + 60
+
+
+def test_an_evaluation_covers_each_row_once(launch):
+    finished, folder = launch("evaluated", 3)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    logged = [event["accuracy"] for event in events_of(folder, "train") if "accuracy" in event]
+    assert len(logged) == 2
+    assert all(0 < accuracy <= 1 for accuracy in logged)
+
+
+def test_an_error_of_the_script_names_its_rank_and_line(launch):
+    finished, folder = launch("plain", 2, "raise=1@3")
+    assert finished.returncode == 1
+    error = run_of(folder).error
+    assert (error["rank"], error["type"], error["message"]) == (1, "ValueError", "no such label")
+    assert 'script_cases.py", line' in error["traceback"]
+    assert "distrib/train" not in error["traceback"]
+    assert len(events_of(folder, "start")) == 1
