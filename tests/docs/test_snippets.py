@@ -16,6 +16,7 @@ from distrib.job.script import load_any_job
 from tests.support.doc_snippets import PAGES, REPOSITORY, blocks, commands
 
 SHELL = {
+    "accelerate",
     "torchrun",
     "cd",
     "curl",
