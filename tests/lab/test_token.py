@@ -89,11 +89,16 @@ def test_a_file_that_is_not_there_is_named(lab, project):
     assert "RAY_AUTH_TOKEN_PATH: /no/such/file cannot be read" in done.stderr
 
 
-def test_a_client_of_the_head_needs_it_too(lab, project):
+VERBS = {"run": ["run", "job.yaml"], "doctor": ["doctor"]}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_client_of_the_head_needs_it_too(lab, project, verb):
     environment = {**os.environ, "RAY_ADDRESS": lab.ray_address, "PYTHONPATH": str(REPOSITORY)}
     environment = {key: value for key, value in environment.items() if not key.startswith("RAY_AUTH_")}
     environment |= {"HOME": str(project.code.parent), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}
-    command = [sys.executable, "-m", "distrib", "run", "job.yaml", "--runs-dir", str(project.runs)]
+    environment |= {"DISTRIB_RUNS_DIR": str(project.runs)}
+    command = [sys.executable, "-m", "distrib", *VERBS[verb], *(["--address", lab.ray_address])]
     done = subprocess.run(
         lab.command("host1", command, project.code),
         env=environment,

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import multiprocessing.forkserver
+import os
 import pickle
 import tempfile
 import traceback
@@ -19,18 +20,21 @@ def start_rank_server():
     multiprocessing.forkserver.ensure_running()
 
 
-def run_ranks(function, world_size, *arguments):
+def run_ranks(function, world_size, *arguments, environment=None):
     """Calls `function(rank, world_size, *arguments)` on all ranks; returns the results, by rank.
 
-    The function must be importable and its arguments and results picklable. An error of a rank fails the caller.
+    The function must be importable and its arguments and results picklable. Ranks get the variables of `environment`
+    too. An error of a rank fails the caller.
     """
+    pickled = pickle.dumps((environment or {}, arguments))
     with tempfile.TemporaryDirectory() as folder:
         pipes, processes = [], []
         for rank in range(world_size):
             receiver, sender = _context.Pipe(duplex=False)
             store = str(Path(folder) / "store")
             process = _context.Process(
-                target=_main, args=(sender, function, rank, world_size, store, pickle.dumps(arguments))
+                target=_main,
+                args=(sender, function, rank, world_size, store, pickled),
             )
             process.start()
             sender.close()
@@ -50,11 +54,13 @@ def run_ranks(function, world_size, *arguments):
     return [result for _, result in results]
 
 
-def _main(pipe, function, rank, world_size, store, arguments):
+def _main(pipe, function, rank, world_size, store, pickled):
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
+    environment, arguments = pickle.loads(pickled)
+    os.environ.update(environment)
     try:
         dist.init_process_group(
             "gloo",
@@ -63,7 +69,7 @@ def _main(pipe, function, rank, world_size, store, arguments):
             world_size=world_size,
             timeout=timedelta(seconds=TIMEOUT_SECONDS / 2),
         )
-        result = function(rank, world_size, *pickle.loads(arguments))
+        result = function(rank, world_size, *arguments)
         dist.barrier()
         pipe.send_bytes(pickle.dumps((False, result)))
     except BaseException:

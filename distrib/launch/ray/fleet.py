@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any, Self
 
-from distrib.compat.ray_start import silence_worker_deaths
-from distrib.errors import LaunchError
 from distrib.launch.fleet import Member, NoAnswer
-from distrib.launch.network import answers
+from distrib.launch.process.environment import environment_defaults
+from distrib.launch.ray.access.token import token_mode
+from distrib.launch.ray.cluster.connection import connect
 from distrib.launch.ray.cluster.settings import RAY_SETTINGS
 
-_CONNECT_SECONDS = 5.0
 _START_SECONDS = 40.0
 """How long a host may take to start its actor: a worker process imports Ray, and torch with the first function."""
 
@@ -35,24 +34,15 @@ class RayFleet:
         self.members: list[Member] = []
         self.silent: dict[str, str] = {}
         self._actors: dict[str, Any] = {}
+        self._settings = ExitStack()
 
     def __enter__(self) -> Self:
-        import ray
-
-        host, _, port = self._address.rpartition(":")
-        is_there = bool(host) and port.isdigit() and answers(host.strip("[]"), int(port), _CONNECT_SECONDS)
-        if self._address != "auto" and not is_there:
-            raise LaunchError(f"no Ray cluster answers at {self._address}; run `ray status` on its head node")
-        silence_worker_deaths()
+        self._settings.enter_context(environment_defaults(token_mode()))
         try:
-            ray.init(
-                address=self._address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": {**RAY_SETTINGS, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}},
-            )
-        except Exception as error:
-            raise LaunchError(f"cannot join the Ray cluster at {self._address}: {error}") from error
+            connect(self._address, {"env_vars": {**RAY_SETTINGS, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}})
+        except BaseException:
+            self._settings.close()
+            raise
         self._start_actors()
         return self
 
@@ -62,6 +52,7 @@ class RayFleet:
         for actor in self._actors.values():
             ray.kill(actor)
         ray.shutdown()
+        self._settings.close()
 
     def call(
         self, function: Callable[..., Any], arguments: Mapping[str, tuple[Any, ...]], timeout_seconds: float

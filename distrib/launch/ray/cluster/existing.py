@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,16 +13,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from distrib.compat.ray_cluster import has_autoscaler
-from distrib.compat.ray_gcs import refuses_token
-from distrib.compat.ray_start import silence_worker_deaths
 from distrib.errors import JobError, LaunchError
 from distrib.job.plan import Request
 from distrib.job.script import AnyJob
 from distrib.launch.job_server import check_shared_storage
-from distrib.launch.network import answers
 from distrib.launch.process.environment import environment_defaults
 from distrib.launch.ray.access.job_secrets import is_received, split_secrets
-from distrib.launch.ray.access.token import MODE_VARIABLE, describe_refusal, find_token, token_mode
+from distrib.launch.ray.access.token import token_mode
+from distrib.launch.ray.cluster.connection import connect
 from distrib.launch.ray.cluster.demand import HostDemand
 from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
 from distrib.launch.ray.cluster.settings import RAY_SETTINGS
@@ -36,7 +31,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_CONNECT_SECONDS = 5.0
 _WAIT_SECONDS = 0.5
 _REMIND_SECONDS = 30.0
 _FORWARDED = ("NCCL_", "GLOO_", "TORCH_", "DISTRIB_", "AWS_", "GOOGLE_APPLICATION_CREDENTIALS", "OMP_")
@@ -86,42 +80,12 @@ class ExistingRay:
         with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
             future = pool.submit(work)
             try:
-                self._connect()
+                connect(self._address, self._runtime_env())
             except BaseException as error:
                 self._connected.set_exception(error)
                 raise
             self._connected.set_result(None)
             return future.result()
-
-    def _connect(self) -> None:
-        import ray
-
-        host, _, port = self._address.rpartition(":")
-        is_there = host and port.isdigit() and answers(host.strip("[]"), int(port), _CONNECT_SECONDS)
-        if self._address != "auto" and not is_there:
-            raise LaunchError(f"no Ray cluster answers at {self._address}; on its head, `ray status` shows its state")
-        self._check_token()
-        silence_worker_deaths()
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(
-                address=self._address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env=self._runtime_env(),
-            )
-        except Exception as error:
-            raise LaunchError(f"cannot connect to the Ray cluster at {self._address}: {error}") from error
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, on_sigterm)  # Ray has installed one
-
-    def _check_token(self) -> None:
-        """Refuses to connect without the right token: Ray would repeat itself for a while, or end this process."""
-        token = find_token()
-        is_missing = token is None and os.environ.get(MODE_VARIABLE, "").lower() == "token"
-        if is_missing or (self._address != "auto" and refuses_token(self._address)):
-            raise LaunchError(describe_refusal(self._address, token))
 
     def _runtime_env(self) -> dict[str, Any]:
         """What Ray gives to all processes of this run, apart from what the submitted job has given them already."""
