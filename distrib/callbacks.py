@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from distrib.errors import DistribError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from distrib.train.session.session import Session
 
 
@@ -53,3 +60,59 @@ class EarlyStopping:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self._best, self._num_without = state["best"], state["num_without"]
+
+
+class Ema:
+    """Keeps an exponential moving average of the parameters, with which the model is evaluated.
+
+    After each step, average ← decay · average + (1 - decay) · parameter. Evaluations, and so the best weights, use the
+    averages in place of the parameters, and the last averages are written to ema.safetensors. Buffers are not averaged.
+
+    Args:
+        decay: How much of the average remains after a step: at least 0, less than 1.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError("decay must be at least 0 and less than 1")
+        self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self._parameters: dict[str, nn.Parameter] = {}
+        self._averages: dict[str, torch.Tensor] = {}
+
+    def attach(self, model: nn.Module) -> None:
+        """Begins with the parameters that `model` has; those of half precision are averaged in single precision."""
+        self._parameters = dict(model.named_parameters())
+        for name, parameter in self._parameters.items():
+            is_half = parameter.dtype in (torch.float16, torch.bfloat16)
+            self._averages[name] = parameter.detach().to(torch.float32 if is_half else parameter.dtype, copy=True)
+
+    def on_step(self, session: Session, output: Any) -> None:
+        """Moves the averages towards the parameters."""
+        averages = list(self._averages.values())
+        values = [parameter.detach() for parameter in self._parameters.values()]
+        values = [value.to(average.dtype) for value, average in zip(values, averages, strict=True)]
+        self._update(averages, values, 1)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model has the averages as its parameters for a while."""
+        kept = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        self._set(self._averages)
+        try:
+            yield
+        finally:
+            self._set(kept)
+
+    def _set(self, values: dict[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(values[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages by the names of their parameters."""
+        return {"averages": self._averages}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        for name, average in self._averages.items():
+            average.copy_(state["averages"][name])

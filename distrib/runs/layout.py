@@ -47,6 +47,11 @@ class RunLayout:
         return self.folder / "best.safetensors"
 
     @property
+    def ema_file(self) -> Path:
+        """The final averages of the weights, if a callback of the job keeps them."""
+        return self.folder / "ema.safetensors"
+
+    @property
     def measurement_file(self) -> Path:
         """The result of a run that measures instead of training."""
         return self.folder / "measurement.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -276,9 +277,11 @@ class StepBoundary:
         started = time.perf_counter()
         state = self._training.state
         state.sync_buffers()
-        results = self._evaluator.evaluate()
+        session = self._training.session
+        with nullcontext() if session is None else session.callbacks.averaged():
+            results = self._evaluator.evaluate()
+            self._saving.consider_best(results, state)
         self._training.after_evaluation(results)
-        self._saving.consider_best(results, state)
         self._call("on_evaluation", results)
         self._records.event("eval", self.completed_steps, **results, eval_seconds=time.perf_counter() - started)
 

@@ -121,7 +121,8 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
         for batch in Loop(rank, loader, boundary, records, warnings).steps():
             step.run(batch)
     if boundary.is_finished:
-        save_final_weights(rank, training.state, training.state.model)
+        averages = None if training.session is None else training.session.callbacks.averages
+        save_final_weights(rank, training.state, training.state.model, averages)
     records.end()
     return boundary.is_finished
 

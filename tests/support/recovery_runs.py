@@ -77,7 +77,7 @@ class Place:
         self.folder = folder
         self.strikes = folder / "strikes"
         self.strikes.mkdir()
-        for module in ("exact_jobs.py", "recovery_jobs.py"):
+        for module in ("exact_jobs.py", "recovery_jobs.py", "order_jobs.py"):
             shutil.copy(SUPPORT / module, folder)
         self.write(spec)
         self.launches = []
@@ -327,14 +327,16 @@ def assert_each_sample_once_per_epoch(layout, world_size, num_steps, batch_size=
             assert len(ids) == len(set(ids))
 
 
-def assert_same(place, reference, world_size, num_steps=150, batch_size=BATCH_SIZE):
+def assert_same(place, reference, world_size, num_steps=150, batch_size=BATCH_SIZE, *, is_shuffled=True):
     """The run of `place` has come to what the uninterrupted run of `reference` came to, bit by bit."""
     assert reference.launches[-1].wait(60) == 0, reference.launches[-1].output
     ours, theirs = place.layout, reference.layout
     assert ours.weights_file.read_bytes() == theirs.weights_file.read_bytes()
-    assert theirs.best_file.exists() == ours.best_file.exists()
-    if theirs.best_file.exists():
-        assert ours.best_file.read_bytes() == theirs.best_file.read_bytes()
+    for name in ("best_file", "ema_file"):
+        mine, other = getattr(ours, name), getattr(theirs, name)
+        assert mine.exists() == other.exists()
+        if other.exists():
+            assert mine.read_bytes() == other.read_bytes()
     for kind in ("train", "eval"):
         expected = newest_of_each_step(reference.events(kind))
         found = newest_of_each_step(place.events(kind))
@@ -342,7 +344,8 @@ def assert_same(place, reference, world_size, num_steps=150, batch_size=BATCH_SI
         if kind == "train":
             assert list(found) == list(range(1, num_steps + 1))
     assert samples_by_step(ours, world_size) == samples_by_step(theirs, world_size)
-    assert_each_sample_once_per_epoch(ours, world_size, num_steps, batch_size)
+    if is_shuffled:
+        assert_each_sample_once_per_epoch(ours, world_size, num_steps, batch_size)
     assert (place.run.status, place.run.error) == ("finished", None)
     assert {path.name for path in ours.folder.rglob(".*")} <= {".metadata"}, "temporary files are left"
     assert place.committed()[-1] == num_steps

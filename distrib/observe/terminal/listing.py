@@ -180,6 +180,10 @@ def _checkpoints(plan: Plan, spec: JobSpec) -> str:
     return f"{interval} and at the end, {spec.checkpoint.keep} kept{size}"
 
 
+def _has_averages(spec: JobSpec) -> bool:
+    return any(callback.target == "distrib.callbacks:Ema" for callback in spec.callbacks)
+
+
 def _kept(plan: Plan, layout: RunLayout, spec: JobSpec) -> Rows:
     interval = _every(plan.schedule.log_interval_steps, plan.schedule)
     weights = "" if plan.memory is None else f", {num_bytes(plan.memory.weights_bytes)}"
@@ -190,5 +194,6 @@ def _kept(plan: Plan, layout: RunLayout, spec: JobSpec) -> Rows:
         ("checkpoints/", _checkpoints(plan, spec)),
         (layout.weights_file.name, f"final weights{weights}"),
         *([(layout.best_file.name, f"weights of the best {best.metric}")] if best else []),
+        *([(layout.ema_file.name, f"averages of the weights{weights}")] if _has_averages(spec) else []),
         ("logs/", "what each rank prints"),
     ]

@@ -44,7 +44,7 @@ class RunMirror:
         """Writes run.json; removes other downloaded files unless the run had ended and has not changed since."""
         file = self.layout.record_file
         if not file.exists() or file.read_bytes() != record or b'"status": "running"' in record:
-            for stale in (self.layout.job_file, self.layout.weights_file, self.layout.best_file):
+            for stale in (self.layout.job_file, self.layout.weights_file, self.layout.best_file, self.layout.ema_file):
                 stale.unlink(missing_ok=True)
         atomic_write(file, record)
 
