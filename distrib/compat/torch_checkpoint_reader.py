@@ -7,12 +7,12 @@ import io
 import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import torch
 
-from distrib.compat.symbols import TORCH_VERSIONS, PrivateSymbol
+from distrib.compat.symbols import PYTHON_VERSIONS, TORCH_VERSIONS, PrivateSymbol
 from distrib.compat.torch_checkpoint import METADATA
 
 SYMBOLS = (
@@ -33,6 +33,12 @@ SYMBOLS = (
         "a function in the metadata: the layout of a tensor, such as strided",
         TORCH_VERSIONS,
         "metadata that names another function is refused as damaged",
+    ),
+    PrivateSymbol(
+        "pathlib._local.PosixPath",
+        "the name under which Python 3.13 pickles the folder in the metadata; others cannot import it",
+        PYTHON_VERSIONS,
+        "metadata that names another class is refused as damaged",
     ),
 )
 
@@ -147,13 +153,14 @@ class _MetadataUnpickler(pickle.Unpickler):
         **{("torch.distributed.checkpoint.metadata", name): _STAND_INS[name] for name in _METADATA_CLASSES},
         ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"): _MemoryFormat,
         ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): _STAND_INS["_StorageInfo"],
+        ("pathlib", "PosixPath"): PurePosixPath,
+        ("pathlib._local", "PosixPath"): PurePosixPath,
     }
     _ALLOWED = frozenset(
         {
             ("torch", "Size"),
             ("torch", "device"),
             ("torch.serialization", "_get_layout"),
-            ("pathlib", "PosixPath"),
             ("collections", "OrderedDict"),
         }
     )

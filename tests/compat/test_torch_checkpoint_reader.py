@@ -10,6 +10,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.metadata import (
     _MEM_FORMAT_ENCODING,
     Metadata,
+    StorageMeta,
     TensorProperties,
     TensorStorageMetadata,
 )
@@ -60,6 +61,16 @@ def test_metadata_of_every_python_is_read(tmp_path, pickler):
     found = read_metadata(tmp_path)["weight"]
     assert found.size == torch.Size([3])
     assert found.dtype == torch.float64
+
+
+@pytest.mark.relies_on("pathlib._local.PosixPath")
+@pytest.mark.parametrize("module", [b"pathlib", b"pathlib._local"])
+def test_the_folder_in_metadata_of_every_python_is_read(tmp_path, module):
+    text = pickle.dumps(Metadata({}, storage_meta=StorageMeta(tmp_path)), protocol=2)
+    own = type(tmp_path).__module__.encode()
+    assert (name := b"c" + own + b"\nPosixPath\n") in text
+    (tmp_path / ".metadata").write_bytes(text.replace(name, b"c" + module + b"\nPosixPath\n"))
+    assert read_metadata(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
