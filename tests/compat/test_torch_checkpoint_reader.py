@@ -67,8 +67,8 @@ def test_metadata_of_every_python_is_read(tmp_path, pickler):
 @pytest.mark.parametrize("module", [b"pathlib", b"pathlib._local"])
 def test_the_folder_in_metadata_of_every_python_is_read(tmp_path, module):
     text = pickle.dumps(Metadata({}, storage_meta=StorageMeta(tmp_path)), protocol=2)
-    own = type(tmp_path).__module__.encode()
-    assert (name := b"c" + own + b"\nPosixPath\n") in text
+    name = b"c" + type(tmp_path).__module__.encode() + b"\nPosixPath\n"
+    assert name in text
     (tmp_path / ".metadata").write_bytes(text.replace(name, b"c" + module + b"\nPosixPath\n"))
     assert read_metadata(tmp_path) == {}
 

@@ -45,10 +45,10 @@ def run_suite(python: Path, paths: Sequence[str], testers: int) -> SuiteResult:
         report = Path(folder, "report.xml")
         pytest = [str(python), "-m", "pytest", "-q", *side_by_side, *left_out, f"--junitxml={report}", *paths]
         subprocess.run(pytest, cwd=REPOSITORY, env=variables(python), stdin=subprocess.DEVNULL, check=False)
-        return _result(report, (time.monotonic() - started) / 60)
+        return count(report, (time.monotonic() - started) / 60)
 
 
-def _result(report: Path, minutes: float) -> SuiteResult:
+def count(report: Path, minutes: float) -> SuiteResult:
     if not report.exists():
         return SuiteResult(0, 0, ("pytest did not start",), minutes)
     cases = list(ElementTree.parse(report).iter("testcase"))
