@@ -12,8 +12,8 @@ from distrib import compat
 
 PACKAGE = Path(distrib.__path__[0])
 MODULES = [f"distrib.compat.{module.name}" for module in pkgutil.iter_modules(compat.__path__)]
-NOT_MEANT_TO_BE_PRIVATE = {"_exit", "_asdict", "_fields", "_make", "_replace"}
-"""Documented: `os._exit`, and what named tuples have, whose fields could have the name without the underscore."""
+NOT_MEANT_TO_BE_PRIVATE = {"_exit", "_getframe", "_asdict", "_fields", "_make", "_replace"}
+"""Documented: `os._exit`, `sys._getframe`, and what named tuples have, whose fields could lack the underscore."""
 
 
 def symbols():

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from distrib.compat.torch_autograd import saved
+
 _MAX_NODES = 64
 """Losses are near the root of the graph."""
 _UNCHANGED = ("Add", "Sub", "View", "ReshapeAlias", "Alias", "Squeeze", "Unsqueeze", "ToCopy", "UnsafeView")
@@ -28,9 +30,10 @@ class LossGraph:
     def find(self, loss: torch.Tensor, num_samples: int) -> str | None:
         """What is found in the graph of the loss of a batch, as the end of a sentence; None if nothing is."""
         for node, is_direct in _nodes(loss):
-            reduction = getattr(node, "_saved_reduction", None)
-            if reduction == _MEAN and hasattr(node, "_saved_total_weight"):
-                counted, num_targets = float(node._saved_total_weight), node._saved_target.numel()
+            reduction, target = saved(node, "reduction"), saved(node, "target")
+            total_weight = saved(node, "total_weight")
+            if reduction == _MEAN and target is not None and total_weight is not None:
+                counted, num_targets = float(total_weight), target.numel()
                 if counted != num_targets:
                     return f"divides by the targets that count, {counted:g} of {num_targets} in this batch"
             if is_direct and (reduction == _SUM or _sums_samples(node, num_samples)):
@@ -41,7 +44,7 @@ class LossGraph:
 
     def _varies(self, node: Any, num_samples: int) -> bool:
         """Whether divisors so far are neither constant nor proportional to the number of samples."""
-        divisor = getattr(node, "_saved_other", None)
+        divisor = saved(node, "other")
         if divisor is None or divisor.numel() != 1 or divisor.requires_grad:
             return False
         self._divisors.add((float(divisor), num_samples))
@@ -51,7 +54,7 @@ class LossGraph:
 
 def _sums_samples(node: Any, num_samples: int) -> bool:
     """Whether a node sums a tensor whose first dimension is that of the samples."""
-    sizes = list(getattr(node, "_saved_self_sym_sizes", []))
+    sizes = list(saved(node, "self_sym_sizes") or [])
     return type(node).__name__ == "SumBackward0" and num_samples > 1 and sizes[:1] == [num_samples]
 
 
