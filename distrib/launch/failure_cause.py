@@ -6,7 +6,7 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from distrib.runs.layout import RunLayout
@@ -36,42 +36,17 @@ def log_errors(run_folder: Path, failures: Mapping[int, Failure]) -> None:
             log.write(text.rstrip() + "\n")
 
 
-def is_hang(written: Mapping[int, Failure], silent: Collection[int] = (), *, has_waited: bool = False) -> bool:
-    """Whether ranks have waited in vain for others, and none has failed on its own.
-
-    The text of an error in a collective may not say that it timed out. It did if other ranks are alive and silent, and
-    no step has ended for as long as a rank waits.
-
-    Args:
-        written: The failures that ranks have reported.
-        silent: The ranks that are alive and have reported nothing.
-        has_waited: Whether no step has ended for `failures.hang_timeout`.
-    """
-    if any(failure.kind == "user" and not failure.is_in_collective for failure in written.values()):
-        return False
-    is_explicit = any(failure.kind == "hang" for failure in written.values())
-    return is_explicit or bool(silent and has_waited and any(one.is_in_collective for one in written.values()))
-
-
-def find_cause(
-    written: Mapping[int, Failure],
-    deaths: Mapping[int, int],
-    silent: Collection[int] = (),
-    *,
-    has_waited: bool = False,
-) -> Failure:
+def find_cause(written: Mapping[int, Failure], deaths: Mapping[int, int]) -> Failure:
     """The failure that explains an attempt's end.
 
     A rank that a signal killed outranks all others; then comes the earliest error of the user's own, then a rank that
-    exited without reporting an error, then one for which the others waited in vain, and at last the broken connections
-    that follow from any of these.
+    exited without reporting an error, and at last the broken connections that follow from any of these. Hangs are found
+    before; see `distrib.launch.hangs`.
 
     Args:
         written: The failures that ranks have reported, by rank.
         deaths: Exit status by rank of those that failed before the launcher killed the rest; negative is a signal's
             number.
-        silent: Ranks that had neither ended nor reported anything by then.
-        has_waited: Whether no step has ended for `failures.hang_timeout`.
     """
     killed = [rank for rank, status in deaths.items() if status < 0]
     if killed:
@@ -79,8 +54,6 @@ def find_cause(
     failures = [*written.values(), *(_left(rank, status) for rank, status in deaths.items() if rank not in written)]
     if not failures:
         return _left(None, None)
-    if silent and is_hang(written, silent, has_waited=has_waited) and all(rank in written for rank in deaths):
-        return _hanging(min(silent), written)
     return min(failures, key=lambda failure: (_ORDER.get(failure.type, _ORDER[failure.kind]), failure.time))
 
 
@@ -93,40 +66,6 @@ def _left(rank: int | None, status: int | None) -> Failure:
         message=f"the rank's process {ended} and wrote no error; something called exit()",
         traceback=None,
         kind="user",
-        time=time.time(),
-    )
-
-
-def _hanging(rank: int, written: Mapping[int, Failure]) -> Failure:
-    explicit = {rank: failure for rank, failure in written.items() if failure.kind == "hang"}
-    waiting, failure = next(iter((explicit or written).items()))
-    return Failure(
-        rank=rank,
-        host=failure.host,
-        type="RankHangs",
-        message=f"the rank hangs, and the others waited for it; rank {waiting} reports: {failure.message}",
-        traceback=None,
-        kind="hang",
-        time=time.time(),
-    )
-
-
-def standstill(late_ranks: Collection[int], seconds: float) -> Failure:
-    """The failure of ranks that complete no step and use no CPU time.
-
-    Args:
-        late_ranks: Those that have completed the fewest steps.
-        seconds: How long.
-    """
-    named = f"rank{'s' if len(late_ranks) > 1 else ''} {', '.join(map(str, late_ranks))}"
-    return Failure(
-        rank=min(late_ranks),
-        host=socket.gethostname(),
-        type="RankHangs",
-        message=f"no step has ended for {seconds:.0f} s (failures.hang_timeout) and the ranks are idle; the last to "
-        f"complete a step: {named}, whose stack is in its log",
-        traceback=None,
-        kind="hang",
         time=time.time(),
     )
 

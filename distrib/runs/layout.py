@@ -65,6 +65,10 @@ class RunLayout:
         """The output of rank `rank`."""
         return self.folder / "logs" / f"rank-{rank}.log"
 
+    def native_stacks(self, rank: int) -> Path:
+        """Where rank `rank` stood when the ranks hung, with native frames, if py-spy could look at it."""
+        return self.folder / "logs" / f"rank-{rank}.native-stacks.txt"
+
     def rank_error(self, rank: int) -> Path:
         """Why rank `rank` failed, if it did."""
         return self.folder / "logs" / f"rank-{rank}.error.json"

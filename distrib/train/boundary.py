@@ -14,6 +14,7 @@ from distrib.train.failure import NonFiniteLossError, PeerFailedError
 from distrib.train.objective.evaluation import Evaluator
 from distrib.train.objective.loss_accumulator import LossAccumulator
 from distrib.train.optimization.precision import Precision
+from distrib.train.phases import Phase
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.session.session import SessionControl
@@ -151,7 +152,8 @@ class StepBoundary:
     def _call(self, method: str, *arguments: Any) -> None:
         """Calls a method of the job's callbacks."""
         if self._training.session is not None:
-            self._training.session.call(method, *arguments)
+            with self._rank.progress.during(Phase.CALLBACKS):
+                self._training.session.call(method, *arguments)
 
     def prepare_saving(self) -> None:
         """Gets ready for the first save in the background; call it after the first step."""
@@ -183,12 +185,16 @@ class StepBoundary:
             self._is_stopped, save_is_due = agreement.stop, agreement.save
             if agreement.num_ended and not self.is_finished:
                 self._end_early(agreement, learning_rate)
+        progress = self._rank.progress
         if is_evaluated or (self._ending.has_come and plan.is_ever_evaluated):
-            self._evaluate()
+            with progress.during(Phase.EVALUATION):
+                self._evaluate()
             self._end_if_called(learning_rate)
         if self._saving.is_enabled and (is_saved or save_is_due or self.has_ended):
-            self._saving.save(training.state)
+            with progress.during(Phase.CHECKPOINT):
+                self._saving.save(training.state)
         if self.has_ended:
+            progress.enter(Phase.CHECKPOINT)
             self._end()
 
     def _end_if_called(self, learning_rate: float | dict[str, float]) -> None:

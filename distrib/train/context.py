@@ -11,6 +11,7 @@ from distrib.job.plan import Request
 from distrib.job.reader import Job
 from distrib.runs.layout import RunLayout
 from distrib.runs.storage.open import working_folder
+from distrib.train.phases import RankProgress
 
 if TYPE_CHECKING:
     import torch.distributed
@@ -127,8 +128,9 @@ class RankContext(Protocol):
     def open_store(self, timeout: timedelta) -> torch.distributed.Store:
         """The key–value store through which the ranks of this attempt connect."""
 
-    def report_step(self, completed_steps: int) -> None:
-        """Reports that this rank has completed a step of the run; cheap, called at every step."""
+    @property
+    def progress(self) -> RankProgress:
+        """Where this rank publishes the step and the phase that it is in; the same object at every call."""
 
     def stop_requested(self) -> bool:
         """Whether the run is to stop; cheap, called a few times a second."""

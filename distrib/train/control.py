@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from distrib.train.context import RankContext
+from distrib.train.phases import Phase
 from distrib.train.process.rank_tree import RankTree
 
 _EXCHANGE_SECONDS = 0.5
@@ -133,7 +134,7 @@ class Control:
 
     def record_step(self, completed_steps: int, seconds: float) -> None:
         """Reports a step to the launcher; the whole times of rank 0's steps set the distance to the next exchange."""
-        self._context.report_step(completed_steps)
+        self._context.progress.complete_step(completed_steps)
         self._interval.record(seconds)
 
     def is_due(self, completed_steps: int) -> bool:
@@ -175,7 +176,8 @@ class Control:
             rows = gathered
             return _agree(rows)
 
-        answer = self._tree.combine(mine, _ANSWER_HEADER + len(values), agree)
+        with self._context.progress.during(Phase.REDUCE):
+            answer = self._tree.combine(mine, _ANSWER_HEADER + len(values), agree)
         interval, stop, num_ended, save, is_saved, is_save_failed, rank, step = map(int, answer[:_ANSWER_HEADER])
         self._next = completed_steps + interval
         return Agreement(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from distrib.train.boundary import StepBoundary, StepTimes
 from distrib.train.data.batches import describe
 from distrib.train.data.loader import StepBatch
+from distrib.train.phases import Phase
 from distrib.train.process.device import device_name
 from distrib.train.process.process_groups import limit_waiting
 from distrib.train.process.rank_tree import RankTree
@@ -61,6 +62,7 @@ class Loop:
 
     def begin_step(self) -> StepBatch:
         """The batch of the next step, recorded as used."""
+        self._rank.progress.enter(Phase.DATA)
         loading = time.perf_counter()
         self._batch = self._loader.next()
         self._data_seconds = time.perf_counter() - loading
@@ -68,6 +70,7 @@ class Loop:
         if self._is_first:
             self._start(self._batch)
         self._records.samples(self._batch)
+        self._rank.progress.enter(Phase.FORWARD)
         self._started = time.perf_counter()
         self._rank.times.begin_step()
         return self._batch
@@ -78,11 +81,11 @@ class Loop:
         self._loader.prefetch()
         self._boundary.end_step(self._batch, StepTimes(time.perf_counter() - self._started, self._data_seconds))
         if self._is_first and not self._boundary.has_ended:
+            limit_waiting(self._rank.config.request)  # the first step may have compiled something
             self._boundary.prepare_saving()
         return self._boundary.has_ended
 
     def _start(self, batch: StepBatch) -> None:
-        limit_waiting(self._rank.config.request, self._rank.control_group)
         self._boundary.start(
             world_size=self._rank.info.world_size,
             device=device_name(self._rank.device),

@@ -80,7 +80,7 @@ class StepProfiler:
 
     def run(self) -> bool:
         """Measures and writes the result on rank 0; returns whether it was not stopped."""
-        limit_waiting(self._rank.config.request, self._group)
+        limit_waiting(self._rank.config.request)
         for _ in range(self._measurement.warmup_steps):
             self._run_step(is_synced=True)
         ready = self._profile()

@@ -13,6 +13,7 @@ from distrib.runs.storage.errors import NotKeptError, storage_problem
 from distrib.runs.storage.protocols import RankStorage
 from distrib.train.context import RankConfig, RankContext, RankInfo
 from distrib.train.health.times import RankTimes
+from distrib.train.phases import RankProgress
 from distrib.train.process.device import use_device, use_threads
 from distrib.train.process.process_groups import join_process_group
 from distrib.train.settings import TrainingSettings
@@ -46,13 +47,18 @@ class Rank:
         use_threads(config.request.cpus_per_worker)
         device = use_device(config.request, context.rank_info.gpu, deterministic=settings.deterministic)
         group = join_process_group(context, config.request)
-        times = RankTimes(device, context.rank_info.world_size)
+        times = RankTimes(device, context.rank_info.world_size, context.progress)
         return cls(config, settings, context, device, group, storage, times)
 
     @property
     def info(self) -> RankInfo:
         """The rank's numbers."""
         return self.context.rank_info
+
+    @property
+    def progress(self) -> RankProgress:
+        """Where it publishes what it does."""
+        return self.context.progress
 
     @property
     def is_first(self) -> bool:

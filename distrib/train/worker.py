@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from datetime import timedelta
 
 import torch.distributed as dist
 
@@ -32,7 +31,9 @@ from distrib.train.objective.batch_norm import batch_norm_warning
 from distrib.train.objective.evaluation import Evaluator
 from distrib.train.objective.loss_accumulator import CAPACITY
 from distrib.train.optimization.step import OptimizerStep, TrainStep
+from distrib.train.phases import Phase
 from distrib.train.process.lifetime import temporary_files_removed
+from distrib.train.process.process_groups import long_timeout
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.resolved_job import Datasets, ResolvedJob
@@ -120,6 +121,7 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     else:
         for batch in Loop(rank, loader, boundary, records, warnings).steps():
             step.run(batch)
+    rank.progress.enter(Phase.CHECKPOINT)
     if boundary.is_finished:
         averages = None if training.session is None else training.session.callbacks.averages
         save_final_weights(rank, training.state, training.state.model, averages)
@@ -158,13 +160,12 @@ def _make_saving(
     """What saves checkpoints and best weights; registers the best value."""
     checkpointer = best = None
     if step_plan.is_ever_saved:
-        timeout = timedelta(seconds=rank.config.request.hang_timeout_seconds)
-        group = dist.new_group(backend="gloo", timeout=timeout)
+        group = dist.new_group(backend="gloo", timeout=long_timeout(rank.config.request))
         checkpointer = Checkpointer(rank, training.state, group, records)
     if best_spec is not None:
         best = BestWeights(best_spec, rank)
         training.state.register("best", best)
-    return Saving(checkpointer, best, step_plan, records, rank.control_group)
+    return Saving(checkpointer, best, step_plan, records, rank.control_group, rank.progress)
 
 
 def _make_evaluator(

@@ -190,3 +190,17 @@ def test_a_detached_wrapper_no_longer_sees_gradients(monkeypatch):
     assert not torch_ddp.bucket_layout(wrapped) or len(torch_ddp.bucket_layout(wrapped)) == 1
     monkeypatch.delattr(DistributedDataParallel, "_remove_autograd_hooks")
     torch_ddp.detach(wrapped)
+
+
+@pytest.mark.relies_on("torch.autograd.Variable._execution_engine.queue_callback")
+def test_a_function_is_called_once_the_gradients_are_computed():
+    from distrib.compat.torch_backward import call_after_gradients
+
+    calls = []
+    x = torch.ones(2, requires_grad=True)
+    loss = (x * 3).sum()
+    call_after_gradients(loss, lambda: calls.append(x.grad.tolist()))
+    loss.backward()
+    assert calls == [[3.0, 3.0]]
+    call_after_gradients(torch.ones(()), lambda: calls.append(None))  # has no gradient: nothing to call it in
+    assert len(calls) == 1

@@ -3,6 +3,7 @@
 import multiprocessing
 import socket
 from dataclasses import dataclass
+from functools import cached_property
 
 from distrib.job.plan import LaunchDescription
 from distrib.launch.failure_cause import find_cause, read_failures
@@ -10,6 +11,7 @@ from distrib.launch.launcher import AttemptResult, Placement
 from distrib.launch.process.output import redirect_output
 from distrib.runs.layout import RunLayout
 from distrib.train.context import RankInfo
+from distrib.train.phases import RankProgress
 
 
 @dataclass
@@ -25,8 +27,9 @@ class ToyRankContext:
 
         return dist.TCPStore("127.0.0.1", self.port, self.rank_info.world_size, self.rank_info.rank == 0, timeout)
 
-    def report_step(self, completed_steps):
-        pass
+    @cached_property
+    def progress(self):
+        return RankProgress.private()
 
     def stop_requested(self):
         return self.stop.is_set()

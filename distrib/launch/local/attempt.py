@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
-from distrib.launch.failure_cause import find_cause, is_hang, log_errors, read_failures, standstill
+from distrib.launch.failure_cause import find_cause, log_errors, read_failures
+from distrib.launch.hangs import Hang, HangWatch, hang_failure, is_hang
 from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.local.processes import RankProcesses
-from distrib.launch.local.progress import StallWatch
 from distrib.launch.local.rank import EXIT_STATUS, SUCCESS_STATUSES
+from distrib.launch.stacks import describe_main_thread
 from distrib.runs.layout import RunLayout
 from distrib.train.failure import Failure
 
@@ -29,7 +31,9 @@ class LocalAttempt:
         self._is_script = attempt.config.is_script
         self._monitor = attempt.monitor
         self._ranks = RankProcesses(attempt, can_fork)
-        self._stall = StallWatch(self._ranks, attempt.config.request.hang_timeout_seconds)
+        self._watch = HangWatch(self._ranks, attempt.config.request.hang_timeout_seconds, is_script=self._is_script)
+        self._hang: Failure | None = None
+        self._has_reported_idle = False
 
     def run(self) -> AttemptResult:
         """Runs the attempt to its end; no rank outlives this call."""
@@ -47,11 +51,10 @@ class LocalAttempt:
         if self._is_script and self._monitor.stop_requested():
             return AttemptResult("stopped")
         deaths = {rank: status for rank, status in statuses.items() if status not in SUCCESS_STATUSES}
-        silent = [rank for rank in range(world_size) if rank not in statuses and rank not in failures]
+        if self._hang is not None and all(rank in failures for rank in deaths):
+            return AttemptResult("failed", self._hang)
         if deaths:
-            return AttemptResult("failed", find_cause(failures, deaths, silent, has_waited=self._stall.has_waited))
-        if self._stall.late_ranks is not None:
-            return AttemptResult("failed", standstill(self._stall.late_ranks, self._stall.timeout_seconds))
+            return AttemptResult("failed", find_cause(failures, deaths))
         is_finished = list(statuses.values()) == [EXIT_STATUS["finished"]] * world_size
         return AttemptResult("finished" if is_finished else "stopped")
 
@@ -63,9 +66,11 @@ class LocalAttempt:
             self._ranks.wait(_POLL_SECONDS)
             statuses.update(self._ranks.reap())
             self._monitor.poll()
-            if not self._is_script and self._stall.is_stalled(self._monitor.num_events):
-                self._write_stacks()
-                break
+            if (hang := self._watch.poll()) is not None:
+                if not self._is_script:
+                    self._conclude_hang(hang)
+                    break
+                self._report_idle_script(hang)
             is_stopping = self._is_script and deadline is not None  # its ranks may end by SIGTERM
             if not is_stopping and any(status not in SUCCESS_STATUSES for status in statuses.values()):
                 statuses.update(self._await_others())
@@ -84,15 +89,31 @@ class LocalAttempt:
     def _await_others(self) -> dict[int, int]:
         """After a failure, waits a moment for the other ranks to report why they end too; returns exit statuses."""
         statuses = self._ranks.reap_until(0.2)
-        if is_hang(self._failures(), self._ranks.alive, has_waited=self._stall.has_waited):
+        if is_hang(self._failures(), self._ranks.alive, has_waited=self._watch.has_waited):
             statuses |= self._ranks.reap_until(1.0)
-            self._write_stacks()
+            self._conclude_hang(self._watch.hang_of(self._ranks.alive))
         return statuses
 
-    def _write_stacks(self) -> None:
-        """Has the ranks that are left write to their logs where they are, and end."""
-        self._ranks.abort()
-        self._ranks.reap_until(1.0)
+    def _conclude_hang(self, hang: Hang) -> None:
+        """Writes the stacks of the ranks that are left, and makes the failure that names the late ones."""
+        hosts = dict.fromkeys(range(self._attempt.world_size), socket.gethostname())
+        self._monitor.poll()
+        stacks = self._ranks.write_stacks(f"distrib: no step has ended for {hang.seconds:.0f} s; stacks of this rank:")
+        self._monitor.skip_output()  # the terminal gets the cause, not rank 0's stacks
+        where = describe_main_thread(stacks.get(hang.late[0], "")) if hang.late else None
+        self._hang = hang_failure(hang, hosts, f"at {where}" if where else "")
+
+    def _report_idle_script(self, hang: Hang) -> None:
+        """Writes the stacks of a script's ranks once: its code may have a reason to wait."""
+        if not self._has_reported_idle:
+            self._has_reported_idle = True
+            self._ranks.write_stacks(
+                f"distrib: the script has been idle for {hang.seconds:.0f} s; stacks of this rank:"
+            )
+            self._monitor.notice(
+                f"the script's ranks have been idle for {hang.seconds:.0f} s (failures.hang_timeout); their stacks are "
+                "in their logs"
+            )
 
     def _failures(self) -> dict[int, Failure]:
         return read_failures(self._folder, self._attempt.world_size)

@@ -12,10 +12,17 @@ from contextlib import suppress
 import psutil
 
 from distrib.launch.launcher import Attempt
-from distrib.launch.local.progress import StepCounters
+from distrib.launch.local.progress import SharedProgress
 from distrib.launch.local.rank import LocalRankContext, rank_main
 from distrib.launch.process.child import fork_child, signals_blocked, spawn_child
+from distrib.launch.stacks import LogMark, write_native_stacks
+from distrib.runs.layout import RunLayout
 from distrib.train.context import RankInfo
+from distrib.train.phases import Position
+from distrib.train.process.stacks import STACK_SIGNAL
+
+_STACK_SECONDS = 2.0
+_STACK_SETTLE_SECONDS = 0.2
 
 
 class RankProcesses:
@@ -32,7 +39,7 @@ class RankProcesses:
         self._pids: dict[int, int] = {}
         self._pidfds: dict[int, int] = {}
         self._stop_pipe: int | None = None
-        self.steps = StepCounters.create(attempt.world_size)
+        self._progress = SharedProgress.create(attempt.world_size)
 
     def __bool__(self) -> bool:
         return bool(self._pids)
@@ -50,7 +57,9 @@ class RankProcesses:
             with signals_blocked():
                 for rank in range(self._attempt.world_size):
                     info = RankInfo(rank, self._attempt.world_size, rank, socket.gethostname(), gpu=rank)
-                    context = LocalRankContext(info, listener.getsockname()[1], listener.fileno(), reader, self.steps)
+                    context = LocalRankContext(
+                        info, listener.getsockname()[1], listener.fileno(), reader, self._progress
+                    )
                     self._pids[rank] = self._start(context)
                     if hasattr(os, "pidfd_open"):
                         self._pidfds[rank] = os.pidfd_open(self._pids[rank])
@@ -64,7 +73,7 @@ class RankProcesses:
         if self._can_fork:
             return fork_child(rank_main, arguments, self._attempt.datasets, close=[self._stop_pipe])
         listener = [context.listener] if context.rank_info.rank == 0 else []  # only rank 0 serves the store
-        return spawn_child(rank_main, arguments, [context.stop_pipe, self.steps.descriptor, *listener])
+        return spawn_child(rank_main, arguments, [context.stop_pipe, self._progress.descriptor, *listener])
 
     def wait(self, seconds: float) -> None:
         """Waits until a rank has ended, at most this long."""
@@ -101,10 +110,25 @@ class RankProcesses:
             os.close(self._stop_pipe)
             self._stop_pipe = None
 
-    def abort(self) -> None:
-        """Has the ranks that are left write their stacks to their logs and end."""
+    def write_stacks(self, heading: str) -> dict[int, str]:
+        """Has the ranks that are left write their stacks to their logs.
+
+        Args:
+            heading: A line that is written before them.
+
+        Returns:
+            The stacks that have been written, by rank.
+        """
+        layout = RunLayout(self._attempt.config.run_folder)
+        marks = {rank: LogMark(layout.rank_log(rank), heading) for rank in self._pids}
         for pid in self._pids.values():
-            os.kill(pid, signal.SIGABRT)
+            os.kill(pid, STACK_SIGNAL)
+        write_native_stacks((pid, layout.native_stacks(rank)) for rank, pid in self._pids.items())
+        deadline = time.monotonic() + _STACK_SECONDS
+        while not all(mark.has_grown for mark in marks.values()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(_STACK_SETTLE_SECONDS)
+        return {rank: mark.text() for rank, mark in marks.items()}
 
     def kill(self) -> None:
         """Kills the ranks that are left."""
@@ -113,6 +137,11 @@ class RankProcesses:
         for rank, pid in list(self._pids.items()):
             os.waitpid(pid, 0)
             self._forget(rank)
+
+    def read(self) -> dict[int, Position]:
+        """Where the ranks that are left stand."""
+        positions = self._progress.read()
+        return {rank: positions[rank] for rank in self._pids}
 
     def cpu_seconds(self) -> float:
         """The CPU time that the ranks which are left and their children have used."""
@@ -130,7 +159,7 @@ class RankProcesses:
         """Kills the ranks that are left and closes what was opened for them."""
         self.kill()
         self.request_stop()
-        self.steps.close()
+        self._progress.close()
 
     def _forget(self, rank: int) -> None:
         del self._pids[rank]

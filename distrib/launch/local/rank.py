@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import select
 import signal
@@ -10,18 +9,21 @@ import sys
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 import torch.distributed as dist
 
 import distrib.train.worker  # noqa: F401 - once, before ranks are forked
-from distrib.launch.local.progress import StepCounters
+from distrib.launch.local.progress import SharedProgress
 from distrib.launch.process.child import FORWARDED_SIGNALS
 from distrib.launch.process.environment import set_rank_variables
 from distrib.launch.process.output import flush_output, redirect_output
 from distrib.launch.script.config import AnyConfig
 from distrib.runs.layout import RunLayout
 from distrib.train.context import RankInfo
+from distrib.train.phases import RankProgress
+from distrib.train.process.stacks import write_stacks_on_signal
 
 if TYPE_CHECKING:
     from distrib.train.resolved_job import Datasets
@@ -46,14 +48,14 @@ class LocalRankContext:
         port: Of the store.
         listener: Descriptor of the store's listening socket.
         stop_pipe: Descriptor of the stop pipe.
-        steps: Where ranks report completed steps.
+        shared_progress: Where ranks publish their positions.
     """
 
     rank_info: RankInfo
     port: int
     listener: int
     stop_pipe: int
-    steps: StepCounters
+    shared_progress: SharedProgress
 
     def open_store(self, timeout: timedelta) -> dist.Store:
         """The store that rank 0 serves."""
@@ -67,9 +69,10 @@ class LocalRankContext:
             master_listen_fd=self.listener if self.rank_info.rank == 0 else None,
         )
 
-    def report_step(self, completed_steps: int) -> None:
-        """Reports a completed step through shared memory."""
-        self.steps.report(self.rank_info.rank, completed_steps)
+    @cached_property
+    def progress(self) -> RankProgress:
+        """This rank's position in shared memory."""
+        return self.shared_progress.of_rank(self.rank_info.rank)
 
     def stop_requested(self) -> bool:
         """Whether the launcher has requested a stop, or this very rank has received SIGTERM."""
@@ -89,7 +92,7 @@ def rank_main(config: AnyConfig, context: LocalRankContext, datasets: Datasets |
             signal.signal(signal.SIGTERM, lambda *_: _TERMINATED.set())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
         redirect_output(RunLayout(config.run_folder).rank_log(context.rank_info.rank))
-        faulthandler.enable(sys.stderr)
+        write_stacks_on_signal()
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, _LOOPBACK)
         set_rank_variables(context.rank_info)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from distrib.launch.failure_cause import find_cause, is_hang, log_errors
+from distrib.launch.failure_cause import find_cause, log_errors
+from distrib.launch.hangs import is_hang
 from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.ray.failures import host_lost, is_reported, ray_failure
 from distrib.launch.ray.resize import Resize
@@ -138,8 +139,8 @@ class RayAttempt:
         lost = {rank: text for rank, text in causes.items() if not is_reported(text)}
         silent = [rank for rank in range(self._world_size) if rank not in failures]
         is_user = any(failure.kind == "user" for failure in failures.values())
-        if silent and not lost and is_hang(failures):
-            return find_cause(failures, {}, silent)
+        if silent and not lost and is_hang(failures, silent):
+            return ray_failure(silent[0], "", None)
         if not is_user and (lost or (failures and silent)):
             rank = min(lost) if lost else silent[0]
             entry = self._control.read(f"rank/{self._number}/{rank}")

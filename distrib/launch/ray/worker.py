@@ -22,6 +22,7 @@ from distrib.runs.storage.errors import StorageNotSharedError
 from distrib.runs.storage.open import open_rank
 from distrib.train.context import RankConfig, RankInfo
 from distrib.train.failure import Failure
+from distrib.train.phases import RankProgress
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -64,11 +65,13 @@ class RayRankContext:
         rank_info: The rank's numbers and host.
         address: The address of its host in the cluster.
         stopping: Set once the launcher has requested a stop.
+        progress: This rank's position.
     """
 
     rank_info: RankInfo
     address: str
     stopping: threading.Event = field(default_factory=threading.Event)
+    progress: RankProgress = field(default_factory=RankProgress.private)
 
     def open_store(self, timeout: timedelta) -> dist.Store:
         """A store served by rank 0, whose address Ray Train broadcasts to the others."""
@@ -91,9 +94,6 @@ class RayRankContext:
             return store
         address, port = broadcast_from_rank_zero(None)
         return dist.TCPStore(address, port, self.rank_info.world_size, is_master=False, timeout=timeout)
-
-    def report_step(self, completed_steps: int) -> None:
-        """Reports nothing: the launcher follows the events."""
 
     def stop_requested(self) -> bool:
         """Whether the launcher has requested a stop."""

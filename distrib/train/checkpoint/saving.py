@@ -12,6 +12,7 @@ from distrib.runs.storage.errors import storage_problem
 from distrib.train.checkpoint.best import BestWeights
 from distrib.train.checkpoint.checkpointer import Checkpointer
 from distrib.train.control import Agreement, SaveStatus, is_failed
+from distrib.train.phases import Phase, RankProgress
 from distrib.train.process.rank_tree import RankTree
 from distrib.train.records import Records
 from distrib.train.state import TrainingState
@@ -27,6 +28,7 @@ class Saving:
         steps: What is due when.
         records: Writes events.
         control_group: A gloo group of all ranks.
+        progress: Where this rank publishes that it waits for the others.
     """
 
     def __init__(
@@ -36,7 +38,9 @@ class Saving:
         steps: Steps,
         records: Records,
         control_group: dist.ProcessGroup,
+        progress: RankProgress,
     ) -> None:
+        self._progress = progress
         self._checkpointer = checkpointer
         self._best = best
         self._steps = steps
@@ -99,7 +103,9 @@ class Saving:
             if self._best is not None:
                 self._best.wait()
             self._checkpointer.wait()
-            if self._tree.combine([self.status], 1, _any_failed)[0]:
+            with self._progress.during(Phase.REDUCE):
+                has_failed = self._tree.combine([self.status], 1, _any_failed)[0]
+            if has_failed:
                 self._drop(completed_steps)
             else:
                 self._commit(completed_steps)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from distrib.train.phases import Phase, RankProgress
 from distrib.train.process.clock import Clock
 
 NUM_VALUES = 4
@@ -82,9 +83,11 @@ class RankTimes:
     Args:
         device: The rank's device. On CUDA, times are those of the GPU and become known at `flush`.
         world_size: The number of ranks; a single one never waits.
+        progress: Where the rank publishes that it waits.
     """
 
-    def __init__(self, device: torch.device, world_size: int) -> None:
+    def __init__(self, device: torch.device, world_size: int, progress: RankProgress) -> None:
+        self._progress = progress
         self._clock = Clock(device)
         self._is_alone = world_size == 1
         self._parameters: Sequence[torch.Tensor] = ()
@@ -132,7 +135,8 @@ class RankTimes:
         """Around a collective that this rank waits for."""
         begin = self._clock.mark()
         try:
-            yield
+            with self._progress.during(Phase.REDUCE):
+                yield
         finally:
             self._step.waits.append((begin, self._clock.mark()))
 

@@ -15,6 +15,7 @@ from distrib.train.data.loader import Fetcher, iterate
 from distrib.train.data.sampler import EpochIndices, MicroBatch
 from distrib.train.objective.metrics import compute_metrics, value_of
 from distrib.train.objective.task import StepOutput, TaskError
+from distrib.train.phases import Phase
 from distrib.train.process.randomness import derive_seed, reseed
 from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
@@ -49,7 +50,9 @@ class Evaluator:
         """The mean loss (None if nothing has weight) and every metric over the whole data, on every rank."""
         reseed(derive_seed("eval", self._fetcher.seed, self._rank.info.rank))
         with self._evaluating():
-            loss_sum, weight_sum = RankTree(self._control).sums(self._run(self._batches))
+            sums = self._run(self._batches)
+            self._rank.progress.enter(Phase.REDUCE)
+            loss_sum, weight_sum = RankTree(self._control).sums(sums)
             loss = loss_sum / weight_sum if weight_sum else None
             num_samples = sum(micro_batch.num_samples for micro_batch in self._batches)
             logs = self._logs()
@@ -90,6 +93,7 @@ class Evaluator:
         device = self._rank.device
         sums = torch.zeros(2, dtype=torch.float64, device=device)
         for micro_batch, batch in self._fetch(batches, loader_workers):
+            self._rank.progress.enter(Phase.EVALUATION)  # at each batch, which shows that it advances
             output = self._run_batch(micro_batch, batch)
             if output is None or output.loss is None:
                 continue

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
+from distrib.compat.torch_backward import call_after_gradients
 from distrib.compat.torch_tensors import multiply_
 from distrib.errors import DistribError
 from distrib.job.plan import StepPlan
@@ -18,6 +19,7 @@ from distrib.train.data.sampler import MicroBatch
 from distrib.train.objective.autograd_graph import parameters_beside
 from distrib.train.objective.batch_norm import as_stand_in, find_batch_norms
 from distrib.train.objective.task import StepOutput
+from distrib.train.phases import Phase
 from distrib.train.rank import Rank
 from distrib.train.session.minimize import Slice
 from distrib.train.training import Training
@@ -69,6 +71,7 @@ class TrainStep:
         self._session = training.session
         self._times = rank.times
         self._times.watch(self._parameters)
+        self._progress = rank.progress
         self._is_first = True
 
     def run(
@@ -101,6 +104,7 @@ class TrainStep:
                 if not (is_last and is_synced):
                     for model in wrapped.values():
                         stack.enter_context(strategy.without_sync(model))
+                self._progress.enter(Phase.FORWARD)
                 if self._session is not None:
                     slice_ = Slice(part.num_samples, batch.global_batch_size)
                     self._session.begin(slice_, epoch=batch.epoch)
@@ -116,7 +120,7 @@ class TrainStep:
                     if is_last and self._step_plan.world_size > 1:
                         pending = dist.all_reduce(total, async_op=True)
                 self._times.begin_backward()
-                self._backward(output, weight, batch)
+                self._backward(output, weight, batch, is_synced=is_last and is_synced)
         self._finish_backward(pending, is_synced)
         if self._weighting.is_weighted:
             self._losses.add_total(total)
@@ -165,7 +169,7 @@ class TrainStep:
             raise OutsideParameterError(f"optimizer: it has {what}, so ranks cannot synchronize or save them; {advice}")
         self._weighting.warnings.append(f"the loss reaches {what}: they are neither trained nor saved; {advice}")
 
-    def _backward(self, output: StepOutput, weight: torch.Tensor | float, batch: StepBatch) -> None:
+    def _backward(self, output: StepOutput, weight: torch.Tensor | float, batch: StepBatch, *, is_synced: bool) -> None:
         """Runs the backward pass of a micro-batch and adds its loss to the step's."""
         world_size, num_samples = self._step_plan.world_size, batch.global_batch_size
         mean = output.loss
@@ -179,11 +183,19 @@ class TrainStep:
         else:
             loss = mean * (weight * (world_size / self._step_plan.global_batch_size)).to(mean.dtype)
         weighing = nullcontext() if self._session is None else self._session.weighing(weight)
+        scaled = self._precision.scaler.scale(loss)
+        self._progress.enter(Phase.BACKWARD)
+        if is_synced and world_size > 1:
+            call_after_gradients(scaled, self._enter_reduce)
         with self._zero_gradients_of_zero_weight(weight), weighing:
-            self._precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            scaled.backward()  # type: ignore[no-untyped-call]
+
+    def _enter_reduce(self) -> None:
+        self._progress.enter(Phase.REDUCE)
 
     def _update(self) -> None:
         """Unscales and clips the gradients and steps the optimizers."""
+        self._progress.enter(Phase.OPTIMIZER)
         scaler, optimizers = self._precision.scaler, self._state.optimizers.values()
         if self._clip_norm is not None:
             for optimizer in optimizers:

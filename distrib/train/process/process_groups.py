@@ -12,7 +12,10 @@ from distrib.compat.torch_distributed import set_timeout
 from distrib.job.plan import Request
 from distrib.train.context import RankContext
 
-_START_TIMEOUT_SECONDS = 600.0
+LONG_SECONDS = 600.0
+"""How long a rank may take to its first step, for a batch of an evaluation or for a checkpoint, while others wait."""
+_MARGIN_SECONDS = 6.0
+"""How much longer than the launcher's watch collectives wait: the launcher knows which ranks are late."""
 _FULLY_CONNECTED_RANKS = 16
 """Up to so many ranks, each connects to all others when a group is made; beyond, only when two ranks communicate."""
 
@@ -22,7 +25,7 @@ def join_process_group(context: RankContext, request: Request) -> dist.ProcessGr
 
     The first collective may wait for ranks that are still importing or loading; see `limit_waiting`.
     """
-    timeout = timedelta(seconds=max(_START_TIMEOUT_SECONDS, request.hang_timeout_seconds))
+    timeout = long_timeout(request)
     rank_info = context.rank_info
     if rank_info.world_size > _FULLY_CONNECTED_RANKS:
         os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
@@ -39,12 +42,19 @@ def join_process_group(context: RankContext, request: Request) -> dist.ProcessGr
     return group
 
 
-def limit_waiting(request: Request, control: dist.ProcessGroup) -> None:
-    """From now on a rank that waits for the others longer than `failures.hang_timeout` fails."""
-    timeout = timedelta(seconds=request.hang_timeout_seconds)
-    for group in (dist.group.WORLD, control):
-        if group is not None:
-            set_timeout(group, timeout)
+def long_timeout(request: Request) -> timedelta:
+    """How long ranks wait for each other before the first step, in evaluations and for checkpoints."""
+    return timedelta(seconds=max(LONG_SECONDS, request.hang_timeout_seconds) + _MARGIN_SECONDS)
+
+
+def limit_waiting(request: Request) -> None:
+    """From now on a rank that waits for the others' gradients longer than `failures.hang_timeout` fails.
+
+    The launcher's watch ends such a wait a little earlier. Control messages keep their time-out: ranks may take longer
+    for their parts of an evaluation or a checkpoint.
+    """
+    if dist.group.WORLD is not None:
+        set_timeout(dist.group.WORLD, timedelta(seconds=request.hang_timeout_seconds + _MARGIN_SECONDS))
 
 
 def gather_rows(values: list[float], group: dist.ProcessGroup) -> list[list[float]]:

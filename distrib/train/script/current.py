@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from distrib.train.context import RankConfig, RankContext, RankInfo
+from distrib.train.phases import RankProgress
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -46,9 +47,10 @@ class ScriptRank:
         store.set_timeout(timeout)
         return store
 
-    def report_step(self, completed_steps: int) -> None:
-        """Reports a completed step."""
-        self.context.report_step(completed_steps)
+    @property
+    def progress(self) -> RankProgress:
+        """This rank's position."""
+        return self.context.progress
 
     def stop_requested(self) -> bool:
         """Whether the launcher has requested a stop, or this rank has received SIGTERM."""

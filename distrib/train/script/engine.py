@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from distrib.train.data.loader import StepBatch, StepLoader
 from distrib.train.loop import Loop
 from distrib.train.objective.loss_accumulator import CAPACITY, LossAccumulator
 from distrib.train.optimization.precision import Precision
+from distrib.train.process.process_groups import long_timeout
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.script.errors import UsageError
@@ -107,14 +107,14 @@ class ScriptEngine:
         rank, request = self.rank, self.rank.config.request
         checkpointer = None
         if is_ever_saved and self._is_kept:
-            group = dist.new_group(backend="gloo", timeout=timedelta(seconds=request.hang_timeout_seconds))
+            group = dist.new_group(backend="gloo", timeout=long_timeout(request))
             checkpointer = Checkpointer(rank, self.state, group, self._records)
         self._boundary = StepBoundary(
             rank,
             ScriptTraining(self.state, self.precision, self.losses, SessionControl(session, Callbacks([]))),
             self.steps,
             control=Control(rank.control_group, rank.context, ExchangeInterval(CAPACITY, request.grace_seconds)),
-            saving=Saving(checkpointer, None, self.steps, self._records, rank.control_group),
+            saving=Saving(checkpointer, None, self.steps, self._records, rank.control_group, rank.progress),
             evaluator=None,
             records=self._records,
         )

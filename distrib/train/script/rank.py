@@ -14,6 +14,7 @@ from distrib.runs.storage.nowhere import NoStorage
 from distrib.runs.storage.open import open_rank
 from distrib.train.context import RankConfig, RankInfo
 from distrib.train.health.times import RankTimes
+from distrib.train.phases import RankProgress
 from distrib.train.process.device import use_device
 from distrib.train.process.process_groups import join_process_group
 from distrib.train.rank import Rank
@@ -42,7 +43,7 @@ def join(script: ScriptRank | None, settings: TrainingSettings) -> Rank:
     device = use_device(config.request, info.gpu, deterministic=settings.deterministic)
     group = join_process_group(script, config.request)
     script.await_stops()
-    return Rank(config, settings, script, device, group, storage, RankTimes(device, info.world_size))
+    return Rank(config, settings, script, device, group, storage, RankTimes(device, info.world_size, script.progress))
 
 
 def _alone(settings: TrainingSettings) -> Rank:
@@ -69,20 +70,18 @@ def _alone(settings: TrainingSettings) -> Rank:
     enter(script)
     device = use_device(request, 0, deterministic=settings.deterministic)
     group = join_process_group(script, request)
-    return Rank(config, settings, script, device, group, NoStorage(), RankTimes(device, 1))
+    return Rank(config, settings, script, device, group, NoStorage(), RankTimes(device, 1, script.progress))
 
 
 class _LoneContext:
     """There is no launcher: nothing requests a stop; see `RankContext`."""
 
     rank_info = RankInfo(0, 1, 0, os.uname().nodename)
+    progress = RankProgress.private()
 
     def open_store(self, timeout: timedelta) -> dist.Store:
         """A store of this process alone."""
         return dist.HashStore()
-
-    def report_step(self, completed_steps: int) -> None:
-        """Does nothing."""
 
     def stop_requested(self) -> bool:
         """Never."""

@@ -15,6 +15,7 @@ from distrib.job.spec import EVENT_FIELDS
 from distrib.train.callbacks import Callbacks
 from distrib.train.objective.task import TaskError
 from distrib.train.optimization.precision import Precision
+from distrib.train.phases import Phase
 from distrib.train.rank import Rank
 from distrib.train.session.gather import BackwardWeight, Gatherer
 from distrib.train.session.logs import LogAccumulator
@@ -86,6 +87,7 @@ class Session:
         self._weight = BackwardWeight()
         group = dist.new_group() if self.world_size > 1 else dist.group.WORLD
         self._gatherer = Gatherer(group, rank.control_group, self._weight, rank.times)  # type: ignore[arg-type]
+        self._progress = rank.progress
         reducer = self._make_reducer(rank)
         self._minimizer = Minimizer(state, precision, reducer, rank.control_group, rank.settings.clip_norm)
         state.has_user_code = True
@@ -136,7 +138,8 @@ class Session:
                 value = read_loss(loss if isinstance(loss, torch.Tensor) else loss()).detach()
             else:
                 checked = read_loss(loss) if isinstance(loss, torch.Tensor) else loss
-                value = self._minimizer.minimize(checked, of, optimizer, weight, self._slice)
+                with self._progress.during(Phase.BACKWARD):
+                    value = self._minimizer.minimize(checked, of, optimizer, weight, self._slice)
         self._losses.append((value, weight))
         return value
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from distrib.train.health.times import RankTimes
+from distrib.train.phases import RankProgress
 from tests.support.ranks import run_ranks
 
 pytestmark = pytest.mark.timeout(120)
@@ -37,7 +38,7 @@ def measure(rank, world_size, where):
     torch.manual_seed(0)
     model = Slow(rank, where)
     wrapped = nn.parallel.DistributedDataParallel(model)
-    times = RankTimes(torch.device("cpu"), world_size)
+    times = RankTimes(torch.device("cpu"), world_size, RankProgress.private())
     times.watch(list(model.parameters()))
     for number in range(1 + NUM_STEPS):
         times.begin_step()
@@ -69,7 +70,7 @@ def test_a_slow_rank_computes_and_the_others_wait(rank_server, where):
 
 def test_a_rank_without_others_has_no_hooks_and_never_waits():
     model = nn.Linear(4, 1)
-    times = RankTimes(torch.device("cpu"), 1)
+    times = RankTimes(torch.device("cpu"), 1, RankProgress.private())
     times.watch(list(model.parameters()))
     times.begin_step()
     times.begin_backward()
@@ -86,7 +87,7 @@ def test_a_rank_without_others_has_no_hooks_and_never_waits():
 def test_the_hook_moves_to_the_gradient_that_comes_last():
     """A step without it is not measured; the next one is."""
     first, second = nn.Linear(2, 2), nn.Linear(2, 2)
-    times = RankTimes(torch.device("cpu"), 2)
+    times = RankTimes(torch.device("cpu"), 2, RankProgress.private())
     times.watch([*first.parameters(), *second.parameters()])
 
     def step(*modules):
@@ -114,7 +115,7 @@ def test_the_hook_moves_to_the_gradient_that_comes_last():
 
 
 def test_waiting_for_a_collective_counts():
-    times = RankTimes(torch.device("cpu"), 2)
+    times = RankTimes(torch.device("cpu"), 2, RankProgress.private())
     times.begin_step()
     with times.waiting():
         torch.ones(1).sum()

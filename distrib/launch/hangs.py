@@ -1,0 +1,225 @@
+"""Finds out that ranks hang, which of them are late, and what each of them does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from distrib.train.failure import Failure
+from distrib.train.phases import Phase, Position
+from distrib.train.process.process_groups import LONG_SECONDS
+
+_POLL_SECONDS = 1.0
+_MARGIN_SECONDS = 2.0
+"""How much later than `failures.hang_timeout` a hang is reported: a step may end just then."""
+_IDLE_SHARE = 0.02
+"""Ranks that use less than this share of a CPU together are idle; threads that poll use less."""
+_WAITED_SHARE = 0.9
+
+
+class RankPositions(Protocol):
+    """Where an attempt's ranks stand, as their launcher sees it."""
+
+    def read(self) -> Mapping[int, Position]:
+        """The known positions by rank; `since` is in nanoseconds of this process's monotonic clock."""
+
+    def cpu_seconds(self) -> float:
+        """The CPU time that the living ranks and their children have used."""
+
+
+@dataclass(frozen=True)
+class RankStanding:
+    """What one rank was doing when a hang was found.
+
+    Attributes:
+        rank: The rank.
+        completed_steps: Optimizer steps that it has completed; 0 if none in this attempt.
+        phase: What it did.
+        seconds: For how long.
+    """
+
+    rank: int
+    completed_steps: int
+    phase: Phase
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Ranks that hang.
+
+    Attributes:
+        seconds: For how long no rank has advanced.
+        ranks: What each rank does, by rank.
+        late: The ranks that the others wait for; all of them if each seems to wait for the others.
+    """
+
+    seconds: float
+    ranks: tuple[RankStanding, ...]
+    late: tuple[int, ...]
+
+    @classmethod
+    def of(cls, positions: Mapping[int, Position], seconds: float, suspects: Collection[int] | None = None) -> Hang:
+        """The hang of ranks at these positions.
+
+        Args:
+            positions: Where the ranks stand.
+            seconds: For how long no rank has advanced.
+            suspects: The only ranks that may be late; None means any.
+        """
+        now = time.monotonic_ns()
+        ranks = tuple(
+            RankStanding(rank, each.completed_steps, each.phase, (now - each.since) / 1e9)
+            for rank, each in sorted(positions.items())
+        )
+        candidates = [each for each in ranks if suspects is None or each.rank in suspects] or list(ranks)
+        working = [each for each in candidates if each.phase is not Phase.REDUCE] or candidates
+        fewest = min((each.completed_steps for each in working), default=0)
+        return cls(seconds, ranks, tuple(each.rank for each in working if each.completed_steps == fewest))
+
+    def describe(self, hosts: Mapping[int, str]) -> str:
+        """Who is late, in which phase and for how long, and what the others do: one sentence.
+
+        Args:
+            hosts: The names of the ranks' hosts, as far as they are known.
+        """
+        late = [each for each in self.ranks if each.rank in self.late]
+        others = [each for each in self.ranks if each.rank not in self.late]
+        if not late:
+            return "the ranks have not begun"
+        if len(self.ranks) > 1 and all(each.phase is Phase.REDUCE for each in self.ranks):
+            return (
+                f"all ranks wait in reduce, for {late[0].seconds:.0f} s: a connection is lost, or they wait in "
+                "different collectives"
+            )
+        parts = []
+        for phase in dict.fromkeys(each.phase for each in late):
+            same = [each for each in late if each.phase is phase]
+            has = "has" if len(same) == 1 else "have"
+            parts.append(f"{_names(same, hosts)} {has} been in {phase.label} for {max(e.seconds for e in same):.0f} s")
+        text = ", ".join(parts)
+        if others:
+            phases = " and ".join(dict.fromkeys(each.phase.label for each in others))
+            text += f"; {'the other waits' if len(others) == 1 else 'the others wait'} in {phases}"
+        return text
+
+
+def _names(ranks: Sequence[RankStanding], hosts: Mapping[int, str]) -> str:
+    shown = [f"{each.rank} on {hosts[each.rank]}" if each.rank in hosts else str(each.rank) for each in ranks[:8]]
+    more = f" and {len(ranks) - len(shown)} more" if len(ranks) > len(shown) else ""
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(shown)}{more}"
+
+
+class HangWatch:
+    """Finds out that no rank advances: no step ends, and no rank begins another phase.
+
+    Ranks that wait for others hang after `failures.hang_timeout`. The ranks that they wait for may take longer before
+    their first step has ended and for a batch of an evaluation, as long as they use CPU time, and for a checkpoint.
+    Where no rank waits, ranks that use CPU time do not hang, however long a step takes.
+
+    Args:
+        positions: Where the ranks stand.
+        timeout_seconds: `failures.hang_timeout`.
+        is_script: Whether the ranks may do what their positions do not show: then only idle ones hang.
+    """
+
+    def __init__(self, positions: RankPositions, timeout_seconds: float, *, is_script: bool) -> None:
+        self._is_script = is_script
+        self._positions = positions
+        self.timeout_seconds = timeout_seconds
+        self._polled = self._step_ended = self._advanced = self._active = time.monotonic()
+        self._last: Mapping[int, Position] = {}
+        self._cpu_seconds: float | None = None
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether no step has ended for about as long as a rank waits for another."""
+        return time.monotonic() - self._step_ended >= _WAITED_SHARE * self.timeout_seconds
+
+    def poll(self) -> Hang | None:
+        """The hang, if the ranks hang; called several times a second."""
+        now = time.monotonic()
+        elapsed = now - self._polled
+        if elapsed < _POLL_SECONDS:
+            return None
+        self._polled = now
+        positions = self._positions.read()
+        if positions != self._last:
+            if _steps(positions) != _steps(self._last):
+                self._step_ended = now
+            self._last, self._advanced, self._active, self._cpu_seconds = positions, now, now, None
+            return None
+        before, self._cpu_seconds = self._cpu_seconds, self._positions.cpu_seconds()
+        if before is not None and self._cpu_seconds - before > _IDLE_SHARE * elapsed:
+            self._active = now
+        hang = Hang.of(positions, now - self._advanced)
+        busy_limit, idle_limit = self._limits(positions, hang)
+        is_hang = now - self._advanced >= busy_limit or now - self._active >= idle_limit
+        return hang if is_hang else None
+
+    def hang_of(self, suspects: Collection[int]) -> Hang:
+        """The present positions as a hang for which only some ranks can be the cause."""
+        return Hang.of(self._positions.read(), time.monotonic() - self._step_ended, suspects)
+
+    def _limits(self, positions: Mapping[int, Position], hang: Hang) -> tuple[float, float]:
+        """After how many seconds ranks that do not advance hang, whether busy or not, and if they are idle."""
+        usual = self.timeout_seconds + _MARGIN_SECONDS
+        longer = max(LONG_SECONDS, usual)
+        if self._is_script:
+            return float("inf"), usual
+        late = [positions[rank] for rank in hang.late]
+        if any(each.phase is Phase.CHECKPOINT for each in late):
+            return longer, longer
+        if any(each.phase is Phase.EVALUATION or not each.completed_steps for each in late):
+            return longer, usual
+        is_waited_for = any(each.phase is Phase.REDUCE for each in positions.values())
+        return (usual if is_waited_for else float("inf")), usual
+
+
+def _steps(positions: Mapping[int, Position]) -> dict[int, int]:
+    return {rank: position.completed_steps for rank, position in positions.items()}
+
+
+def is_hang(written: Mapping[int, Failure], silent: Collection[int] = (), *, has_waited: bool = False) -> bool:
+    """Whether ranks have waited in vain for others, and none has failed on its own.
+
+    The text of an error in a collective may not say that it timed out. It did if other ranks are alive and silent, and
+    no step has ended for as long as a rank waits.
+
+    Args:
+        written: The failures that ranks have reported.
+        silent: The ranks that are alive and have reported nothing.
+        has_waited: Whether no step has ended for `failures.hang_timeout`.
+    """
+    if any(failure.kind == "user" and not failure.is_in_collective for failure in written.values()):
+        return False
+    is_explicit = any(failure.kind == "hang" for failure in written.values())
+    return bool(silent) and (
+        is_explicit or (has_waited and any(failure.is_in_collective for failure in written.values()))
+    )
+
+
+def hang_failure(hang: Hang, hosts: Mapping[int, str], detail: str = "") -> Failure:
+    """The failure of an attempt whose ranks hang.
+
+    Args:
+        hang: What was found.
+        hosts: The names of the ranks' hosts.
+        detail: Where the first late rank stands in its code, or what a rank that waited for it has reported.
+    """
+    rank = hang.late[0] if hang.late else None
+    parts = [
+        f"no step has ended for {hang.seconds:.0f} s",
+        hang.describe(hosts),
+    ]
+    return Failure(
+        rank=rank,
+        host=hosts.get(rank, "") if rank is not None else "",
+        type="RankHangs",
+        message=": ".join(parts) + (f"; {detail}" if detail else "") + "; the ranks' stacks are in their logs",
+        traceback=None,
+        kind="hang",
+        time=time.time(),
+    )
