@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from distrib.train.failure import Failure
@@ -78,6 +78,11 @@ class Hang:
         working = [each for each in candidates if each.phase is not Phase.REDUCE] or candidates
         fewest = min((each.completed_steps for each in working), default=0)
         return cls(seconds, ranks, tuple(each.rank for each in working if each.completed_steps == fewest))
+
+    def but_for(self, waiting: Collection[int]) -> Hang:
+        """The same without ranks among the late ones whose stacks show that they wait for others."""
+        late = tuple(rank for rank in self.late if rank not in waiting)
+        return replace(self, late=late) if late else self
 
     def describe(self, hosts: Mapping[int, str]) -> str:
         """Who is late, in which phase and for how long, and what the others do: one sentence.

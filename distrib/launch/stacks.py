@@ -25,6 +25,8 @@ _PACKAGES = tuple(str(Path(package.__file__ or "").parent) + os.sep for package 
 _STANDARD_LIBRARY = tuple(str(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib"))
 _INSTALLED = ("site-packages" + os.sep, "dist-packages" + os.sep)
 _COLLECTIVES = os.path.join("torch", "distributed", "distributed_c10d.py")
+_WAITING = (_COLLECTIVES, os.path.join("distrib", "train", "process", "rank_tree.py"))
+_NUM_INNERMOST = 3
 _RANK_FUNCTION = "run_rank"
 """The function that the main thread of a rank runs, under every launcher."""
 
@@ -89,6 +91,15 @@ def describe_main_thread(text: str) -> str | None:
     above = [frame.function for frame in frames[:number] if frame.file.endswith(_COLLECTIVES)]
     call = next((name for name in reversed(above) if name != "wrapper"), None)
     return f"{frames[number]}" + (f", which waits in the collective {call}" if call else "")
+
+
+def waits_for_others(text: str) -> bool:
+    """Whether a rank's main thread is inside a collective, of the job's own code too.
+
+    Args:
+        text: The stacks of all threads, as `faulthandler` writes them.
+    """
+    return any(frame.file.endswith(_WAITING) for frame in _main_thread(text)[:_NUM_INNERMOST])
 
 
 def _main_thread(text: str) -> list[Frame]:

@@ -79,17 +79,18 @@ def strike(notes, rank=1):
         time.sleep(60)
 
 
-class Loading(Samples):
+class Loading(torch.utils.data.Dataset):
     def __init__(self, count, notes):
-        super().__init__(count)
-        self._notes = notes
-        self._num_loaded = 0
+        self._samples, self._notes, self._num_loaded = Samples(count), notes, 0
 
-    def __getitems__(self, indices):
+    def __len__(self):
+        return len(self._samples)
+
+    def __getitem__(self, index):
         self._num_loaded += 1
-        if self._num_loaded == 3:
+        if self._num_loaded == 8:
             strike(self._notes)
-        return [self[index] for index in indices]
+        return self._samples[index]
 
 
 class Pause(torch.autograd.Function):

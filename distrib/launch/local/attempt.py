@@ -10,7 +10,7 @@ from distrib.launch.hangs import Hang, HangWatch, hang_failure, is_hang
 from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.local.processes import RankProcesses
 from distrib.launch.local.rank import EXIT_STATUS, SUCCESS_STATUSES
-from distrib.launch.stacks import describe_main_thread
+from distrib.launch.stacks import describe_main_thread, waits_for_others
 from distrib.runs.layout import RunLayout
 from distrib.train.failure import Failure
 
@@ -100,6 +100,7 @@ class LocalAttempt:
         self._monitor.poll()
         stacks = self._ranks.write_stacks(f"distrib: no step has ended for {hang.seconds:.0f} s; stacks of this rank:")
         self._monitor.skip_output()  # the terminal gets the cause, not rank 0's stacks
+        hang = hang.but_for([rank for rank, text in stacks.items() if waits_for_others(text)])
         where = describe_main_thread(stacks.get(hang.late[0], "")) if hang.late else None
         self._hang = hang_failure(hang, hosts, f"at {where}" if where else "")
 
