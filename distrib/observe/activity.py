@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from distrib.observe.observer import SilentObserver
@@ -19,11 +20,13 @@ class ActivityRecorder(SilentObserver):
 
     def __init__(self) -> None:
         self._run: Run | None = None
-        self._reason: str | None = None
+        self._recorded: str | None = None
 
     def started(self, run: Run, plan: Plan) -> None:
-        """Remembers the run."""
+        """Removes what an earlier launch of the run waited for when it ended."""
         self._run = run
+        self._recorded = (run.record.get("activity") or {}).get("message")
+        self._record(None)
 
     def waiting(self, reason: str) -> None:
         """Records a reason that is new."""
@@ -35,11 +38,9 @@ class ActivityRecorder(SilentObserver):
             self._record(None)
 
     def _record(self, reason: str | None) -> None:
-        if self._run is None or reason == self._reason:
+        if self._run is None or reason == self._recorded:
             return
-        self._reason = reason
         activity = None if reason is None else {"message": reason, "since": time.time()}
-        try:
+        with suppress(OSError, StorageError):  # the next call tries again
             self._run.update_record(activity=activity)
-        except (OSError, StorageError):
-            self._reason = None  # the next call tries again
+            self._recorded = reason

@@ -174,3 +174,15 @@ def test_the_record_says_what_a_run_waits_for(run, plan, watch, tmp_path):
     assert "waiting for 2 hosts" in "".join(process.stdout.readline() for _ in range(2))
     recorder.event({"event": "start", "step": 0})
     assert json.loads(run.layout.record_file.read_text())["activity"] is None
+
+
+def test_what_an_earlier_launch_waited_for_is_removed(run, plan):
+    from distrib.observe.activity import ActivityRecorder
+
+    for reason in ("stopping at the next agreed step", None):
+        recorder = ActivityRecorder()
+        recorder.started(run, plan)
+        assert run.record["activity"] is None
+        if reason is not None:
+            recorder.waiting(reason)
+            assert run.record["activity"]["message"] == reason
