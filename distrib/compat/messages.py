@@ -39,7 +39,7 @@ SYMBOLS = (
         "torch.utils.data: text of a loader worker without shared memory",
         "a full /dev/shm kills a loader worker by SIGBUS, which a restart does not change",
         TORCH_VERSIONS,
-        "the run is restarted in vain",
+        "the run is restarted although that cannot help",
     ),
     PrivateSymbol(
         "torch.serialization: text of a file that cannot be written",

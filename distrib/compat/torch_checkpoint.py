@@ -122,7 +122,7 @@ class _Object:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """A dict of which the keys cannot be hashed here."""
+    """A dict whose keys cannot be hashed here."""
 
     items: list[tuple[Any, Any]]
 

@@ -111,7 +111,7 @@ def _disable(function: Callable[..., Any], recursive: bool = True, *, wrapping: 
 
 
 def _answers() -> dict[str, Any]:
-    """What the stand-in says by itself: asked by optimizers, DDP and `init_process_group`, in this order."""
+    """What the stand-in answers itself; queried by optimizers, DDP and `init_process_group`, in this order."""
     return {
         "disable": _disable,
         "graph_break": _nothing,

@@ -1,1 +1,1 @@
-"""How ranks come to be and stay alive."""
+"""How ranks are started, watched, and restarted."""

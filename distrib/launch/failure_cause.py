@@ -25,7 +25,7 @@ def read_failures(run_folder: Path, world_size: int) -> dict[int, Failure]:
 
 
 def log_errors(run_folder: Path, failures: Mapping[int, Failure]) -> None:
-    """Ends the log of each rank that failed with its error; to be called once no rank writes any more."""
+    """Appends its error to the log of each rank that failed; to be called once all ranks have stopped writing."""
     layout = RunLayout(run_folder)
     for rank, failure in failures.items():
         text = failure.traceback or f"{failure.type}: {failure.message}"

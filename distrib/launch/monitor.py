@@ -81,7 +81,7 @@ class RunMonitor:
             self.observer.idle()
 
     def drain(self) -> None:
-        """Passes on the rest, once no rank writes any more."""
+        """Passes on the rest once all ranks have stopped writing."""
         self._sync.finish()
         self.poll()
         rest = self._lines.rest()

@@ -15,7 +15,7 @@ _FAMILY_VARIABLE = "NCCL_SOCKET_FAMILY"
 def use_interface_of(address: str) -> None:
     """Has gloo and NCCL, in this process, use the interface that carries `address`.
 
-    By itself gloo takes the interface that the host's name resolves to, on many systems loopback, and NCCL the first
+    By default gloo takes the interface that the host's name resolves to, on many systems loopback, and NCCL the first
     that it likes. What the user has set in the environment stays.
 
     Args:

@@ -23,7 +23,7 @@ class ActivityRecorder(SilentObserver):
         self._recorded: str | None = None
 
     def started(self, run: Run, plan: Plan) -> None:
-        """Removes what an earlier launch of the run waited for when it ended."""
+        """Removes what the previous launch of the run was waiting for when it ended."""
         self._run = run
         self._recorded = (run.record.get("activity") or {}).get("message")
         self._record(None)
@@ -33,7 +33,7 @@ class ActivityRecorder(SilentObserver):
         self._record(reason)
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Training that starts waits for nothing."""
+        """Removes the reason when training starts."""
         if event["event"] == "start":
             self._record(None)
 

@@ -1,4 +1,4 @@
-"""Several observers of one run, none of which can end it by failing."""
+"""Several observers of one run; an observer that fails does not end the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The logs of a run's ranks, followed together."""
+"""Reads the logs of all ranks of a run as they grow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAME = re.compile(r"rank-(\d+)\.log")
 
 
 class RankLogs:
-    """What the ranks of a run have printed, in their own files, which need not exist yet.
+    """The output of a run's ranks, one file for each rank; files may appear later.
 
     Args:
         run: The run.
@@ -25,11 +25,11 @@ class RankLogs:
 
     @property
     def known(self) -> str:
-        """The ranks that have a log, for people."""
+        """The ranks that have a log, as text."""
         return ", ".join(map(str, self._ranks()))
 
     def poll_exists(self) -> bool:
-        """Whether there is any log to look at."""
+        """Whether there is a log to read."""
         return self._rank in self._ranks() if self._rank is not None else bool(self._ranks())
 
     def poll(self, *, is_last: bool = False) -> list[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""Why a rank failed, as data that outlives it."""
+"""Why a rank failed, as data that is kept after the rank has ended."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NonFiniteLossError(DistribError):
 
 
 class PeerFailedError(DistribError):
-    """Another rank failed, and this one ends for that reason alone."""
+    """Another rank failed, so this one ends too."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Failure:
         host: The name of its host.
         type: The exception's class, or the signal.
         message: The exception's text.
-        traceback: The user's frames and below, as Python prints them; None where there is none to show.
+        traceback: The user's frames and below, as Python prints them; None if there are none.
         kind: `user` for the job's own errors, `infrastructure` for a lost process, connection or loader worker, `hang`
             for a wait that timed out.
         time: Unix seconds.
@@ -94,7 +94,7 @@ class Failure:
         return None
 
     def write(self, path: Path) -> None:
-        """Writes the failure for the launcher to read, in the temporary folder where `path` takes nothing any more."""
+        """Writes the failure for the launcher to read; to the temporary folder if `path` cannot be written."""
         text = json.dumps(self.as_dict())
         try:
             path.write_text(text)
@@ -115,13 +115,13 @@ class Failure:
 
 
 def _elsewhere(path: Path) -> Path:
-    """Where a failure is written that `path` does not take: a file of this user's for this very path."""
+    """Where a failure is written if `path` cannot be written: a file of this user for this path."""
     name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"distrib-{os.getuid()}-{name}.error.json"
 
 
 def error_text(error: BaseException) -> str:
-    """The text of an exception, whatever its `__str__` does, at a length that can be shown."""
+    """The text of an exception, shortened if it is very long; never raises, even if its `__str__` does."""
     try:
         return _shortened(str(error))
     except Exception as problem:

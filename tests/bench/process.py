@@ -20,7 +20,7 @@ import psutil
 
 REPOSITORY = Path(__file__).parents[2]
 MARK = "DISTRIB_BENCH_SIDE"
-"""Environment variable that tells the processes of one side from all others on the machine."""
+"""Environment variable that marks the processes of one side."""
 
 SHARED_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

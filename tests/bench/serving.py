@@ -1,4 +1,4 @@
-"""A service as a process of its own while it is asked by another process; on loopback, bounded, ended in the end."""
+"""A service as one process and its client as another; on loopback, with time limits."""
 
 import contextlib
 import json

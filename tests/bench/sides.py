@@ -1,4 +1,4 @@
-"""The two kinds of side: a job given to this launcher, and a peer's script; both tell the same three times."""
+"""The two kinds of side: a job for this launcher, and a peer's script; both report the same times."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run of ours has left behind: all its events, and the bytes of tensors in its newest checkpoint."""
+    """What a run of ours has left: all its events, and the bytes of tensors in its newest checkpoint."""
 
     finished: Finished
     events: list[dict[str, Any]]
@@ -65,13 +65,13 @@ def train(
 
 
 def ours(spec: str, *options: str, watch: Watch = lambda pid: nullcontext()) -> Timing:
-    """Trains `spec` by `distrib run` and tells its times."""
+    """Trains `spec` by `distrib run` and returns its times."""
     trained = train(spec, *options, watch=watch)
     return timing(trained.finished, trained.of_kind("train"))
 
 
 def timing(finished: Finished, events: list[dict[str, Any]]) -> Timing:
-    """The times that the train events of a run tell."""
+    """The times in the train events of a run."""
     timed_from = next((event for event in events if event["step"] >= TIMED_FROM_STEP), None)
     if timed_from is None or events[0]["step"] != 1:
         raise SideFailedError(f"distrib left no events of step 1 and step {TIMED_FROM_STEP}: {events}")

@@ -1,4 +1,4 @@
-"""Error texts that tell errors apart are those of the libraries as installed."""
+"""The error texts by which errors are recognized are those of the installed libraries."""
 
 import errno
 import gc

@@ -105,7 +105,7 @@ def test_the_options_of_a_local_cluster():
 
 
 @pytest.mark.relies_on("ray._private.worker.print_to_stdstream")
-def test_nothing_is_printed_of_workers_that_die(monkeypatch, capsys):
+def test_the_end_of_workers_prints_nothing(monkeypatch, capsys):
     from ray._private import worker
 
     line = {"pid": 1, "is_err": False, "lines": ["died"], "ip": "x", "actor_name": None, "task_name": None}

@@ -1,4 +1,4 @@
-"""States of metrics are merged over ranks whatever their kind."""
+"""States of metrics of every kind are merged over ranks."""
 
 import pytest
 import torch

@@ -31,7 +31,7 @@ def test_this_machine_with_a_job(tmp_path):
     assert set(checks[0]) == {"name", "status", "hosts", "message", "fix"}
 
 
-def test_what_fails_is_said_with_its_fix_and_exit_code_3():
+def test_a_failed_check_shows_its_fix_and_exits_with_3():
     done = doctor(GLOO_SOCKET_IFNAME="nosuch0")
     assert done.returncode == 3
     line, fix = next(line for line in done.stdout.splitlines() if "nosuch0" in line), done.stdout

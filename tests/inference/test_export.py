@@ -84,7 +84,7 @@ def test_what_cannot_be_exported_leaves_no_file(tmp_path, monkeypatch, model, fi
     assert set(tmp_path.iterdir()) - {tmp_path / "__pycache__"} == before - {tmp_path / "__pycache__"}
 
 
-def test_the_command_says_what_it_compared_and_keeps_what_exists(tmp_path, workplace):
+def test_the_command_prints_what_it_compared_and_keeps_existing_files(tmp_path, workplace):
     make_run(tmp_path)
     command = [sys.executable, "-m", "distrib", "export", "made", "--format", "safetensors"]
     launch = workplace.start_command(command)

@@ -50,7 +50,7 @@ def test_a_row_for_each_batch_size(tmp_path, monkeypatch, threads, capsys):
     assert table.count("cpu (1 thread)") == 2
 
 
-def test_where_nothing_can_be_compiled_the_row_says_why(tmp_path, workplace):
+def test_a_row_has_the_reason_if_nothing_can_be_compiled(tmp_path, workplace):
     make_run(tmp_path)
     command = [sys.executable, "-m", "distrib", "latency", "made", "--seconds", "0.01", "--batch", "2", "--json"]
     environment = {"CXX": "/no/such/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
@@ -65,7 +65,7 @@ def test_where_nothing_can_be_compiled_the_row_says_why(tmp_path, workplace):
     print_latencies([eager, compiled])
 
 
-def test_a_model_that_refuses_what_the_signature_says(tmp_path, monkeypatch, threads):
+def test_a_model_that_refuses_inputs_of_its_signature(tmp_path, monkeypatch, threads):
     signature = [{"shape": [None, 7], "dtype": "float64"}, None]
     trained = trained_by(make_run(tmp_path, signature=signature), monkeypatch)
     with pytest.raises(InferenceError, match="the model fails on synthetic inputs"):

@@ -180,7 +180,7 @@ def test_an_early_end_leaves_no_file_and_no_process(tmp_path, workplace, number,
         assert launch.stderr == "distrib: interrupted\n"
 
 
-def test_a_process_that_dies_is_told_of(tmp_path, workplace):
+def test_a_process_that_dies_is_reported(tmp_path, workplace):
     make_run(tmp_path, job=JOB.replace("Mlp", "Deadly"))
     command = ["predict", "made", "--data", "inference_jobs:Inputs", "--args", "{count: 6}", "--batch-size", "2"]
     launch = start(workplace, *command, "--out", "out.npy", "--workers", "2")

@@ -65,7 +65,7 @@ def test_the_final_and_the_best_weights(real):
     assert_same(state(real, "best"), load_file(real.layout.best_file))
 
 
-def test_an_unfinished_run_gives_its_newest_checkpoint_and_says_so(real):
+def test_an_unfinished_run_gives_its_newest_checkpoint_with_a_note(real):
     final = load_file(real.weights)
     unfinish(real)
     trained = open_trained(real)
@@ -84,7 +84,7 @@ def test_any_checkpoint_can_be_named(real, name):
     assert not torch.equal(before["layers.0.weight"], final["layers.0.weight"])
 
 
-def test_a_damaged_checkpoint_is_passed_over_said_and_left(real, capsys):
+def test_a_damaged_checkpoint_is_skipped_with_a_note_and_kept(real, capsys):
     expected = state(real, "4")
     unfinish(real)
     newest = real.checkpoints.list()[0]

@@ -11,7 +11,7 @@ def _means_itself(text: str) -> bool:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).filter(_means_itself)
-"""Any text but that with a meaning of its own: `${NAME}` and `$steps`."""
+"""Any text without a special meaning, which `${NAME}` and `$steps` have."""
 
 printable_texts = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xD7FF), max_size=20).filter(
     lambda text: _means_itself(text) and not re.search("[\x7f-\x9f\u2028\u2029]", text)

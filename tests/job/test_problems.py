@@ -108,7 +108,7 @@ def test_each_mistake_is_named(refusal: Refusal, text: str, old: str, new: str, 
     )
 
 
-def test_a_mistake_stands_alone(refusal: Refusal, text: str) -> None:
+def test_a_mistake_is_reported_once(refusal: Refusal, text: str) -> None:
     assert refusal(text.replace("workers: 2", "workers: two")) == [
         "job.yaml:15: resources.workers: expected a whole number of at least 1, or {min: …, max: …}, got 'two'"
     ]
@@ -136,7 +136,7 @@ def test_a_metric_has_no_name_of_an_event_field(refusal: Refusal, text: str, nam
     assert line == f"job.yaml:10: metrics.{name}: '{name}' is a field of events; give the metric another name"
 
 
-def test_all_problems_are_told_in_the_order_of_lines(refusal: Refusal, text: str) -> None:
+def test_all_problems_are_reported_in_the_order_of_lines(refusal: Refusal, text: str) -> None:
     changed = text.replace("batch_size: 64", "batch_size: 0").replace("epochs: 10", "epoch: 10")
     lines = refusal(changed.replace("name: digits", "nam: digits"), "resources.workers=none")
     locations = [line.split(": ")[0] for line in lines]
@@ -145,7 +145,7 @@ def test_all_problems_are_told_in_the_order_of_lines(refusal: Refusal, text: str
     ]  # fmt: skip
 
 
-def test_all_undefined_variables_are_told(refusal: Refusal, text: str) -> None:
+def test_all_undefined_variables_are_reported(refusal: Refusal, text: str) -> None:
     lines = refusal(text.replace("hidden: 256", "hidden: '${NO_SUCH}'").replace("workers: 2", "workers: ${NONE}"))
     assert [line[: line.index(" is not defined")] for line in lines] == [
         "job.yaml:3: model.args.hidden: the environment variable NO_SUCH",

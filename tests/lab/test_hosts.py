@@ -241,7 +241,7 @@ def test_a_wrong_start_is_refused_before_it_begins(labs, command, arguments, mes
     assert done.stderr.count("\n") == 1
 
 
-def test_without_root_or_iproute2_it_says_so(monkeypatch, tmp_path):
+def test_missing_root_or_iproute2_is_reported(monkeypatch, tmp_path):
     with monkeypatch.context() as change:
         change.setattr(os, "geteuid", lambda: 1000)
         with pytest.raises(LabError, match="needs root"):

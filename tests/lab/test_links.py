@@ -91,7 +91,7 @@ def test_a_cut_link_is_silent_and_heals(links, serve):
         talker.kill()
 
 
-def test_labs_side_by_side_know_nothing_of_each_other(labs, links, serve):
+def test_labs_side_by_side_are_independent(labs, links, serve):
     other = labs.up("o", 1, has_ray=False)
     assert other.status()["subnet"] != links.status()["subnet"]
     serve(other, "host1")

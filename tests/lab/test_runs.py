@@ -199,7 +199,7 @@ def test_storage_that_a_host_does_not_see(ready_lab, project):
 
 
 @pytest.mark.long
-def test_a_run_goes_on_from_local_ranks_to_the_cluster(project, reference, tmp_path):
+def test_a_local_run_is_resumed_on_the_cluster(project, reference, tmp_path):
     here = Project(None, tmp_path / "here", pace=tmp_path / "pace")
     here.pace(0.1)
     launch = here.start()

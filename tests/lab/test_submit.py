@@ -117,7 +117,7 @@ def test_submit_and_plain_ray_job_submit_train_to_the_bits_of_local_ranks(lab, p
     assert (project.runs / "plain" / "model.safetensors").read_bytes() == reference
 
 
-def test_stop_takes_a_checkpoint_and_the_same_command_goes_on(lab, project, reference):
+def test_stop_saves_a_checkpoint_and_the_same_command_resumes(lab, project, reference):
     shutil.rmtree(project.runs / "run", ignore_errors=True)
     project.pace(0.1)
     options = ["--address", lab.address, "--runs-dir", project.runs]
@@ -149,7 +149,7 @@ def test_stop_takes_a_checkpoint_and_the_same_command_goes_on(lab, project, refe
 
 
 @pytest.mark.long
-def test_the_users_error_comes_whole_and_logs_tell_what_the_ranks_wrote_each_line_once(lab, project):
+def test_the_users_error_is_complete_and_logs_have_each_line_of_the_ranks_once(lab, project):
     project.write(failing=5)
     options = ["--address", lab.address, "--runs-dir", project.runs]
     code, out, err = distrib(project, "submit", "job.yaml", "--run-id", "bad", *options)

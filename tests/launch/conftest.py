@@ -1,4 +1,4 @@
-"""Every test launches the real command, in a workplace of its own or of its module."""
+"""Every test runs the real command, in a folder of its own or of its module."""
 
 import pytest
 

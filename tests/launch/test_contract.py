@@ -1,4 +1,4 @@
-"""What every launcher must do, whatever starts its ranks; a toy launcher shows that registering one is enough."""
+"""What every launcher must do; a toy launcher shows that registering one is enough."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""Ranks that stand still: named, with their stacks, and restarted; ranks that only take long are left alone."""
+"""Ranks that hang are named, with their stacks, and restarted; ranks that are only slow are left alone."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""A rank that is lost under Ray: its run goes on from the newest checkpoint by itself, to the same bits."""
+"""A rank that is lost under Ray: the run resumes from the newest checkpoint automatically, with the same bits."""
 
 import socket
 

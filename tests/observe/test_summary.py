@@ -1,4 +1,4 @@
-"""What is said when a run is over."""
+"""The summary of a run that has ended."""
 
 import json
 import math
@@ -63,14 +63,14 @@ def test_a_failed_run_shows_the_culprit_its_traceback_and_its_log(run, writer):
     ]
 
 
-def test_a_stopped_run_says_how_far_it_came(run, writer):
+def test_a_stopped_run_shows_its_progress(run, writer):
     update_record(run.folder, status="stopped")
     lines = summary_lines(run)
     assert lines[0] == "stopped"
     assert "  steps       0 of 12 done" in lines
 
 
-def test_a_running_run_says_what_it_does_and_its_true_step(run, writer):
+def test_a_running_run_shows_its_activity_and_step(run, writer):
     writer.write("train", step=5, epoch=1, samples=37, loss=1.0, samples_per_second=10.0)
     writer.write("restart", step=3, epoch=1, samples=21, message="rank 1 on node2 failed: Lost")
     text = "\n".join(summary_lines(run))

@@ -1,4 +1,4 @@
-"""Whatever is killed, and whenever: the run comes to the same bits as one that nothing happened to."""
+"""Any process killed at any time: the run ends with the same bits as an undisturbed one."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Runs on an object store: killed, gone on with on another host, refused for a while."""
+"""Runs on an object store: killed, resumed on another host, refused for a while."""
 
 import signal
 import time

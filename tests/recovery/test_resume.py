@@ -1,4 +1,4 @@
-"""The same run id again: what goes on, what is refused, and what is left alone."""
+"""The same run id again: what is resumed, what is refused, and what is left unchanged."""
 
 import signal
 import time

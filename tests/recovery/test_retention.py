@@ -1,4 +1,4 @@
-"""Which checkpoints there are, while a run goes on and when it is over."""
+"""Which checkpoints exist while a run trains, and after it has ended."""
 
 from itertools import pairwise
 

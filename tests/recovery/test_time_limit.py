@@ -1,4 +1,4 @@
-"""`train.time_limit`: a run stops by itself with a checkpoint, and continues with the same command."""
+"""`train.time_limit`: a run saves a checkpoint and stops, and the same command continues it."""
 
 import time
 

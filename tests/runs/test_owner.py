@@ -1,4 +1,4 @@
-"""Telling a living launcher from one that has died."""
+"""Distinguishes a living launcher from one that has died."""
 
 import subprocess
 import sys

@@ -63,7 +63,7 @@ def test_two_experiments_side_by_side(results):
         (["--predict", "strong.json", "--compare", "strong.json", "weak.json"], "give one of"),
     ],
 )
-def test_what_cannot_be_told_is_refused(results, arguments, message):
+def test_ambiguous_measurements_are_refused(results, arguments, message):
     ended = scale(*(results / argument if argument.endswith(".json") else argument for argument in arguments))
     assert ended.returncode == 2
     assert message in ended.stderr

@@ -19,7 +19,7 @@ def scale(workplace, *arguments):
     return workplace.start_command(list(map(str, command)))
 
 
-def test_sizes_are_measured_and_one_that_fails_says_why(shared_workplace):
+def test_sizes_are_measured_and_a_failed_one_has_its_reason(shared_workplace):
     folder = shared_workplace.folder / "results"
     launch = scale(shared_workplace, "job.yaml", "--workers", "2,1,3", *OPTIONS, "--out", folder, "--json")
     assert launch.wait(100) == 0, launch.stderr
@@ -94,7 +94,7 @@ def test_what_is_no_list_of_sizes_is_refused(text):
         (["--predict", "job.yaml", "--workers", "8"], "cannot be read as the result of an experiment"),
     ],
 )
-def test_what_cannot_be_measured_is_said_before_anything_starts(shared_workplace, arguments, message):
+def test_sizes_that_cannot_be_measured_are_refused_before_anything_starts(shared_workplace, arguments, message):
     folder = shared_workplace.folder / "refused"
     launch = scale(shared_workplace, *arguments, *(["--out", folder] if arguments[0] == "job.yaml" else []))
     assert launch.wait(60) == 2

@@ -63,7 +63,7 @@ def test_no_constant_is_negative():
     assert line.slope > 0
 
 
-def test_one_batch_size_alone_cannot_tell_a_fixed_cost():
+def test_one_batch_size_cannot_separate_a_fixed_cost():
     assert fit_compute([(32, 0.1), (32, 0.1)]).slope == pytest.approx(0.1 / 32)
     line = fit_compute([(32, 0.1), (16, 0.06)])
     assert line.intercept == pytest.approx(0.02)
@@ -74,6 +74,6 @@ def test_growth_with_the_workers():
     assert (line.intercept, line.slope) == pytest.approx((1.0, 1.0))
 
 
-def test_nothing_to_fit_is_said():
+def test_nothing_to_fit_is_an_error():
     with pytest.raises(ValueError, match="no positive measurement"):
         fit_ring([Timing(1, 100, 0.1)])

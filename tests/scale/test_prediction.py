@@ -43,7 +43,7 @@ def test_the_limit_and_the_remedies():
     assert row.batch_for_90_percent > 64
 
 
-def test_bandwidth_is_told_from_latency():
+def test_bandwidth_is_separated_from_latency():
     by_bytes = fit_model(make_result(link=Link(1e-6, 8e-7)))
     by_messages = fit_model(make_result(link=Link(2e-2, 1e-10)))
     assert predict(by_bytes, [8])[0].limit == "communication: bandwidth"
@@ -158,6 +158,6 @@ def test_horovods_table_is_met_with_one_set_of_constants(name):
 @pytest.mark.parametrize(
     ("name", "published", "missed"), [("Inception V3", 0.90, 0), ("ResNet-101", 0.90, 0), ("VGG-16", 0.79, -0.09)]
 )
-def test_horovods_smaller_cluster_as_docs_scale_tells_it(name, published, missed):
+def test_horovods_smaller_cluster_as_the_docs_show_it(name, published, missed):
     """128 GPUs, with the constants chosen at 512: VGG-16 is where the model misses."""
     assert horovod_efficiency(name, 0.8, 1e-5, 128) - published == pytest.approx(missed, abs=0.01)

@@ -1,4 +1,4 @@
-"""The command `distrib` as a process of its own, with all that it starts: watched, timed, and ended in the end."""
+"""The command `distrib` as a process, with everything that it starts: watched, timed, and ended with the test."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from distrib.runs.run import Run
 
 REPOSITORY = Path(__file__).parents[2]
 MARK = "DISTRIB_TEST_LAUNCH"
-"""Environment variable that tells the processes of one launch from all others on the machine."""
+"""Environment variable that marks the processes of one launch."""
 
 JOB = """\
 name: small

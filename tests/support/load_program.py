@@ -1,4 +1,4 @@
-"""Asks a service as fast as told, from a process of its own; says what came back, as JSON.
+"""Sends requests to a service at a given rate, from a separate process; prints the answers as JSON.
 
 Arguments: URL, connections, seconds, requests a second (0: each connection as fast as it is answered), body file.
 """

@@ -1,4 +1,4 @@
-"""A launcher without a training: owns a run and writes its events, a few steps a second, until it is told how to end.
+"""A launcher without a training: owns a run and writes its events, a few steps a second, until it reads how to end.
 
 Arguments: folder of the run, first step, last step, attempt, and `finished`, `stopped` or `killed`, which
 waits for a file `go` beside the run's folder.

@@ -1,4 +1,4 @@
-"""The train events: when, and of what they tell."""
+"""The train events: when they are written, and what they contain."""
 
 import pytest
 import torch

@@ -78,7 +78,7 @@ def test_the_first_step_that_is_not_finite_is_found(is_weighted, bad):
 
 
 @pytest.mark.parametrize("is_weighted", [False, True])
-def test_a_loss_without_weight_counts_for_nothing_whatever_it_is(is_weighted):
+def test_a_loss_without_weight_does_not_count(is_weighted):
     losses_so_far = make(is_weighted)
     add(losses_so_far, is_weighted, [(math.nan, 0), (2.0, 4)])
     losses_so_far.end_step(4, 1.0, 0.0)

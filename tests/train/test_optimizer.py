@@ -1,4 +1,4 @@
-"""The optimizer as the spec asks for it, and the learning rate as the events tell it."""
+"""The optimizer that the spec describes, and the learning rate in the events."""
 
 import copy
 import json

@@ -30,7 +30,7 @@ def test_the_loss_falls(runs, name):
 
 
 @pytest.mark.runs("fp16")
-def test_an_update_that_fp16_skipped_is_told(run):
+def test_an_update_that_fp16_skipped_is_reported(run):
     warnings = [event for event in run.events("warning") if "checkpoint" not in event["message"]]
     assert warnings
     assert all("the gradient scaler skipped" in event["message"] for event in warnings)
@@ -41,7 +41,7 @@ def test_an_update_that_fp16_skipped_is_told(run):
 
 
 @pytest.mark.runs("fp16-clipped")
-def test_every_skipped_update_is_told(run):
+def test_every_skipped_update_is_reported(run):
     told = [int(re.search(r"skipped (\d+) update", event["message"]).group(1)) for event in run.events("warning")]
     num_updates = len(run.record()["steps"])
     assert 0 < num_updates < 40

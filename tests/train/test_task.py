@@ -1,4 +1,4 @@
-"""How a batch becomes a loss, and what is said where it does not."""
+"""How a batch becomes a loss, and the errors if it does not."""
 
 import json
 

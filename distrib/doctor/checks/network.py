@@ -1,4 +1,4 @@
-"""Can every host reach every other at a port of its own, through a known interface?"""
+"""Can every host reach every other host at one of its ports, through a known interface?"""
 
 from __future__ import annotations
 

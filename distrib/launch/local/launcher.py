@@ -54,7 +54,7 @@ class LocalLauncher:
 
     @property
     def observers(self) -> Sequence[Observer]:
-        """None: this machine has no metrics of its own."""
+        """None: this machine exports no metrics."""
         return ()
 
     def prepare(self, work: Callable[[], Result]) -> Result:

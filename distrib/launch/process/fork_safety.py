@@ -34,7 +34,7 @@ class ForkCheck:
         if not Handles.now().added_since(self.baseline):
             return []
         gc.unfreeze()
-        gc.collect()  # closes what nothing refers to any more
+        gc.collect()  # closes files that nothing refers to
         return Handles.now().added_since(self.baseline)
 
     @property

@@ -31,7 +31,7 @@ PRETEND_VARIABLE = "DISTRIB_PRETEND_GPUS"
 """Set on hosts whose GPUs only Ray believes in, as in a rehearsal: workers that hold one then train on the CPU."""
 
 CANCELLED = -1
-"""The attempt of a trainer that is not needed any more."""
+"""The attempt of a trainer that is no longer needed."""
 
 _POLL_SECONDS = 0.5
 

@@ -15,7 +15,7 @@ def downsample(x: Floats, y: Floats, num_buckets: int) -> tuple[Floats, Floats]:
 
     Args:
         x: Positions.
-        y: Values; NaN where there is none.
+        y: Values; NaN for a missing one.
         num_buckets: Ranges of equal width, for example the pixels of the chart.
     """
     if (np.diff(x) < 0).any():

@@ -225,7 +225,7 @@ def _events_table(data: RunData) -> str:
 
 
 def _ranks_table(data: RunData) -> str:
-    """What is known of each rank: its slice of a batch, where it ran, and how it ended."""
+    """What is known about each rank: its slice of a batch, where it ran, and how it ended."""
     schedule = data.record.get("schedule") or {}
     slices = schedule.get("rank_batches") or []
     error = data.run.error or {}

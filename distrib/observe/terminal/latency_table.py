@@ -13,11 +13,11 @@ from rich.table import Table
 from distrib.observe.format import number
 
 _NARROWEST = 100
-"""Columns of a table that goes to a file or a pipe, where no terminal sets its width."""
+"""Width of a table that goes to a file or a pipe."""
 
 
 def print_latencies(rows: Sequence[Mapping[str, Any]], stream: TextIO | None = None) -> None:
-    """Prints a table of rows as `distrib latency --json` has them; why a row has no numbers stands below."""
+    """Prints rows as `distrib latency --json` has them as a table, and below it why rows have no numbers."""
     stream = stream or sys.stdout
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("device", overflow="fold")

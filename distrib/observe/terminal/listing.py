@@ -59,7 +59,7 @@ def trial_listing(trial: Mapping[str, Any]) -> str:
 
 
 def _row(row: tuple[str, str]) -> str:
-    """A label and its text, which goes on below itself where the line is full."""
+    """A label and its text, which is wrapped under itself."""
     label, text = row
     indent = " " * (2 + (LABEL_WIDTH + 1 if label else 0))
     width = max(60, shutil.get_terminal_size().columns)

@@ -1,4 +1,4 @@
-"""Progress over rows: a line that moves on a terminal, nothing elsewhere."""
+"""Progress over rows: a line that is redrawn on a terminal, and nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REDRAW_SECONDS = 0.1
 
 
 class RowsProgress:
-    """Shows how many rows are done, how fast, and how long the rest takes; draws only when it is told something.
+    """Shows how many rows are done, how fast, and how long the rest takes; redraws only when it is called.
 
     Args:
         stream: Where to show it.
@@ -42,7 +42,7 @@ class RowsProgress:
         self._draw("")
 
     def _speed(self, now: float, num_done: int) -> float:
-        """Rows a second since the first were done."""
+        """Rows per second since the first ones were done."""
         if self._first is None or now <= self._first[0]:
             return 0.0
         return (num_done - self._first[1]) / (now - self._first[0])

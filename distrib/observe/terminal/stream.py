@@ -61,7 +61,7 @@ class PatientStream:
         self._write(is_waiting=False)
 
     def drain(self) -> None:
-        """Writes everything, waiting for a paused reader; for use when no training depends on it any more."""
+        """Writes everything and waits for a paused reader; for use once the training has ended."""
         if self._num_dropped:
             self.write(f"({self._num_dropped} messages left out: the output could not be written in time)\n")
             self._num_dropped = 0

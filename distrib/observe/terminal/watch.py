@@ -90,7 +90,7 @@ class RunWatcher:
             time.sleep(_POLL_SECONDS)
 
     def _refresh(self, progress: Progress) -> None:
-        """Looks anew at a run on an object store; while that cannot be reached, what is known stays shown."""
+        """Reads a run on an object store again; while the store cannot be reached, the display stays as it is."""
         try:
             self._run.refresh()
             self._run.storage.fetch_events()

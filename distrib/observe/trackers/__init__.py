@@ -1,1 +1,1 @@
-"""Experiment trackers, each fed in a process of its own so that none can slow down or end a training."""
+"""Experiment trackers, each fed in a separate process so that none can slow down or end a training."""

@@ -32,9 +32,9 @@ _POLL_SECONDS = 0.05
 
 
 class TrackerObserver(SilentObserver):
-    """Feeds one tracker of a run from a process of its own, which reads the run's events from their file.
+    """Feeds one tracker of a run from a separate process, which reads the run's events from their file.
 
-    The process runs at low priority and in a session of its own, so nothing that the tracker does reaches the ranks.
+    The process runs at low priority and in its own session, so nothing that the tracker does reaches the ranks.
     If it dies, it is started again and continues after the last event that the tracker has received.
 
     Args:

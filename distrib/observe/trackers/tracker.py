@@ -40,7 +40,7 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Receives a run, in a process of its own.
+    """Receives a run, in a separate process.
 
     An exception is reported once, and the call is repeated until it succeeds or the run has ended. A tracker of the
     user is any object with some of these methods, made by calling the target with its args.

@@ -1,4 +1,4 @@
-"""Writing a large file without the page cache, and hashing it on the way."""
+"""Writes a large file without the page cache, and hashes it while writing."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def region_of_s3(bucket: str) -> str:
 
 
 def connect(url: str) -> Any:
-    """The pyarrow file system of a URL, without retries of its own."""
+    """The pyarrow file system of a URL, without built-in retries."""
     from pyarrow import fs
 
     scheme, _, path = url.partition("://")

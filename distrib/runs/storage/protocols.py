@@ -54,7 +54,7 @@ class RunSync(Protocol):
         """Waits until no thread runs in the background, so that this process can be forked."""
 
     def finish(self) -> None:
-        """Fetches the last events once no rank writes any more."""
+        """Fetches the last events once all ranks have stopped writing."""
 
 
 class RunStorage(Protocol):

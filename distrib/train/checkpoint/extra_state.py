@@ -32,7 +32,7 @@ def has_extra_state(module: nn.Module) -> bool:
 
 
 def check_model_state(model: nn.Module) -> None:
-    """Refuses a model of which checkpoints and weights would lose something.
+    """Refuses a model whose state checkpoints and weights would not contain completely.
 
     Raises:
         ModelStateError: Its state dict has more than parameters, buffers and extra state.

@@ -22,10 +22,10 @@ _FIELD = "model.weights"
 
 
 def check_weights(blueprint: ResolvedJob, working_directory: Path) -> None:
-    """Makes sure, without allocating the model where it can be built so, that `model.weights` fits it.
+    """Checks that `model.weights` fits the model, which is built without memory for its values if possible.
 
     Raises:
-        JobError: There is no such file, it is none of weights, or names or shapes differ, which the message lists.
+        JobError: The file is missing or contains no weights, or names or shapes differ; the message lists them.
     """
     job = blueprint.job
     if job.spec.model.weights is None:
@@ -44,7 +44,7 @@ def load_first_weights(job: Job, working_directory: Path, model: nn.Module) -> N
     """Gives the unwrapped `model` the weights that the job names, if it names any.
 
     Raises:
-        WeightsError: They do not fit, or are not there any more.
+        WeightsError: They do not fit, or no longer exist.
     """
     if job.spec.model.weights is not None:
         with _local_file(job, working_directory) as file:
@@ -53,7 +53,7 @@ def load_first_weights(job: Job, working_directory: Path, model: nn.Module) -> N
 
 @contextmanager
 def _local_file(job: Job, working_directory: Path) -> Iterator[Path]:
-    """The file itself, or a copy of what a URL names, gone afterwards."""
+    """The file itself, or a temporary copy of what a URL names."""
     named = job.spec.model.weights
     assert named is not None
     if (problem := problem_of(named)) is not None:
@@ -69,7 +69,7 @@ def _local_file(job: Job, working_directory: Path) -> Iterator[Path]:
 
 
 def _built_for_a_look(blueprint: ResolvedJob) -> nn.Module | None:
-    """The model on the meta device, or where that does not go for real; None where the training itself will fail."""
+    """The model on the meta device, or on the CPU if that fails; None if building it fails there too."""
     for device in ("meta", "cpu"):
         try:
             with torch.random.fork_rng(devices=[]), torch.device(device), warnings.catch_warnings(action="ignore"):

@@ -82,7 +82,7 @@ class LoaderFailedError(Exception):
 
 
 class _InLoaderWorker:
-    """A fetcher whose errors are returned to the rank unchanged: torch would wrap them in a text of its own."""
+    """A fetcher whose errors are returned to the rank unchanged; torch would wrap them in another text."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher

@@ -10,7 +10,7 @@ from distrib.runs.files.line_file import LineFile
 from distrib.train.data.loader import StepBatch
 
 _NUM_RECENT = 1 << 14
-"""Steps whose events can still be written: many more than there are between two exchanges of the ranks."""
+"""Steps whose events can still be written: many more than lie between two exchanges of the ranks."""
 _NUM_SAVED = 16
 
 

@@ -20,7 +20,7 @@ def is_mean_over_samples(loss: Callable[..., Any], outputs: Any, targets: Any) -
     """Whether the loss of a batch is the mean of those of its halves, weighted by their rows.
 
     Only copies of the loss are called, without gradients, and no random state changes. A loss that is random, or
-    outputs that have no common first dimension, count as a mean: nothing can be said of them.
+    outputs that have no common first dimension, count as a mean, since there is nothing to compare.
     """
     sizes = {tensor.shape[0] if tensor.ndim else 0 for tensor in tensors_in((outputs, targets))}
     if len(sizes) != 1 or (num_rows := sizes.pop()) < 2:

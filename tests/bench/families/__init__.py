@@ -1,4 +1,4 @@
-"""The families of measurements by name; each measures its rows in rounds of its own."""
+"""The families of measurements by name; each measures its own rows in rounds."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Rows from runs that told their times."""
+"""Rows from the times of runs."""
 
 from collections.abc import Mapping, Sequence
 

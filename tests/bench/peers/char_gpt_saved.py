@@ -23,7 +23,7 @@ from tests.bench.workloads import (
 
 NUM_SAVES = 3
 STEPS_BETWEEN_SAVES = 8
-"""Fewer than ours, since training stands still while it saves."""
+"""Fewer than ours, since training pauses while it saves."""
 assert NUM_SAVES * STEPS_BETWEEN_SAVES < SAVED_STEPS
 
 

@@ -1,4 +1,4 @@
-"""Hand-written DDP that goes on after a crash; started by `torchrun --max-restarts 10`, saves by `torch.save`."""
+"""Hand-written DDP that resumes after a crash; started by `torchrun --max-restarts 10`, saves by `torch.save`."""
 
 import json
 import os

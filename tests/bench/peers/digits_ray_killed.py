@@ -1,4 +1,4 @@
-"""Bare Ray Train that goes on after a crash, on two hosts of a cluster; each epoch reports a checkpoint."""
+"""Bare Ray Train that resumes after a crash, on two hosts of a cluster; each epoch reports a checkpoint."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Bare Ray Train in a Ray of its own on this machine; started by `python`."""
+"""Bare Ray Train in a local Ray cluster; started by `python`."""
 
 import tempfile
 

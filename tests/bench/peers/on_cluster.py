@@ -1,4 +1,4 @@
-"""What bare Ray Train on a cluster has to be told, for the peers that train there."""
+"""The settings of bare Ray Train on a cluster, for the peers that train there."""
 
 import os
 from collections.abc import Callable

@@ -45,7 +45,7 @@ def test_the_whole_listing(plan, spec):
     ]
 
 
-def test_a_run_id_is_made_where_none_is_chosen(plan, spec):
+def test_a_run_id_is_generated_if_none_is_given(plan, spec):
     assert "Kept in runs/digits-20" in plan_listing(plan, spec)
 
 

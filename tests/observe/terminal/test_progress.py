@@ -113,7 +113,7 @@ def test_live_line_and_what_scrolls_above_it(run, plan, terminal, train):
     assert "epoch 4/4  step 12/12  loss 0.08333  80.00 samples/s" in lines
 
 
-def test_live_says_where_an_early_end_was(run, plan, terminal, train):
+def test_the_live_display_shows_where_a_run_ended_early(run, plan, terminal, train):
     progress = LiveProgress(terminal, now=lambda: 100.0)
     progress.started(run, plan)
     progress.event(train(4))

@@ -1,4 +1,4 @@
-"""`distrib watch`, in a process of its own, on runs of other processes."""
+"""`distrib watch` as a separate process, on runs of other processes."""
 
 import itertools
 import json
@@ -163,7 +163,7 @@ def test_a_terminal_of_80_columns_moves_every_second_and_keeps_its_bar(train, wa
     assert max(later[0] - earlier[0] for earlier, later in itertools.pairwise(chunks)) < 1.5
 
 
-def test_the_record_says_what_a_run_waits_for(run, plan, watch, tmp_path):
+def test_the_record_contains_what_a_run_waits_for(run, plan, watch, tmp_path):
     from distrib.observe.activity import ActivityRecorder
 
     recorder = ActivityRecorder()

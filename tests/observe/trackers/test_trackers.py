@@ -255,9 +255,7 @@ def test_a_tracker_whose_process_dies_continues_in_another(
 
 
 @pytest.mark.parametrize("name", ["Broken", "Blocking"])
-def test_a_tracker_that_never_works_costs_the_launcher_nothing_but_patience_at_the_end(
-    launch, tracked, notices, monkeypatch, name
-):
+def test_a_tracker_that_never_works_only_delays_the_end_of_the_launcher(launch, tracked, notices, monkeypatch, name):
     monkeypatch.setattr(observers, "_PATIENCE_SECONDS", 0.5)
     threads = threading.active_count()
     started = time.monotonic()
@@ -311,7 +309,7 @@ def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
     ("trackers", "message"),
     [("[nothing]", "tensorboard, mlflow, wandb, trackio, or module:attribute"), ("[wandb, wandb]", "listed twice")],
 )
-def test_trackers_that_mean_nothing(tmp_path, trackers, message):
+def test_trackers_that_do_not_exist(tmp_path, trackers, message):
     path = tmp_path / "job.yaml"
     path.write_text(JOB + f"trackers: {trackers}\n")
     with pytest.raises(JobError, match=message):

@@ -1,4 +1,4 @@
-"""What is written is what lies there, whatever the sizes of the pieces; a full disk is said to be one."""
+"""A file has the bytes that were written, in pieces of any size; a full disk is reported as such."""
 
 import hashlib
 import os

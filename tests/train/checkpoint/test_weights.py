@@ -93,7 +93,7 @@ def test_the_file_is_replaced_and_nothing_else_is_left(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_where_it_cannot_be_written_nothing_is_left(tmp_path):
+def test_nothing_is_left_if_it_cannot_be_written(tmp_path):
     path = tmp_path / "model.safetensors"
     path.mkdir()
     (path / "file").touch()

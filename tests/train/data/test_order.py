@@ -142,7 +142,7 @@ def test_two_epochs_are_kept_and_each_is_computed_once_on_the_way():
     assert calls == [0, 1, 2]
 
 
-def test_digests_tell_orders_and_plans_apart():
+def test_digests_differ_between_orders_and_plans():
     def digest(function, **changes):
         return make(function, **changes).digest(1)
 

@@ -1,4 +1,4 @@
-"""The keyed permutation of very long datasets: a bijection, uniform, and any slice by itself."""
+"""The keyed permutation of very long datasets: a bijection, uniform, and computed for any slice alone."""
 
 import hashlib
 import time
@@ -37,7 +37,7 @@ def naive(num_samples, seed, epoch, position):
             return position
 
 
-def test_it_begins_as_the_contract_says():
+def test_it_begins_with_the_values_of_the_contract():
     assert feistel_slice(JUST_ABOVE, 0, 0, 0, 4).tolist() == [9861976, 5113089, 9282996, 1013664]
 
 

@@ -61,7 +61,7 @@ def receive_secrets() -> None:
     """In a submitted job: puts the secrets that were sent with it into this process's environment.
 
     Raises:
-        LaunchError: They are not there any more.
+        LaunchError: They no longer exist.
     """
     source, address = os.environ.pop(SOURCE_VARIABLE, None), os.environ.get("RAY_ADDRESS")
     if source is None or address is None:

@@ -1,4 +1,4 @@
-"""The token that lets a client into a Ray cluster: where it is read, and what is said where it is missing or wrong."""
+"""The token that lets a client into a Ray cluster: where it is read, and the errors for a missing or wrong one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def find_token() -> Token | None:
 
 
 def token_mode() -> dict[str, str]:
-    """The setting by which Ray uses a token that the environment names; it does so by itself only from 2.61 on."""
+    """The setting that makes Ray use a token named by the environment; automatic only from Ray 2.61 on."""
     is_named = TOKEN_VARIABLE in os.environ or TOKEN_FILE_VARIABLE in os.environ
     return {MODE_VARIABLE: "token"} if is_named else {}
 

@@ -85,7 +85,7 @@ class StoreCheckpoints:
             self._storage.put_file(self._name(folder, name), folder.path / name)
 
     def commit(self, folder: CheckpointFolder, num_parts: int) -> None:
-        """Commits a checkpoint of which every rank has uploaded its part."""
+        """Commits a checkpoint once every rank has uploaded its part."""
         parts = [folder.part_file(rank) for rank in range(num_parts)]
         for part in parts:
             if not part.exists():

@@ -120,7 +120,7 @@ def _version(meta: Any) -> dict[str, str]:
 
 
 def _connect(url: str) -> S3Store | GCSStore:
-    """A client without retries of its own."""
+    """A client without built-in retries."""
     from obstore.store import GCSStore, S3Store
 
     scheme, _, path = url.partition("://")
