@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from distrib.job.plan import Facts
 from distrib.job.reader import Job
@@ -115,7 +115,11 @@ class ResolvedJob:
                 f"{target.target} gives a {type(dataset).__name__}, an IterableDataset; a map-style dataset is needed, "
                 "whose samples can be fetched in any order by index (__getitem__ and __len__)",
             )
-        if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__getitems__"):
+        if isinstance(dataset, DataLoader):
+            raise self.job.error(
+                field, f"{target.target} gives a DataLoader; give its dataset, of which batches are made here"
+            )
+        if not _has_items(dataset):
             raise self.job.error(
                 field, f"{target.target} gives a {type(dataset).__name__}, which has no __getitem__; "
                 "a map-style dataset is needed"
@@ -126,6 +130,9 @@ class ResolvedJob:
             raise self.job.error(
                 field, f"{target.target} has no __len__; a map-style dataset, which knows its length, is needed"
             ) from None
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise self.job.error(field, f"the length of {target.target} cannot be found: {reason}") from error
         if length == 0:
             raise self.job.error(field, f"{target.target} is empty: its length is 0; check its args")
         return dataset
@@ -133,6 +140,13 @@ class ResolvedJob:
     def bound_collate(self) -> Callable[[list[Any]], Any] | None:
         """`data.collate` with its args bound, or None for PyTorch's own."""
         return bind_collate(self.job, self.collate)
+
+
+def _has_items(dataset: Any) -> bool:
+    """Whether samples can be fetched by index; torch's base class only has methods that say that they cannot."""
+    names = ("__getitem__", "__getitems__")
+    methods = [getattr(type(dataset), name, None) for name in names]
+    return any(method is not None and method is not Dataset.__getitem__ for method in methods)
 
 
 def _find_loss(job: Job, target: Target) -> Callable[..., Any]:

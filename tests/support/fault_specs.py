@@ -60,6 +60,7 @@ FAULT_SPECS = {
     "fault-extra-state-1": spec(1, model="fault_jobs:Scaled", checkpoint={"every": "1 epoch"}),
     "fault-no-outputs": stepping("silent", data={"eval": points(seed=1)}, metrics={"f1": F1}),
     "fault-ignoring": stepping("ignoring", data={"train": points(ignored=255, num_samples=8)}),
+    "fault-detached": stepping("detached"),
     "fault-misspelled": stepping("misspelled"),
     **{f"fault-frozen-{size}": spec(size, model="fault_jobs:Frozen", loss="fault_jobs:Proxies") for size in (1, 3)},
     "fault-unused": spec(2, model="fault_jobs:Sometimes", train={"accumulate": 2}),

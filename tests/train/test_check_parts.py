@@ -27,6 +27,14 @@ class NeedsValues(nn.Linear):
 def lazy():
     return nn.Sequential(nn.LazyLinear(2))
 
+def lazy_buffers():
+    return nn.Sequential(nn.Linear(2, 2), nn.LazyBatchNorm1d(affine=False))
+
+class LazyLoss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.LazyLinear(2)
+
 def two(model):
     return [torch.optim.SGD(model.parameters(), lr=0.1), torch.optim.AdamW(model.parameters())]
 
@@ -83,7 +91,9 @@ def check(tmp_path, monkeypatch):
     ("changes", "problem"),
     [
         ({"model": "parts_to_check:Frozen"}, "model: there is nothing to train: all its 2 parameters are frozen"),
-        ({"model": "parts_to_check:lazy"}, "model: 0.weight, 0.bias: lazy parameters have no shape"),
+        ({"model": "parts_to_check:lazy"}, "model: 0.weight, 0.bias: lazy layers have no shape"),
+        ({"model": "parts_to_check:lazy_buffers"}, "model: 1.running_mean, 1.running_var: lazy layers have no shape"),
+        ({"loss": "parts_to_check:LazyLoss"}, "loss: loss.head.weight, loss.head.bias: lazy layers have no shape"),
         ({"optimizer": "torch.optim:LBFGS"}, "optimizer: LBFGS evaluates the loss several times"),
         ({"optimizer": "parts_to_check:two"}, "optimizer: parts_to_check:two gave a list of 2"),
         ({"optimizer": {"target": "torch.optim:SGD", "args": {"lr": -1}}}, "Invalid learning rate: -1"),

@@ -111,3 +111,8 @@ def test_parameters_without_a_gradient_are_named_before_the_update(run):
     assert "other.weight, other.bias; set ddp.find_unused_parameters: true" in run.output["error"]["message"]
     assert run.output["error"]["traceback"] is None
     assert not run.events("train")
+
+
+@pytest.mark.runs("fault-detached")
+def test_a_loss_without_a_gradient_is_refused_in_words(run):
+    assert "the loss reaches no parameter that is trained" in run.output["error"]["message"]

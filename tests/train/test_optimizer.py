@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 
 import pytest
 import torch
@@ -22,8 +23,9 @@ SPEC = {
 
 
 @pytest.fixture
-def build(tmp_path):
+def build(tmp_path, monkeypatch):
     """`build(optimizer, model)`: the optimizer of a job that names it so."""
+    monkeypatch.setitem(sys.modules, "test_optimizer", sys.modules[__name__])
 
     def build(optimizer, model):
         path = tmp_path / "job.yaml"
@@ -105,6 +107,25 @@ def test_an_optimizer_class_gets_the_parameters_with_their_names(build):
     model = Mlp()
     (group,) = build("torch.optim:SGD", model).param_groups
     assert group["param_names"] == [name for name, _ in model.named_parameters()]
+
+
+class ByDimension(torch.optim.SGD):
+    """Sorts matrices from the rest; with `is_strict`, takes nothing but tensors."""
+
+    def __init__(self, params, lr=0.1, is_strict=False):
+        params = list(params)
+        if is_strict:
+            assert all(isinstance(each, torch.Tensor) for each in params)
+        sorted_ = ([p for p in params if (getattr(p, "ndim", 0) > 1) == is_matrix] for is_matrix in (False, True))
+        super().__init__([{"params": group} for group in sorted_ if group], lr=lr)
+
+
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_a_class_that_sorts_tensors_gets_tensors(build, is_strict):
+    args = {"is_strict": is_strict}
+    optimizer = build({"target": "test_optimizer:ByDimension", "args": args}, Mlp())
+    dimensions = [{p.ndim for p in group["params"]} for group in optimizer.param_groups]
+    assert dimensions == [{1}, {2}]
 
 
 def test_a_factory_gets_the_model_and_the_numbers_of_the_plan(build, tmp_path):

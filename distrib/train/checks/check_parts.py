@@ -144,12 +144,16 @@ def _hint(target: Target) -> str:
 def _check_trainable(resolved: ResolvedJob, model: nn.Module, loss: nn.Module | None) -> None:
     """Refuses a model without parameters to train, or whose parameters have no shape yet."""
     named: dict[str, Any] = dict(model.named_parameters())
-    lazy = [name for name, parameter in named.items() if torch.nn.parameter.is_lazy(parameter)]
+    parts = [("", model)] if loss is None else [("", model), ("loss.", loss)]
+    tensors: list[tuple[str, Any]] = []
+    for prefix, part in parts:
+        tensors += [(prefix + name, each) for name, each in [*part.named_parameters(), *part.named_buffers()]]
+    lazy = [name for name, each in tensors if torch.nn.parameter.is_lazy(each)]
     if lazy:
         more = f" and {len(lazy) - _MAX_NAMES} more" if len(lazy) > _MAX_NAMES else ""
         raise resolved.job.error(
-            "model",
-            f"{', '.join(lazy[:_MAX_NAMES])}{more}: lazy parameters have no shape before a first forward pass, and so "
+            "loss" if lazy[0].startswith("loss.") and loss is not None else "model",
+            f"{', '.join(lazy[:_MAX_NAMES])}{more}: lazy layers have no shape before a first forward pass, and so "
             "cannot be trained in parallel or saved; give the sizes (nn.Linear instead of nn.LazyLinear), or run a "
             "batch through the model in a factory that returns it",
         )

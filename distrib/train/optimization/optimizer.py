@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from distrib.train.resolved_job import ResolvedJob, is_optimizer_class, takes_lo
 
 _CHOICES_OF_IMPLEMENTATION = ("fused", "foreach", "differentiable", "capturable")
 _EXACT_IF_FUSED = (torch.optim.Adam, torch.optim.AdamW)
+_TORCH_OPTIMIZERS = "torch.optim"
 _LOSS = "loss"
 _MAX_NAMES = 3
 
@@ -107,14 +109,29 @@ def named_parameters(model: nn.Module, loss: nn.Module | None) -> dict[str, nn.P
 def _instantiated(
     factory: Callable[..., torch.optim.Optimizer], named: Mapping[str, nn.Parameter], arguments: Mapping[str, Any]
 ) -> torch.optim.Optimizer:
-    """An optimizer of named parameters, or of bare ones if its class cannot take names, as older ones cannot."""
+    """An optimizer of named parameters, or of bare ones if its class cannot take names, as older ones cannot.
+
+    A class of the job's own may take pairs of name and parameter without noticing that they are no tensors, and then
+    sorts none of them by its dimensions. So bare ones are taken, too, if it makes more groups of these.
+    """
     try:
-        return factory(list(named.items()), **arguments)
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
+        optimizer = factory(list(named.items()), **arguments)
+    except Exception as error:
         try:
             return factory(list(named.values()), **arguments)
         except Exception:
             raise error from None
+    if str(getattr(factory, "__module__", "")).startswith(_TORCH_OPTIMIZERS):
+        return optimizer
+    with contextlib.suppress(Exception):
+        bare = factory(list(named.values()), **arguments)
+        if _num_groups(bare) > _num_groups(optimizer):
+            return bare
+    return optimizer
+
+
+def _num_groups(optimizer: torch.optim.Optimizer) -> int:
+    return sum(bool(group["params"]) for group in optimizer.param_groups)
 
 
 def _made(

@@ -18,7 +18,7 @@ from distrib.train.data.loader import StepBatch
 from distrib.train.data.sampler import MicroBatch
 from distrib.train.objective.autograd_graph import parameters_beside
 from distrib.train.objective.batch_norm import as_stand_in, find_batch_norms
-from distrib.train.objective.task import StepOutput
+from distrib.train.objective.task import StepOutput, TaskError
 from distrib.train.phases import Phase
 from distrib.train.rank import Rank
 from distrib.train.session.minimize import Slice
@@ -150,6 +150,11 @@ class TrainStep:
         weight = self._weighting.weight(output, part, step)
         if self._is_first:
             self._is_first = False
+            if not output.loss.requires_grad:
+                raise TaskError(
+                    "the loss reaches no parameter that is trained: it was detached or computed under no_grad, or all "
+                    "parameters are frozen"
+                )
             self._check_reach(output.loss)
             if self._weighting.is_weighted:
                 self._losses.use_weights()
