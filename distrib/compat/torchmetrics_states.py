@@ -22,6 +22,9 @@ SYMBOLS = (
     ),
 )
 
+_MEAN = "dim_zero_mean"
+"""The function by which torchmetrics merges states that were added with `dist_reduce_fx="mean"`."""
+
 Reduction = Callable[[torch.Tensor], torch.Tensor] | None
 
 
@@ -41,8 +44,14 @@ def reductions(metric: Any) -> dict[str, Reduction] | None:
     return found
 
 
-def merge(metric: Any, states: list[dict[str, Any]]) -> None:
-    """Gives `metric` the states of all ranks, in the order of ranks; a state is a tensor or a list of tensors."""
+def merge(metric: Any, states: list[dict[str, Any]], counts: list[int]) -> None:
+    """Gives `metric` the states of all ranks, in the order of ranks; a state is a tensor or a list of tensors.
+
+    Args:
+        metric: The metric.
+        states: Of each rank.
+        counts: The numbers of samples that they have seen, which weigh states that are means.
+    """
     known = reductions(metric)
     if known is None:
         _merge_publicly(metric, states)
@@ -51,6 +60,8 @@ def merge(metric: Any, states: list[dict[str, Any]]) -> None:
         values = [state[name] for state in states if name in state]
         if any(isinstance(value, list) for value in values):
             merged: Any = [item for value in values for item in (value if isinstance(value, list) else [value])]
+        elif getattr(reduction, "__name__", "") == _MEAN:
+            merged = sum(value * (count / sum(counts)) for value, count in zip(values, counts, strict=True))
         else:
             merged = torch.stack(values)
             merged = reduction(merged) if reduction is not None else merged

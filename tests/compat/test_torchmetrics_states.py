@@ -29,7 +29,7 @@ def test_states_of_two_ranks_make_one(monkeypatch, make, expected, has_reduction
         if make is MaxMetric:
             pytest.skip("merge_state refuses it, which is why the reductions are read")
     whole = make()
-    torchmetrics_states.merge(whole, rank_states(make, [[1.0, 2.0], [6.0]]))
+    torchmetrics_states.merge(whole, rank_states(make, [[1.0, 2.0], [6.0]]), [2, 1])
     with without_compute_warning():
         value = whole.compute()
     assert value.tolist() == pytest.approx(expected)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from torch.utils.data import Dataset
+from torchmetrics import Metric
 
 CLASSES, FEATURES = 3, 4
 
@@ -91,6 +92,51 @@ class Repeat:
 
 def squared(outputs, targets):
     return (outputs.sum(1) - targets).square().mean()
+
+
+class Share(Metric):
+    """The share of the first class, as a mean, and how many samples there were, outside of the states."""
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("share", torch.zeros((), dtype=torch.float64), dist_reduce_fx="mean")
+        self.num_seen = 0
+
+    def update(self, outputs, targets):
+        before, self.num_seen = self.num_seen, self.num_seen + len(targets)
+        self.share = (self.share * before + (outputs.argmax(1) == 0).sum()) / self.num_seen
+
+    def reset(self):
+        super().reset()
+        self.num_seen = 0
+
+    def compute(self):
+        return self.share
+
+
+def parallel():
+    return nn.DataParallel(Linear())
+
+
+class Freezing(Linear):
+    """Freezes, or unfreezes, its bias in a forward pass."""
+
+    def __init__(self, at, trains_first):
+        super().__init__()
+        self.layer.bias.requires_grad_(trains_first)
+        self._at, self._num_passes = at, 0
+
+    def forward(self, inputs):
+        self._num_passes += self.training
+        if self.training and self._num_passes == self._at:
+            self.layer.bias.requires_grad_(not self.layer.bias.requires_grad)
+        return super().forward(inputs)
+
+
+def backward(model, batch):
+    loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+    loss.backward(retain_graph=True)
+    return loss
 
 
 class Scaled(Linear):

@@ -49,6 +49,14 @@ def stepping(step, **changes):
     return spec(2, loss=None, step=f"fault_jobs:{step}", **changes)
 
 
+SHARE = {"share": "fault_jobs:Share"}
+
+
+def freezing(world_size, at, trains_first, **changes):
+    model = {"target": "fault_jobs:Freezing", "args": {"at": at, "trains_first": trains_first}}
+    return spec(world_size, model=model, ddp={"find_unused_parameters": True}, **changes)
+
+
 F1 = {"target": "torchmetrics.classification:MulticlassF1Score", "args": {"num_classes": 3}}
 
 FAULT_SPECS = {
@@ -61,6 +69,15 @@ FAULT_SPECS = {
     "fault-no-outputs": stepping("silent", data={"eval": points(seed=1)}, metrics={"f1": F1}),
     "fault-ignoring": stepping("ignoring", data={"train": points(ignored=255, num_samples=8)}),
     "fault-detached": stepping("detached"),
+    "fault-backward": spec(1, loss=None, step="fault_jobs:backward"),
+    "fault-parallel": spec(1, model="fault_jobs:parallel"),
+    **{f"fault-freezing-{size}": freezing(size, 3, True) for size in (1, 3)},
+    "fault-unfreezing": freezing(1, 4, False, train={"accumulate": 2}),
+    **{
+        f"fault-share-{size}": spec(size, data={"eval": points(seed=1, num_samples=10)}, metrics=SHARE)
+        for size in (1, 3)
+    },
+    "fault-duck": spec(1, data={"eval": points(seed=1)}, metrics={"points": "fault_jobs:Points"}),
     "fault-misspelled": stepping("misspelled"),
     **{f"fault-frozen-{size}": spec(size, model="fault_jobs:Frozen", loss="fault_jobs:Proxies") for size in (1, 3)},
     "fault-unused": spec(2, model="fault_jobs:Sometimes", train={"accumulate": 2}),

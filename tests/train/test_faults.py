@@ -21,7 +21,19 @@ def difference(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    "name", marked("ignored", "ignored-unasked", "ignored-late", "weighted", "sum", "proxies", "repeating", "frozen")
+    "name",
+    marked(
+        "ignored",
+        "ignored-unasked",
+        "ignored-late",
+        "weighted",
+        "sum",
+        "proxies",
+        "repeating",
+        "frozen",
+        "freezing",
+        "share",
+    ),
 )
 def test_three_workers_train_what_one_does(runs, name):
     alone, three = runs[f"fault-{name}-1"], runs[f"fault-{name}-3"]
@@ -116,3 +128,29 @@ def test_parameters_without_a_gradient_are_named_before_the_update(run):
 @pytest.mark.runs("fault-detached")
 def test_a_loss_without_a_gradient_is_refused_in_words(run):
     assert "the loss reaches no parameter that is trained" in run.output["error"]["message"]
+
+
+@pytest.mark.runs("fault-share-3", "fault-share-1")
+def test_a_metric_that_counts_in_an_attribute_is_reported(runs):
+    """Its mean over slices of 3, 3 and 4 samples is that of all 10 nevertheless."""
+    alone, three = (runs[f"fault-share-{size}"] for size in (1, 3))
+    values = [[event["share"] for event in each.events("eval")] for each in (alone, three)]
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
+    assert [text for text in warnings(three) if "share.num_seen changes with each batch" in text]
+    assert not [text for text in warnings(alone) if "num_seen" in text]
+
+
+REFUSED = {
+    "backward": "has run a backward pass itself",
+    "parallel": "gave a DataParallel; return the model in it",
+    "unfreezing": "frozen or unfrozen between the micro-batches of a step",
+    "duck": "metrics.points: fault_jobs:Points gave a Points; a torchmetrics.Metric is needed",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.runs(f"fault-{name}"), id=name) for name in REFUSED]
+)
+def test_is_refused_in_words(run, name):
+    assert REFUSED[name] in run.output["error"]["message"]
+    assert run.output["error"]["traceback"] is None

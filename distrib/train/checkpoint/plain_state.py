@@ -58,7 +58,9 @@ def _encode(value: Any, path: str) -> Any:
         return value
     for name, of in _SEQUENCES.items():
         if type(value) is of:
-            return {_KIND: name, "items": [_encode(item, f"{path}[{i}]") for i, item in enumerate(value)]}
+            items = [_encode(item, f"{path}[{i}]") for i, item in enumerate(value)]
+            longest = {} if getattr(value, "maxlen", None) is None else {"maxlen": value.maxlen}
+            return {_KIND: name, "items": items, **longest}
     if isinstance(value, list):
         return [_encode(item, f"{path}[{i}]") for i, item in enumerate(value)]
     for name, of in _MAPPINGS.items():
@@ -125,6 +127,8 @@ _CONTAINERS = {**_SEQUENCES, **_MAPPINGS, **_BYTES}
 
 def _decode_container(value: dict[str, Any]) -> Any:
     of = _CONTAINERS[value[_KIND]]
+    if "maxlen" in value:
+        return deque(value["items"], value["maxlen"])
     if "pairs" in value:
         return of({_key(key): item for key, item in value["pairs"]})
     return of(value["items"]) if "items" in value else of(base64.b64decode(value["value"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,8 +28,8 @@ def split_tensors(state: Any, *, keeps_small: bool = True) -> tuple[Any, Tensors
             tensors[name] = value.detach()
             return StoredTensor(name)
         below = f"{path}/" if path else ""
-        if type(value) is dict:
-            return {key: split(item, f"{below}{key}") for key, item in value.items()}
+        if type(value) in (dict, OrderedDict):
+            return type(value)((key, split(item, f"{below}{key}")) for key, item in value.items())
         if type(value) in (list, tuple):
             return type(value)(split(item, f"{below}{number}") for number, item in enumerate(value))
         return value
@@ -40,8 +41,8 @@ def join_tensors(plain: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     """What `split_tensors` was given, from what it returned."""
     if isinstance(plain, StoredTensor):
         return tensors[plain.name]
-    if type(plain) is dict:
-        return {key: join_tensors(item, tensors) for key, item in plain.items()}
+    if type(plain) in (dict, OrderedDict):
+        return type(plain)((key, join_tensors(item, tensors)) for key, item in plain.items())
     if type(plain) in (list, tuple):
         return type(plain)(join_tensors(item, tensors) for item in plain)
     return plain

@@ -51,7 +51,8 @@ def check_state(training: Training) -> None:
     state, loss = training.state, training.task.loss_module
     for module in [state.model] if loss is None else [state.model, loss]:
         check_model_state(module)
-        dump_state(split_tensors(extra_states(module))[0])
+        found = {f"{name or 'the model'}.get_extra_state()": extra for name, extra in extra_states(module).items()}
+        dump_state(split_tensors(found)[0])
     kinds = {(tensor.dtype, tensor.layout): name for name, tensor in state.model.state_dict(keep_vars=True).items()
              if isinstance(tensor, torch.Tensor)}  # fmt: skip
     for (dtype, layout), name in kinds.items():

@@ -13,7 +13,7 @@ from distrib.job.plan import StepPlan, part_of
 from distrib.train.data.batches import map_tensors, to_device
 from distrib.train.data.loader import Fetcher, iterate
 from distrib.train.data.sampler import EpochIndices, MicroBatch
-from distrib.train.objective.metrics import compute_metrics, value_of
+from distrib.train.objective.metrics import attributes_of, compute_metrics, counted_outside, value_of
 from distrib.train.objective.task import StepOutput, TaskError
 from distrib.train.phases import Phase
 from distrib.train.process.randomness import derive_seed, reseed
@@ -39,6 +39,8 @@ class Evaluator:
         self._task = training.task
         self._precision = training.precision
         self._fetcher = fetcher
+        self._warnings = training.weighting.warnings
+        self._attributes = attributes_of(self._task.metrics) if rank.info.world_size > 1 else None
         self._control = rank.control_group
         self._session = training.session if training.task.takes_session else None
         self._global_batch_size = step_plan.global_batch_size
@@ -56,7 +58,18 @@ class Evaluator:
             loss = loss_sum / weight_sum if weight_sum else None
             num_samples = sum(micro_batch.num_samples for micro_batch in self._batches)
             logs = self._logs()
+            self._check_attributes()
             return {"loss": loss, **compute_metrics(self._task.metrics, num_samples, self._control), **logs}
+
+    def _check_attributes(self) -> None:
+        """Reports metrics that count in plain attributes, which no rank can merge; once."""
+        before, self._attributes = self._attributes, None
+        outside = [] if before is None else counted_outside(self._task.metrics, before)
+        if outside:
+            self._warnings.append(
+                f"metrics: {', '.join(outside)} changes with each batch but is no state of its metric, so it has the "
+                "samples of one rank only, and the value is wrong with several workers; use add_state"
+            )
 
     def try_batch(self) -> dict[str, Any]:
         """The loss and the metrics of the first evaluation batch, on this rank alone."""

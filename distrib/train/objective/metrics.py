@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ def compute_metrics(metrics: Mapping[str, Any], num_samples: int, group: dist.Pr
     tree = RankTree(group)
     if tree.world_size == 1:
         return {name: value_of(metric) for name, metric in metrics.items()}
-    gathered = tree.gather_objects(_states(metrics) if num_samples else None)
+    gathered = tree.gather_objects((_states(metrics), num_samples) if num_samples else None)
     owner = int(tree.combine([num_samples], 1, _first_with_samples)[0])
     gathered = tree.pass_object(gathered, owner)
     shared: list[Any] = [None]
@@ -62,12 +63,41 @@ def _states(metrics: Mapping[str, Any]) -> dict[tuple[str, int], dict[str, Any]]
     return {key: map_tensors(states_of(part), torch.Tensor.cpu) for key, part in _parts(metrics).items()}
 
 
-def _merge(metrics: Mapping[str, Any], by_rank: list[dict[tuple[str, int], dict[str, Any]]]) -> None:
+def _merge(metrics: Mapping[str, Any], by_rank: list[tuple[dict[tuple[str, int], dict[str, Any]], int]]) -> None:
     """Gives the metrics the states of several ranks, in the order of ranks; those of a single one stay as they are."""
     for key, part in _parts(metrics).items():
-        states = [states[key] for states in by_rank if key in states]
-        if len(states) > 1:
-            merge(part, map_tensors(states, lambda tensor, device=part.device: tensor.to(device)))  # type: ignore[misc]
+        found = [(states[key], count) for states, count in by_rank if key in states]
+        if len(found) > 1:
+            states = map_tensors([state for state, _ in found], functools.partial(torch.Tensor.to, device=part.device))
+            merge(part, states, [count for _, count in found])
+
+
+def counted_outside(metrics: Mapping[str, Any], before: Mapping[tuple[str, int], dict[str, Any]]) -> list[str]:
+    """The attributes, such as `accuracy.count`, in which metrics have added up something that is none of their states.
+
+    Args:
+        metrics: After their updates.
+        before: What `attributes_of` gave before them.
+    """
+    after = attributes_of(metrics)
+    return [
+        f"{name}.{attribute}"
+        for (name, number), attributes in after.items()
+        for attribute, value in attributes.items()
+        if before.get((name, number), {}).get(attribute, value) != value
+    ]
+
+
+def attributes_of(metrics: Mapping[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
+    """The numbers, and the lengths of lists, among the public attributes of metrics that are none of their states."""
+    return {
+        key: {
+            name: value if isinstance(value, int | float) else len(value)
+            for name, value in vars(part).items()
+            if not name.startswith("_") and name not in states_of(part) and isinstance(value, int | float | list)
+        }
+        for key, part in _parts(metrics).items()
+    }
 
 
 def value_of(metric: Any) -> Any:

@@ -14,7 +14,7 @@ from torch import nn
 
 from distrib.errors import DistribError
 from distrib.job.fields import nearest
-from distrib.job.spec import JobSpec
+from distrib.job.spec import JobSpec, Target
 from distrib.train.data.batches import tensors_in
 from distrib.train.objective.loss_weights import LossForm, loss_form
 from distrib.train.process.randomness import reseed
@@ -86,7 +86,8 @@ class Task:
         self.drives = self.takes_session and mentions(resolved.step, "minimize")
         self.may_stop = self.takes_session and mentions(resolved.step, "stop")
         self.metrics: dict[str, Any] = {
-            name: metric(**spec.metrics[name].args).to(device) for name, metric in resolved.metrics.items()
+            name: _build_metric(metric, spec.metrics[name], name).to(device)
+            for name, metric in resolved.metrics.items()
         }
 
     @property
@@ -176,6 +177,17 @@ def _silence_without_weight(outputs: torch.Tensor, count: Callable[[], torch.Ten
         outputs.register_hook(lambda gradient: torch.where(weight > 0, gradient, 0.0))  # type: ignore[no-untyped-call]
 
 
+def _build_metric(factory: Callable[..., Any], target: Target, name: str) -> nn.Module:
+    """A metric of torchmetrics, which merges its states over the ranks."""
+    metric = factory(**target.args)
+    if not isinstance(metric, nn.Module) or not callable(getattr(metric, "update", None)):
+        raise TaskError(
+            f"metrics.{name}: {target.target} gave a {type(metric).__name__}; a torchmetrics.Metric is needed, whose "
+            "states (add_state) can be merged over the ranks"
+        )
+    return metric
+
+
 def _build_loss(factory: Callable[..., Any], args: Mapping[str, Any], device: torch.device) -> Callable[..., Any]:
     """The loss: an instance on the device, or a function with its arguments bound."""
     if not isinstance(factory, type):
@@ -188,12 +200,17 @@ def build_model(spec: JobSpec, factory: Callable[..., Any]) -> nn.Module:
     """The job's model as its own code makes it, on CPU; the same weights in every process.
 
     Raises:
-        TaskError: It is no module.
+        TaskError: It is no module, or is spread over devices already.
     """
     reseed(spec.train.seed)
     model = factory(**spec.model.args)
     if not isinstance(model, nn.Module):
         raise TaskError(f"model: {spec.model.target} gave a {type(model).__name__}, not a torch.nn.Module")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise TaskError(
+            f"model: {spec.model.target} gave a {type(model).__name__}; return the model in it, which the ranks "
+            "share here"
+        )
     return model
 
 
@@ -228,8 +245,22 @@ def _form(batch: Any) -> str:
 def _scalar(value: Any, source: str) -> torch.Tensor:
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         form = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-        raise TaskError(f"{source}: must give a scalar tensor, the mean loss, but gave {form}; reduce it to its mean")
+        raise TaskError(
+            f"{source}: must give a scalar tensor, the mean loss, but gave {form}; {_advice(value, source)}"
+        )
     return value.reshape(())
+
+
+def _advice(value: Any, source: str) -> str:
+    """What to give instead of what is no loss."""
+    if isinstance(value, torch.Tensor):
+        return "reduce it to its mean"
+    if value is None:
+        return "return the loss"
+    if isinstance(value, int | float):
+        return "return the tensor that it came from, without item()"
+    more = ', or {"loss": …, "outputs": …, "targets": …}' if source == "step" else ""
+    return f"return the loss alone{more}"
 
 
 def check_keys(result: Mapping[Any, Any]) -> None:

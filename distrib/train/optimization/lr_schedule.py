@@ -148,7 +148,7 @@ class Schedules:
 
 def _without_code(state: Any) -> Any:
     """A scheduler's state without functions and classes, such as those by which it anneals."""
-    if isinstance(state, dict):
+    if type(state) is dict:  # others keep their types, or are refused
         return {key: _without_code(value) for key, value in state.items()}
     if type(state) in (list, tuple):
         return type(state)(map(_without_code, state))

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from distrib.compat.torch_backward import call_after_gradients
 from distrib.compat.torch_tensors import multiply_
-from distrib.errors import DistribError
+from distrib.errors import DistribError, TrainingFailedError
 from distrib.job.plan import StepPlan
 from distrib.train.checkpoint.parts import LOSS, MODEL
 from distrib.train.data.loader import StepBatch
@@ -73,6 +73,7 @@ class TrainStep:
         self._times.watch(self._parameters)
         self._progress = rank.progress
         self._is_first = True
+        self._trainable: list[bool] = []
 
     def run(
         self, batch: StepBatch, *, is_synced: bool = True, on_gradients: Callable[[], object] = lambda: None
@@ -119,6 +120,8 @@ class TrainStep:
                     total += weight
                     if is_last and self._step_plan.world_size > 1:
                         pending = dist.all_reduce(total, async_op=True)
+                if last:
+                    self._check_trainable(is_first=number == 0)
                 self._times.begin_backward()
                 self._backward(output, weight, batch, is_synced=is_last and is_synced)
         self._finish_backward(pending, is_synced)
@@ -150,6 +153,11 @@ class TrainStep:
         weight = self._weighting.weight(output, part, step)
         if self._is_first:
             self._is_first = False
+            if any(parameter.grad is not None for parameter in self._parameters):
+                raise TaskError(
+                    "the job's code has run a backward pass itself, and its gradients would count twice; return the "
+                    "loss only, or call session.minimize in a step(model, batch, session)"
+                )
             if not output.loss.requires_grad:
                 raise TaskError(
                     "the loss reaches no parameter that is trained: it was detached or computed under no_grad, or all "
@@ -160,6 +168,16 @@ class TrainStep:
                 self._losses.use_weights()
         return weight
 
+    def _check_trainable(self, *, is_first: bool) -> None:
+        """Refuses to freeze or unfreeze parameters between the micro-batches of a step: which samples do they see?"""
+        trainable = [parameter.requires_grad for parameter in self._parameters]
+        if not is_first and trainable != self._trainable:
+            raise TrainingFailedError(
+                "parameters were frozen or unfrozen between the micro-batches of a step, so that their gradient would "
+                "depend on train.accumulate and the number of workers; do it in the first forward pass of a step"
+            )
+        self._trainable = trainable
+
     def _check_reach(self, loss: torch.Tensor) -> None:
         """Reports parameters outside of model and loss, which nothing trains, synchronizes or saves."""
         outside = parameters_beside(loss, self._parameters)
@@ -167,7 +185,7 @@ class TrainStep:
             return
         shapes = ", ".join(str(tuple(parameter.shape)) for parameter in outside[:_MAX_SHOWN])
         what = f"{len(outside)} parameter(s) of shape {shapes} that belong neither to the model nor to a loss module"
-        advice = "make them part of the model, or of a loss that is a module"
+        advice = "make them part of the model, before its first forward pass, or of a loss that is a module"
         groups = [group for each in self._state.optimizers.values() for group in each.param_groups]
         taken = {id(parameter) for group in groups for parameter in group["params"]}
         if any(id(parameter) in taken for parameter in outside):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -111,12 +112,14 @@ class Ddp:
         if not self.is_outdated(name):
             self._check_complete(name, wrapped.ddp)
             return
+        is_frozen = [not parameter.requires_grad for parameter in wrapped.parameters]
+        is_incomplete = wrapped.ddp is not None and torch_ddp.parameters_without_gradient(wrapped.ddp)
+        if is_incomplete and any(map(operator.and_, is_frozen, wrapped.are_synced)):
+            raise TrainingFailedError(
+                "parameters were frozen during a step, so the gradients were not synchronized between the ranks; set "
+                "ddp.find_unused_parameters: true"
+            )
         for parameter, is_synced in zip(wrapped.parameters, wrapped.are_synced, strict=True):
-            if is_synced and not parameter.requires_grad:
-                raise TrainingFailedError(
-                    "parameters were frozen during a step, so their gradients were not synchronized between the ranks; "
-                    "freeze parameters between two steps"
-                )
             if parameter.requires_grad and not is_synced:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)

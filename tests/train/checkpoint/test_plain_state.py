@@ -39,6 +39,7 @@ STATES = st.recursive(
         st.lists(inner, max_size=4)
         | st.lists(inner, max_size=4).map(tuple)
         | st.lists(inner, max_size=4).map(deque)
+        | st.lists(inner, max_size=4).map(lambda items: deque(items, maxlen=4))
         | st.sets(KEYS, max_size=4)
         | st.dictionaries(KEYS, inner, max_size=4)
         | st.dictionaries(KEYS, inner, max_size=4).map(OrderedDict)
@@ -59,7 +60,7 @@ def bits(value):
     if isinstance(value, set):
         return (set, sorted(map(repr, value)))
     if isinstance(value, list | tuple | deque):
-        return (type(value), [bits(item) for item in value])
+        return (type(value), getattr(value, "maxlen", None), [bits(item) for item in value])
     return (type(value), value)
 
 
