@@ -77,7 +77,7 @@ class Place:
         self.folder = folder
         self.strikes = folder / "strikes"
         self.strikes.mkdir()
-        for module in ("exact_jobs.py", "recovery_jobs.py", "order_jobs.py"):
+        for module in ("exact_jobs.py", "recovery_jobs.py", "order_jobs.py", "session_jobs.py"):
             shutil.copy(SUPPORT / module, folder)
         self.write(spec)
         self.launches = []

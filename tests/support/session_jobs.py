@@ -249,3 +249,66 @@ class Diary:
 
     def load_state_dict(self, state):
         self.num_steps = state["num_steps"]
+
+
+class Series(torch.utils.data.Dataset):
+    """Lanes of a series one after the other: sample lane · length + t is its value at time t, and the next one."""
+
+    def __init__(self, num_lanes=5, length=12):
+        times = torch.arange(length + 1, dtype=torch.float64) + torch.arange(num_lanes)[:, None] * 0.7
+        self.values = torch.stack([times.sin(), (1.7 * times).cos()], dim=-1)
+        self.length = length
+
+    def __len__(self):
+        return len(self.values) * self.length
+
+    def __getitem__(self, index):
+        lane, time = divmod(index, self.length)
+        return self.values[lane, time], self.values[lane, time + 1]
+
+
+def in_step(dataset, epoch, seed):
+    """An order whose batch t has the samples of all lanes at time t."""
+    return torch.arange(len(dataset)).view(-1, dataset.length).T
+
+
+class Recurrent(nn.Module):
+    """An LSTM that predicts the next value."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.out = nn.LSTMCell(2, 6).double(), nn.Linear(6, 2).double()
+
+    def forward(self, inputs, state):
+        state = self.cell(inputs, state)
+        return self.out(state[0]), state
+
+
+class Carried:
+    """The state of an LSTM between two steps, of a rank's lanes."""
+
+    def __init__(self):
+        self.state = None
+
+    def state_dict(self):
+        return {"state": self.state}
+
+    def load_state_dict(self, state):
+        self.state = None if state["state"] is None else tuple(part.clone() for part in state["state"])
+
+
+def recurrent(model, batch, session):
+    """Continues with the state that the step before has left, without its gradients."""
+    carried = session.keep("carried", Carried(), per_rank=True)
+    inputs, targets = batch
+    outputs, state = model(inputs, carried.state)
+    carried.state = tuple(part.detach() for part in state)
+    session.minimize(functional.mse_loss(outputs, targets))
+    note(session, model)
+
+
+def half(model, batch, session, scale=1.0):
+    """A loss of a model in single precision, under autocast."""
+    inputs, targets = batch
+    session.minimize(functional.cross_entropy(model(inputs), targets) * scale)
+    note(session, model)

@@ -1,0 +1,64 @@
+"""Steps that drive their own updates, killed between and inside of their updates: the same bits as without."""
+
+import pytest
+
+from tests.support.recovery_runs import assert_same, job, run_through
+
+pytestmark = pytest.mark.timeout(120)
+
+STEPS = 30
+UNLABELED = {"target": "session_jobs:Unlabeled", "args": {"num_samples": 101}}
+POINTS = {"target": "exact_jobs:Points", "args": {"num_samples": 101}}
+SERIES = {"target": "session_jobs:Series", "args": {"num_lanes": 8, "length": 12}}
+ADAM = {"target": "torch.optim:Adam", "args": {"lr": 0.01}}
+SGD = {"target": "torch.optim:SGD", "args": {"lr": 0.1, "momentum": 0.9}}
+LBFGS = {"target": "torch.optim:LBFGS", "args": {"lr": 0.5, "max_iter": 4, "line_search_fn": "strong_wolfe"}}
+NETWORKS = {
+    "critic": {**ADAM, "parameters": ["critic.*"]},
+    "generator": {**SGD, "parameters": ["generator.*"]},
+}
+MUON = {
+    "matrices": {"target": "torch.optim:Muon", "args": {"lr": 0.02}, "parameters": ["*.weight"]},
+    "rest": {**ADAM, "parameters": ["*.bias"]},
+}
+KINDS = {
+    "gan": (2, "Gan", "named_gan", UNLABELED, NETWORKS),
+    "contrastive": (3, "Encoder", "contrastive", UNLABELED, SGD),
+    "lbfgs": (4, "Mlp", "by_function", POINTS, LBFGS),
+    "sam": (3, "Mlp", "by_function", POINTS, {"target": "session_jobs:Sam"}),
+    "muon": (2, "Mlp", "half", POINTS, MUON),
+    "recurrent": (4, "Recurrent", "recurrent", SERIES, SGD),
+}
+
+
+def make_job(kind):
+    world_size, model, step, data, optimizers = KINDS[kind]
+    order = "session_jobs:in_step" if data is SERIES else "shuffle"
+    name = "optimizer" if "target" in optimizers else "optimizers"
+    return job(
+        model={"target": "recovery_jobs:struck", "args": {"name": model}},
+        data={"train": data, "eval": None, "order": order},
+        loss=None,
+        step=f"session_jobs:{step}",
+        metrics=None,
+        schedule=None,
+        train={"steps": STEPS, "log_every": 1},
+        resources={"workers": world_size},
+        checkpoint={"best": None, "every": "7 steps"},
+        **{"optimizer": None, name: optimizers},
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_comes_to_the_same_bits(make_place, kind):
+    world_size = KINDS[kind][0]
+    reference, place = (make_place(folder, make_job(kind)) for folder in ("reference", "killed"))
+    reference.start()
+    strikes = [
+        {"moment": "update", "rank": world_size - 1, "nth": 23, "victim": "self"},
+        {"moment": "updated", "rank": 0, "nth": 5, "victim": "launcher"},
+    ]
+    run_through(place, strikes)
+    assert_same(place, reference, world_size, STEPS, is_shuffled=kind != "recurrent")
+    weights = sorted(path.name for path in reference.folder.glob("weights-*.pt"))
+    assert len(weights) == STEPS
