@@ -169,3 +169,33 @@ def test_the_store_is_served_until_the_last_script_has_ended(workplace):
     command = [sys.executable, "-m", "distrib", "run", "late.py", "--workers", "2", "--runs-dir", workplace.runs]
     launch = workplace.start_command([*map(str, command), "--max-restarts", "0"])
     assert launch.wait(90) == 0, launch.stdout + launch.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+class TestOnRay:
+    """The same on a local Ray cluster, whose workers run a script in a process beside them."""
+
+    RAY = ("--on", "ray", "--device", "cpu")
+
+    @pytest.mark.long
+    def test_a_lost_rank_restarts_all(self, workplace, script):
+        launch = script("kill", options=[*self.RAY, "--max-restarts", "1"])
+        assert launch.wait(150) == 0, launch.stdout + launch.stderr
+        assert seen(workplace, 0, attempt=1)["sum"] == 2.0
+
+    @pytest.mark.long
+    def test_an_exception_ends_the_run_with_the_frames_of_the_script(self, workplace, script):
+        launch = script("raise", options=self.RAY)
+        assert launch.wait(150) == 1, launch.stdout + launch.stderr
+        error = launch.run.error
+        assert (error["rank"], error["type"], error["message"]) == (1, "ValueError", "no such label")
+        assert 'train.py", line' in error["traceback"].splitlines()[1]
+
+    def test_a_stop_is_forwarded_and_the_script_may_save(self, workplace, script):
+        launch = script("wait", options=self.RAY)
+        launch.wait_until(lambda: all((workplace.folder / f"waiting-{rank}").exists() for rank in range(2)), 150)
+        launch.send(signal.SIGTERM)
+        assert launch.wait(100) == 130, launch.stdout + launch.stderr
+        assert all((workplace.folder / f"saved-{rank}").exists() for rank in range(2))
+        assert launch.run.status == "stopped"

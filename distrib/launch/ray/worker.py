@@ -17,7 +17,7 @@ from distrib.launch.process.environment import set_rank_variables
 from distrib.launch.process.output import output_redirected
 from distrib.launch.ray.cluster.settings import keep_worker_quiet
 from distrib.launch.ray.control_store import SECRETS, RayControlStore
-from distrib.launch.script.config import AnyConfig
+from distrib.launch.script.config import AnyConfig, ScriptConfig
 from distrib.runs.storage.errors import StorageNotSharedError
 from distrib.runs.storage.open import open_rank
 from distrib.train.context import RankConfig, RankInfo
@@ -26,6 +26,8 @@ from distrib.train.phases import RankProgress
 
 if TYPE_CHECKING:
     import torch.distributed as dist
+
+    from distrib.train.worker import RankResult
 
 PRETEND_VARIABLE = "DISTRIB_PRETEND_GPUS"
 """Set on hosts whose GPUs only Ray believes in, as in a rehearsal: workers that hold one then train on the CPU."""
@@ -73,27 +75,32 @@ class RayRankContext:
     stopping: threading.Event = field(default_factory=threading.Event)
     progress: RankProgress = field(default_factory=RankProgress.private)
 
-    def open_store(self, timeout: timedelta) -> dist.Store:
-        """A store served by rank 0, whose address Ray Train broadcasts to the others."""
-        import torch.distributed as dist
+    def meet(self) -> tuple[str, int, socket.socket | None]:
+        """Where rank 0 serves the store, which Ray Train broadcasts, and on rank 0 the socket that listens there."""
         from ray.train.collective import broadcast_from_rank_zero
 
-        if self.rank_info.rank == 0:
-            listener = listen_on(self.address)
-            port = listener.getsockname()[1]
-            store = dist.TCPStore(
-                self.address,
-                port,
-                self.rank_info.world_size,
-                is_master=True,
-                timeout=timeout,
-                wait_for_workers=False,
-                master_listen_fd=listener.detach(),
-            )
-            broadcast_from_rank_zero((self.address, port))
-            return store
-        address, port = broadcast_from_rank_zero(None)
-        return dist.TCPStore(address, port, self.rank_info.world_size, is_master=False, timeout=timeout)
+        if self.rank_info.rank != 0:
+            address, port = broadcast_from_rank_zero(None)
+            return address, port, None
+        listener = listen_on(self.address)
+        port = listener.getsockname()[1]
+        broadcast_from_rank_zero((self.address, port))
+        return self.address, port, listener
+
+    def open_store(self, timeout: timedelta) -> dist.Store:
+        """The store that rank 0 serves."""
+        import torch.distributed as dist
+
+        address, port, listener = self.meet()
+        return dist.TCPStore(
+            address,
+            port,
+            self.rank_info.world_size,
+            is_master=listener is not None,
+            timeout=timeout,
+            wait_for_workers=False,
+            master_listen_fd=None if listener is None else listener.detach(),
+        )
 
     def stop_requested(self) -> bool:
         """Whether the launcher has requested a stop."""
@@ -129,13 +136,22 @@ def train_as_ray_worker(config: dict[str, WorkerConfig]) -> None:
     set_rank_variables(info)
     attempt = replace(attempt, request=_without_pretense(attempt.request))
     with output_redirected(attempt.layout.rank_log(info.rank)):  # past Ray's capture, which cuts lines
-        result = attempt.run_rank(rank_context, None)
+        result = _run(attempt, rank_context)
     if result.failure is not None:
         control.report_failure(number, info.rank, result.failure)
         keep_worker_quiet()
         raise RankFailedError("the launcher knows why")
     if info.rank == 0:
         control.write(f"result/{number}", result.status)
+
+
+def _run(attempt: AnyConfig, context: RayRankContext) -> RankResult:
+    """Trains as one rank in this process, or runs a script in one of its own."""
+    if isinstance(attempt, ScriptConfig):
+        from distrib.launch.ray.script import run_in_process
+
+        return run_in_process(attempt, context)
+    return attempt.run_rank(context, None)
 
 
 def _await_attempt(control: RayControlStore, trainer: int) -> int:
