@@ -352,6 +352,8 @@ class Failures(Section):
     """Seconds after which a rank that waits for the others is considered hung."""
     grace: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30
     """Seconds that a stopping run has to save a checkpoint and exit."""
+    drift: Literal["stop", "warn", "ignore"] = "stop"
+    """What to do if ranks no longer have the same weights and optimizer state, which is checked at each checkpoint."""
 
 
 def _free_metric_name(name: str) -> str:

@@ -11,6 +11,7 @@ from distrib.train.checkpoint.saving import Saving
 from distrib.train.control import Agreement, Control
 from distrib.train.data.loader import StepBatch
 from distrib.train.failure import NonFiniteLossError, PeerFailedError
+from distrib.train.health.replicas import ReplicaCheck
 from distrib.train.objective.evaluation import Evaluator
 from distrib.train.objective.loss_accumulator import LossAccumulator
 from distrib.train.optimization.precision import Precision
@@ -231,7 +232,10 @@ class StepBoundary:
         self._records.event("end", self.completed_steps, message=message)
 
     def _end(self) -> None:
-        self._saving.finish_saving(self.completed_steps)
+        if self._saving.is_enabled:
+            self._saving.finish_saving(self.completed_steps)
+        else:
+            self._compare_replicas()
         self._report_notices()
         if self.is_finished:
             self._call("on_end")
@@ -240,6 +244,13 @@ class StepBoundary:
             if self._control.is_past_deadline:
                 self._records.warn(self.completed_steps, "stopped: the time of train.time_limit is over")
             self._records.event("stop", self.completed_steps)
+
+    def _compare_replicas(self) -> None:
+        """Compares the ranks at the end of a run without checkpoints, each of which would do so."""
+        replicas = ReplicaCheck(self._rank, self._training.state, self._rank.control_group)
+        replicas.compare(replicas.checksums(), self.completed_steps)
+        for message in replicas.take_warnings():
+            self._records.warn(self.completed_steps, message)
 
     def _exchange(self) -> Agreement:
         session = self._training.session

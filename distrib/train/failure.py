@@ -29,6 +29,21 @@ class NonFiniteLossError(DistribError):
     """The loss became NaN or infinite."""
 
 
+class DriftError(DistribError):
+    """Ranks that should hold the same have different weights or optimizer states.
+
+    Args:
+        message: What differs, and where.
+        rank: The only rank that differs from all others, if there is one.
+        host: Its host.
+    """
+
+    def __init__(self, message: str, rank: int | None = None, host: str | None = None) -> None:
+        super().__init__(message)
+        self.rank = rank
+        self.host = host
+
+
 class PeerFailedError(DistribError):
     """Another rank failed, so this one ends too."""
 
@@ -68,7 +83,10 @@ class Failure:
         elif not isinstance(error, DistribError):
             shown = _shortened(user_traceback(error))
         in_collective = isinstance(error, RuntimeError) and is_raised_by_torch(error)
-        return cls(place.rank, place.host_name, name, message, shown, _kind(error), time.time(), in_collective)
+        rank, host = place.rank, place.host_name
+        if isinstance(error, DriftError):
+            rank, host = error.rank if error.rank is not None else rank, error.host or host
+        return cls(rank, host, name, message, shown, _kind(error), time.time(), in_collective)
 
     @classmethod
     def of_launcher(cls, error: BaseException) -> Failure:

@@ -23,6 +23,7 @@ class TrainingSettings:
         loader_workers: Processes that fetch samples on each rank.
         keep: The number of checkpoints to keep.
         ddp: How gradients are communicated.
+        drift: What to do if ranks no longer have the same weights.
         record_samples: Whether each rank records the ids of its samples.
     """
 
@@ -34,6 +35,7 @@ class TrainingSettings:
     loader_workers: int = 0
     keep: int = 2
     ddp: Ddp = field(default_factory=Ddp)
+    drift: Literal["stop", "warn", "ignore"] = "stop"
     record_samples: bool = False
 
     @classmethod
@@ -49,5 +51,6 @@ class TrainingSettings:
             loader_workers=spec.data.loader_workers,
             keep=spec.checkpoint.keep,
             ddp=spec.ddp,
+            drift=spec.failures.drift,
             record_samples=record_samples,
         )

@@ -1,5 +1,7 @@
 """What the jobs of tests/train/test_faults.py are made of: situations in which training goes wrong without a word."""
 
+import os
+
 import torch
 from torch import nn
 from torch.utils.data import Dataset
@@ -184,3 +186,31 @@ OUTSIDE = nn.Parameter(torch.ones((), dtype=torch.float64))
 
 def with_outside(model, batch):
     return nn.functional.cross_entropy(model(batch[0]) * OUTSIDE, batch[1])
+
+
+class Nudged(Linear):
+    """Rank 1 changes one of its weights by 1e-6 in its fourth step."""
+
+    def __init__(self):
+        super().__init__()
+        self._num_steps = 0
+
+    def forward(self, inputs):
+        self._num_steps += self.training
+        if self._num_steps == 4 and os.environ["RANK"] == "1":
+            with torch.no_grad():
+                self.layer.weight[0, 0] += 1e-6
+        return super().forward(inputs)
+
+
+def with_own_optimizer(model, batch):
+    """Makes an update of its own from each rank's own samples."""
+    inputs, targets = batch
+    own = getattr(model, "module", model)
+    loss = nn.functional.cross_entropy(own(inputs), targets)
+    with torch.no_grad():
+        for parameter, gradient in zip(
+            own.parameters(), torch.autograd.grad(loss, list(own.parameters())), strict=True
+        ):
+            parameter -= 1e-3 * gradient
+    return nn.functional.cross_entropy(model(inputs), targets)

@@ -59,7 +59,17 @@ def freezing(world_size, at, trains_first, **changes):
 
 F1 = {"target": "torchmetrics.classification:MulticlassF1Score", "args": {"num_classes": 3}}
 
+
+def drifting(world_size, every="5 steps", drift="stop"):
+    """Rank 1 changes one weight by 1e-6 in the fourth step."""
+    return spec(world_size, model="fault_jobs:Nudged", checkpoint={"every": every}, failures={"drift": drift})
+
+
 FAULT_SPECS = {
+    **{f"fault-drift-{size}": drifting(size) for size in (2, 3)},
+    "fault-drift-unsaved": drifting(2, every="never"),
+    "fault-drift-warn": drifting(2, every="2 steps", drift="warn"),
+    "fault-drift-own-3": spec(3, loss=None, step="fault_jobs:with_own_optimizer", checkpoint={"every": "5 steps"}),
     **{f"fault-{name}-{size}": with_loss(name, size) for name in LOSSES for size in (1, 3)},
     **{f"fault-repeating-{size}": repeating(size, True) for size in (1, 3)},
     "fault-repeating-silently": repeating(3, False),

@@ -21,6 +21,7 @@ from distrib.train.checkpoint.tensor_files import write_tensor_files
 from distrib.train.checkpoint.tensors import Tensors
 from distrib.train.control import SaveStatus
 from distrib.train.failure import PeerFailedError
+from distrib.train.health.replicas import Checksums, ReplicaCheck
 from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.records import Records
@@ -67,8 +68,13 @@ class Checkpointer:
         self._keep = rank.settings.keep
         self._storage = rank.storage
         self._buffers = StagingBuffers()
+        self._replicas = ReplicaCheck(rank, state, group)
         self._preparation: threading.Thread | None = None
         self._save: _Save | None = None
+
+    def take_warnings(self) -> list[str]:
+        """What has been found out in the background since the last call."""
+        return self._replicas.take_warnings()
 
     @property
     def is_saving(self) -> bool:
@@ -118,8 +124,9 @@ class Checkpointer:
         snapshot = self._state.snapshot()
         self._check_equal(snapshot)
         values = dump_state(snapshot.values) if self._rank.is_first else ""
+        sums = self._replicas.checksums()
         staged = self._buffers.copy(snapshot.tensors)
-        self._save = _Save(folder, time.perf_counter(), lambda: self._write(folder, staged, values))
+        self._save = _Save(folder, time.perf_counter(), lambda: self._write(folder, staged, values, sums))
         self._save.start()
 
     def _check_equal(self, snapshot: Snapshot) -> None:
@@ -175,8 +182,9 @@ class Checkpointer:
         if self._rank.device.type == "cuda":
             torch.cuda.set_device(self._rank.device)
 
-    def _write(self, folder: CheckpointFolder, staged: Tensors, values: str) -> None:
+    def _write(self, folder: CheckpointFolder, staged: Tensors, values: str, sums: Checksums | None) -> None:
         self._use_device()
+        self._replicas.compare(sums, folder.step)
         folder.path.mkdir(parents=True, exist_ok=True)
         files = write_tensor_files(folder.path, staged, self._group)
         names = list(files)

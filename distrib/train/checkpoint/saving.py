@@ -131,6 +131,8 @@ class Saving:
         except OSError as error:
             self._warn(completed_steps, completed_steps, storage_problem(error, "the checkpoint") or str(error))
             return
+        for message in self._checkpointer.take_warnings():
+            self._records.warn(completed_steps, message)
         if committed is not None:
             self._records.event("checkpoint", committed[0], save_seconds=committed[1], **self._stall)
 
