@@ -40,6 +40,17 @@ class Hosts:
         """Whether their number may change."""
         return self.min_hosts != self.max_hosts
 
+    @property
+    def ray_resources(self) -> dict[str, str]:
+        """What Ray on each of them may use, by the name of the option of `ray start`: what its workers request."""
+        resources = {"num-cpus": str(self.num_cpus), "num-gpus": str(self.num_gpus)}
+        return resources if self.memory_bytes is None else {**resources, "memory": str(self.memory_bytes)}
+
+    @property
+    def ray_options(self) -> list[str]:
+        """The same as options."""
+        return [f"--{name}={value}" for name, value in self.ray_resources.items()]
+
 
 def make_hosts(request: Request, workers_per_host: int, min_hosts: int, max_hosts: int) -> Hosts:
     """Hosts that each hold `workers_per_host` workers of `request`."""

@@ -18,8 +18,8 @@ from distrib.deploy.compose.api import (
 from distrib.deploy.compose.settings import ComposeSettings
 from distrib.deploy.deployment import Deployment
 from distrib.deploy.hosts import Hosts, check_labels, make_hosts
-from distrib.deploy.settings import read_settings
-from distrib.deploy.yaml_text import comment, to_yaml
+from distrib.deploy.renderer import Rendered, Renderer
+from distrib.deploy.yaml_text import to_yaml
 from distrib.errors import JobError
 from distrib.launch.ray.job_environment import HEAD_SETTINGS
 
@@ -27,24 +27,6 @@ _MIN_HOSTS = 2
 _HEAD_ADDRESS = "host1:6379"
 _SECRET = "ray_token"
 _STOP_MARGIN_SECONDS = 30
-
-
-class ComposeRenderer:
-    """Renders a Compose file."""
-
-    name = "compose"
-    settings_kind = ComposeSettings
-
-    def render(self, deployment: Deployment, settings: list[str]) -> str:
-        """The Compose file.
-
-        Raises:
-            JobError: Compose cannot express the job, or a setting is missing.
-        """
-        chosen = read_settings(ComposeSettings, self.name, settings)
-        _check(deployment, chosen)
-        hosts = compose_hosts(deployment, chosen.workers_per_host)
-        return comment(_explanation(deployment, chosen)) + to_yaml(make_compose(deployment, chosen, hosts))
 
 
 def compose_hosts(deployment: Deployment, workers_per_host: int | None) -> Hosts:
@@ -108,9 +90,7 @@ def _literal(text: str) -> str:
 
 
 def _command(deployment: Deployment, hosts: Hosts) -> list[str]:
-    resources = [f"--num-cpus={hosts.num_cpus}", f"--num-gpus={hosts.num_gpus}"]
-    if hosts.memory_bytes is not None:
-        resources.append(f"--memory={hosts.memory_bytes}")
+    resources = hosts.ray_options
     if deployment.request.labels:
         resources.append("--labels=" + ",".join(f"{name}={value}" for name, value in deployment.request.labels.items()))
     return [
@@ -139,5 +119,12 @@ def _explanation(deployment: Deployment, settings: ComposeSettings) -> list[str]
         "  start   docker compose -f FILE up --abort-on-container-exit --exit-code-from host1",
         "  stop    docker compose -f FILE down",
         f"The run is kept in {deployment.storage}.",
-        *deployment.notes,
     ]
+
+
+def _write(deployment: Deployment, settings: ComposeSettings, hosts: Hosts) -> Rendered:
+    return Rendered(_explanation(deployment, settings), to_yaml(make_compose(deployment, settings, hosts)))
+
+
+COMPOSE = Renderer("compose", ComposeSettings, _check, compose_hosts, _write)
+"""Renders a Compose file."""

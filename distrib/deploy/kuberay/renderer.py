@@ -24,8 +24,8 @@ from distrib.deploy.kuberay.api import (
 from distrib.deploy.kuberay.kubernetes import Metadata
 from distrib.deploy.kuberay.pods import head_pod, worker_pod
 from distrib.deploy.kuberay.settings import KubeRaySettings
-from distrib.deploy.settings import read_settings
-from distrib.deploy.yaml_text import comment, to_yaml
+from distrib.deploy.renderer import Rendered, Renderer
+from distrib.deploy.yaml_text import to_yaml
 from distrib.errors import JobError
 from distrib.launch.ray.job_environment import submitted_variables
 
@@ -33,25 +33,6 @@ _MAX_NAME_LENGTH = 47
 """KubeRay refuses longer names of RayJobs, since it derives those of services from them."""
 _KEPT_SECONDS = 300
 _IDLE_SECONDS = 120
-
-
-class KubeRayRenderer:
-    """Renders a RayJob."""
-
-    name = "kuberay"
-    settings_kind = KubeRaySettings
-
-    def render(self, deployment: Deployment, settings: list[str]) -> str:
-        """The RayJob as YAML.
-
-        Raises:
-            JobError: Kubernetes cannot express the job, or a setting is missing.
-        """
-        chosen = read_settings(KubeRaySettings, self.name, settings)
-        _check(deployment, chosen)
-        hosts = hosts_of(deployment, chosen.workers_per_host)
-        job = make_ray_job(deployment, chosen, hosts)
-        return comment(_explanation(deployment, chosen, job)) + to_yaml(job)
 
 
 def make_ray_job(deployment: Deployment, settings: KubeRaySettings, hosts: Hosts) -> RayJob:
@@ -101,10 +82,8 @@ def object_name(run_id: str) -> str:
 
 
 def _start_parameters(deployment: Deployment, hosts: Hosts) -> dict[str, str]:
-    """What each worker host tells Ray that it has: exactly what its workers ask for."""
-    parameters = {"num-cpus": str(hosts.num_cpus), "num-gpus": str(hosts.num_gpus)}
-    if hosts.memory_bytes is not None:
-        parameters["memory"] = str(hosts.memory_bytes)
+    """The options of `ray start` on each worker host."""
+    parameters = hosts.ray_resources
     accelerator = deployment.request.accelerator
     if accelerator is not None:
         parameters["resources"] = f'"{{\\"accelerator_type:{accelerator}\\": 1}}"'
@@ -155,4 +134,13 @@ def _explanation(deployment: Deployment, settings: KubeRaySettings, job: RayJob)
     ]
     if settings.token_secret is None:
         lines.append("KubeRay generates the cluster's token and keeps it in a Secret with the cluster's name.")
-    return [*lines, *deployment.notes]
+    return lines
+
+
+def _write(deployment: Deployment, settings: KubeRaySettings, hosts: Hosts) -> Rendered:
+    job = make_ray_job(deployment, settings, hosts)
+    return Rendered(_explanation(deployment, settings, job), to_yaml(job))
+
+
+KUBERAY = Renderer("kuberay", KubeRaySettings, _check, hosts_of, _write)
+"""Renders a RayJob."""

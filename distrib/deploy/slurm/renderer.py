@@ -9,34 +9,14 @@ import sys
 
 from distrib.deploy.deployment import Deployment
 from distrib.deploy.hosts import RAY_MEMORY_BYTES, Hosts, hosts_of
-from distrib.deploy.settings import read_settings
+from distrib.deploy.renderer import Rendered, Renderer
 from distrib.deploy.slurm.settings import SlurmSettings
-from distrib.deploy.yaml_text import comment
 from distrib.errors import JobError
 from distrib.launch.ray.job_environment import HEAD_SETTINGS
 
 _MIB = 2**20
 _STOP_MARGIN_SECONDS = 30
 """Seconds between the end of `failures.grace` and the time limit, for Ray to stop and the job to queue again."""
-
-
-class SlurmRenderer:
-    """Renders a batch script for sbatch."""
-
-    name = "slurm"
-    settings_kind = SlurmSettings
-
-    def render(self, deployment: Deployment, settings: list[str]) -> str:
-        """The batch script.
-
-        Raises:
-            JobError: Slurm cannot express the job, or a setting is wrong.
-        """
-        chosen = read_settings(SlurmSettings, self.name, settings)
-        _check(deployment)
-        hosts = hosts_of(deployment, chosen.workers_per_host)
-        directives = "".join(f"#SBATCH --{text}\n" for text in _directives(deployment, chosen, hosts))
-        return "#!/bin/bash\n" + comment(_explanation(deployment)) + directives + _script(deployment, chosen, hosts)
 
 
 def _directives(deployment: Deployment, settings: SlurmSettings, hosts: Hosts) -> list[str]:
@@ -68,14 +48,11 @@ def _script(deployment: Deployment, settings: SlurmSettings, hosts: Hosts) -> st
     setup = settings.setup or f'export PATH={shlex.quote(os.path.dirname(sys.executable))}:"$PATH"'
     exported = {**HEAD_SETTINGS, **deployment.variables}
     variables = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in exported.items())
-    resources = f"--num-cpus={hosts.num_cpus} --num-gpus={hosts.num_gpus}"
-    if hosts.memory_bytes is not None:
-        resources += f" --memory={hosts.memory_bytes}"
     return _TEMPLATE.format(
         setup=setup,
         variables=variables,
         port=settings.port,
-        resources=resources,
+        resources=" ".join(hosts.ray_options),
         command=shlex.join(deployment.command),
         requeues=settings.requeues,
     )
@@ -141,7 +118,7 @@ exit "$code"
 """
 
 
-def _check(deployment: Deployment) -> None:
+def _check(deployment: Deployment, settings: SlurmSettings) -> None:
     if deployment.packages:
         raise JobError("Slurm jobs use what is installed on the nodes; install it there", field="--pip")
     if deployment.request.labels:
@@ -159,5 +136,13 @@ def _explanation(deployment: Deployment) -> list[str]:
         "  watch   squeue --me, and the output file below",
         "  stop    scancel --batch --signal=TERM JOB   (takes a checkpoint first; plain scancel does not)",
         f"Ahead of the time limit the run stops with a checkpoint in {deployment.storage}, queues again and resumes.",
-        *deployment.notes,
     ]
+
+
+def _write(deployment: Deployment, settings: SlurmSettings, hosts: Hosts) -> Rendered:
+    directives = "".join(f"#SBATCH --{text}\n" for text in _directives(deployment, settings, hosts))
+    return Rendered(_explanation(deployment), directives + _script(deployment, settings, hosts), "#!/bin/bash\n")
+
+
+SLURM = Renderer("slurm", SlurmSettings, _check, hosts_of, _write)
+"""Renders a batch script for sbatch."""
