@@ -9,6 +9,7 @@ from distrib.job.plan import StepPlan
 from distrib.train.callbacks import build_callbacks
 from distrib.train.checkpoint.parts import LOSS
 from distrib.train.checkpoint.warm_start import load_first_weights
+from distrib.train.checks.model_state import check_state
 from distrib.train.objective.loss_accumulator import LossAccumulator
 from distrib.train.objective.task import Task
 from distrib.train.objective.weighting import Weighting
@@ -73,6 +74,7 @@ def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, store
     spec, info = resolved.job.spec, rank.info
     task = Task(resolved, rank.device)
     if stored is None:
+        check_state(task.model, task.loss_module)
         load_first_weights(resolved.job, rank.config.working_directory, task.model)
     strategy = make_strategy(StrategySettings(rank.settings, info.rank, info.world_size, rank.device))
     state = TrainingState(strategy, info.rank, info.world_size, stored)

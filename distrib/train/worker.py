@@ -178,10 +178,9 @@ def _make_evaluator(
 
 
 def _try_out(rank: Rank, spec: JobSpec, training: Training, evaluator: Evaluator | None) -> None:
-    """Finds before the first step what would fail at the first evaluation or checkpoint."""
-    from distrib.train.checks.dry_run import check_state, try_evaluation
+    """Finds before the first step what would fail at the first evaluation."""
+    from distrib.train.checks.dry_run import try_evaluation
 
-    check_state(training)
     if evaluator is not None and rank.is_first and not training.task.takes_session:  # a session would communicate
         best = spec.checkpoint.best
         schedules = [each.schedule for each in spec.optimizer_specs.values()]

@@ -116,6 +116,19 @@ class Share(Metric):
         return self.share
 
 
+class Holding(Linear):
+    """Has a buffer that cannot be handled."""
+
+    def __init__(self, kind):
+        super().__init__()
+        buffers = {
+            "expanded": lambda: torch.ones(1).expand(3),
+            "sparse": lambda: torch.eye(3).to_sparse(),
+            "short": lambda: torch.zeros(3).to(torch.float8_e4m3fn),
+        }
+        self.register_buffer("held", buffers[kind]())
+
+
 def parallel():
     return nn.DataParallel(Linear())
 

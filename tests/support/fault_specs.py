@@ -57,6 +57,10 @@ def freezing(world_size, at, trains_first, **changes):
     return spec(world_size, model=model, ddp={"find_unused_parameters": True}, **changes)
 
 
+def holding(kind):
+    return spec(2, model={"target": "fault_jobs:Holding", "args": {"kind": kind}})
+
+
 F1 = {"target": "torchmetrics.classification:MulticlassF1Score", "args": {"num_classes": 3}}
 
 
@@ -80,6 +84,7 @@ FAULT_SPECS = {
     "fault-ignoring": stepping("ignoring", data={"train": points(ignored=255, num_samples=8)}),
     "fault-detached": stepping("detached"),
     "fault-backward": spec(1, loss=None, step="fault_jobs:backward"),
+    **{f"fault-{kind}": holding(kind) for kind in ("expanded", "sparse", "short")},
     "fault-parallel": spec(1, model="fault_jobs:parallel"),
     **{f"fault-freezing-{size}": freezing(size, 3, True) for size in (1, 3)},
     "fault-unfreezing": freezing(1, 4, False, train={"accumulate": 2}),

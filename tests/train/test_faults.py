@@ -144,6 +144,9 @@ REFUSED = {
     "backward": "has run a backward pass itself",
     "parallel": "gave a DataParallel; return the model in it",
     "unfreezing": "frozen or unfrozen between the micro-batches of a step",
+    "expanded": "model: held is expanded, so several of its elements are one in memory",
+    "sparse": "model: held is a tensor of type torch.float32 and layout torch.sparse_coo, which a file of weights",
+    "short": "model: held: ranks cannot send each other such tensors (Invalid scalar type)",
     "duck": "metrics.points: fault_jobs:Points gave a Points; a torchmetrics.Metric is needed",
 }
 

@@ -31,6 +31,13 @@ def has_extra_state(module: nn.Module) -> bool:
     return type(module).get_extra_state is not nn.Module.get_extra_state
 
 
+def is_expanded(tensor: torch.Tensor) -> bool:
+    """Whether several elements of a tensor are one in memory, so that nothing can be read into it."""
+    if tensor.layout != torch.strided:
+        return False
+    return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
 def check_model_state(model: nn.Module) -> None:
     """Refuses a model whose state checkpoints and weights would not contain completely.
 

@@ -1,4 +1,4 @@
-"""What a run needs later, tried before its first step: saving its state, and one batch of evaluation.
+"""One batch of evaluation, tried before the first step of a run.
 
 Evaluation is the user's code. It is tried in a forked process, or on a copy where a process cannot be forked, so that
 the training sees nothing of it.
@@ -20,17 +20,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from distrib.errors import DistribError
-from distrib.train.checkpoint.extra_state import ModelStateError, check_model_state, extra_states
-from distrib.train.checkpoint.plain_state import dump_state
-from distrib.train.checkpoint.tensors import split_tensors
 from distrib.train.data.loader import LoaderFailedError
 from distrib.train.objective.evaluation import Evaluator
 from distrib.train.process.lifetime import die_with_parent
 from distrib.train.process.tracebacks import user_traceback
-from distrib.train.training import Training
 
 _PATIENCE_SECONDS = 10.0
 """A trial that takes longer is given up: what it would have found, the evaluation itself finds."""
@@ -38,30 +33,6 @@ _PATIENCE_SECONDS = 10.0
 
 class DryRunFailedError(LoaderFailedError):
     """The user's code raised in the trial of an evaluation batch; has the error's type, text and frames."""
-
-
-def check_state(training: Training) -> None:
-    """Refuses a model that files of weights cannot hold.
-
-    Raises:
-        ModelStateError: The model has something that is neither parameter, buffer nor extra state, or tensors of a type
-            that files of weights do not know.
-        StateError: Its extra state cannot be saved.
-    """
-    state, loss = training.state, training.task.loss_module
-    for module in [state.model] if loss is None else [state.model, loss]:
-        check_model_state(module)
-        found = {f"{name or 'the model'}.get_extra_state()": extra for name, extra in extra_states(module).items()}
-        dump_state(split_tensors(found)[0])
-    kinds = {(tensor.dtype, tensor.layout): name for name, tensor in state.model.state_dict(keep_vars=True).items()
-             if isinstance(tensor, torch.Tensor)}  # fmt: skip
-    for (dtype, layout), name in kinds.items():
-        try:
-            save({"tensor": torch.empty(1, dtype=dtype, layout=layout)})
-        except Exception as error:
-            raise ModelStateError(
-                f"model: {name} is a tensor of type {dtype} and layout {layout}, which a file of weights cannot hold"
-            ) from error
 
 
 def try_evaluation(evaluator: Evaluator, device: torch.device, scalars: list[str]) -> None:

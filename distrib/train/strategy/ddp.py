@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from distrib.compat import torch_ddp
 from distrib.errors import TrainingFailedError
 from distrib.job.plan import Memory
-from distrib.train.checkpoint.extra_state import extra_states, has_extra_state, set_extra_states
+from distrib.train.checkpoint.extra_state import extra_states, has_extra_state, is_expanded, set_extra_states
 from distrib.train.checkpoint.parts import LOSS, MODEL
 from distrib.train.strategy import replicated
 from distrib.train.strategy.base import StrategySettings, Tensors
@@ -72,14 +72,25 @@ class Ddp:
         if not any(_trainable(tuple(model.parameters()))):
             self._wrapped[name] = _Wrapped.of(model, None)
             return model
-        ddp = torch_ddp.with_ready_order(
-            model,
-            self._ready_orders.pop(name, None),
-            device_ids=[self._device.index] if self._device.type == "cuda" else None,
-            bucket_cap_mb=self._settings.bucket_mb,
-            find_unused_parameters=self._settings.find_unused_parameters,
-            gradient_as_bucket_view=True,
-        )
+        try:
+            ddp = torch_ddp.with_ready_order(
+                model,
+                self._ready_orders.pop(name, None),
+                device_ids=[self._device.index] if self._device.type == "cuda" else None,
+                bucket_cap_mb=self._settings.bucket_mb,
+                find_unused_parameters=self._settings.find_unused_parameters,
+                gradient_as_bucket_view=True,
+            )
+        except (RuntimeError, NotImplementedError) as error:
+            tensors = [*model.named_parameters(), *model.named_buffers()]
+            odd = [name for name, tensor in tensors if _is_odd(tensor)]
+            if not odd:
+                raise
+            raise TrainingFailedError(
+                f"model: {', '.join(odd[:_MAX_NAMES])}: ranks cannot send each other such tensors "
+                f"({str(error).splitlines()[0]}); clone expanded ones, keep the others out of the buffers, or train on one "
+                "worker"
+            ) from error
         if name == MODEL:  # hooks that remember what they left out have one memory, by number of bucket
             self._compress(ddp)
         self._wrapped[name] = _Wrapped.of(model, ddp)
@@ -197,3 +208,9 @@ class Ddp:
 
 def _trainable(parameters: tuple[nn.Parameter, ...]) -> list[bool]:
     return [parameter.requires_grad for parameter in parameters]
+
+
+def _is_odd(tensor: torch.Tensor) -> bool:
+    """Whether not every backend can send a tensor: 8-bit floats, quantized, sparse and expanded ones."""
+    is_short = tensor.is_floating_point() and tensor.element_size() == 1
+    return is_short or tensor.is_quantized or tensor.layout != torch.strided or is_expanded(tensor)
