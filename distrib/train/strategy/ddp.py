@@ -88,8 +88,8 @@ class Ddp:
                 raise
             raise TrainingFailedError(
                 f"model: {', '.join(odd[:_MAX_NAMES])}: ranks cannot send each other such tensors "
-                f"({str(error).splitlines()[0]}); clone expanded ones, keep the others out of the buffers, or train on one "
-                "worker"
+                f"({str(error).splitlines()[0]}); clone expanded ones, and keep others out of the buffers or train on "
+                "one worker"
             ) from error
         if name == MODEL:  # hooks that remember what they left out have one memory, by number of bucket
             self._compress(ddp)
