@@ -15,6 +15,11 @@ _LOADER_SIGN = "DataLoader worker (pid"
 _SHARED_MEMORY_SIGNS = ("Bus error", "shared memory", "No space left on device: '/torch_")
 _FILE_WRITER_SIGNS = ("inline_container", "PytorchStreamWriter")
 _CUDA_SIGN = "CUDA error"
+_DEVICE_MEMORY_SIGNS = ("CUDA out of memory", "OutOfMemoryError", "CUBLAS_STATUS_ALLOC_FAILED")
+_HOST_MEMORY_SIGNS = ("MemoryError", "can't allocate memory", "Cannot allocate memory")
+_UNUSED_SIGN = "Expected to have finished reduction in the prior iteration"
+_PORT_SIGNS = ("EADDRINUSE", "Address already in use", "address already in use")
+_NCCL_SIGN = "NCCL"
 
 SYMBOLS = (
     PrivateSymbol(
@@ -46,6 +51,18 @@ SYMBOLS = (
         "torch's file writer hides the operating system's error, such as a full disk, in a RuntimeError",
         TORCH_VERSIONS,
         "the error ends the run instead of costing one checkpoint",
+    ),
+    PrivateSymbol(
+        "torch: texts of memory that is full",
+        "the CPU allocator raises a plain RuntimeError, cuBLAS too",
+        TORCH_VERSIONS,
+        "the error is shown without advice",
+    ),
+    PrivateSymbol(
+        "torch.nn.parallel: text of unused parameters",
+        "DDP raises a plain RuntimeError in the step after the one in which parameters were not used",
+        TORCH_VERSIONS,
+        "the error is shown without advice",
     ),
     PrivateSymbol(
         "torch.cuda: text of a broken CUDA context",
@@ -98,6 +115,31 @@ def is_lost_loader_worker(text: str) -> bool:
 def is_out_of_shared_memory(text: str) -> bool:
     """Whether the text of a lost loader worker's error says that /dev/shm was full."""
     return any(sign in text for sign in _SHARED_MEMORY_SIGNS)
+
+
+def is_out_of_device_memory(text: str) -> bool:
+    """Whether an error's class and text are those of a GPU whose memory is full."""
+    return any(sign in text for sign in _DEVICE_MEMORY_SIGNS)
+
+
+def is_out_of_host_memory(text: str) -> bool:
+    """Whether an error's class and text are those of a host whose memory is full."""
+    return any(sign in text for sign in _HOST_MEMORY_SIGNS)
+
+
+def is_unused_parameters(text: str) -> bool:
+    """Whether an error's text is DDP's about parameters that a step did not use."""
+    return _UNUSED_SIGN in text
+
+
+def is_port_taken(text: str) -> bool:
+    """Whether an error's text says that another process listens on a port."""
+    return any(sign in text for sign in _PORT_SIGNS)
+
+
+def is_nccl_error(text: str) -> bool:
+    """Whether an error comes from NCCL."""
+    return _NCCL_SIGN in text
 
 
 def is_failed_file(text: str) -> bool:

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from distrib.runs.layout import RunLayout
@@ -15,6 +16,7 @@ from distrib.train.failure import Failure
 _LEFT = "RankExited"
 _ORDER = {"user": 0, _LEFT: 1, "hang": 2, "infrastructure": 2}
 """What is a cause rather than a consequence comes first."""
+_MAX_LISTED = 8
 
 
 def read_failures(run_folder: Path, world_size: int) -> dict[int, Failure]:
@@ -36,7 +38,7 @@ def log_errors(run_folder: Path, failures: Mapping[int, Failure]) -> None:
             log.write(text.rstrip() + "\n")
 
 
-def find_cause(written: Mapping[int, Failure], deaths: Mapping[int, int]) -> Failure:
+def find_cause(written: Mapping[int, Failure], deaths: Mapping[int, int], sigkill_reason: str = "") -> Failure:
     """The failure that explains an attempt's end.
 
     A rank that a signal killed outranks all others; then comes the earliest error of the user's own, then a rank that
@@ -47,14 +49,31 @@ def find_cause(written: Mapping[int, Failure], deaths: Mapping[int, int]) -> Fai
         written: The failures that ranks have reported, by rank.
         deaths: Exit status by rank of those that failed before the launcher killed the rest; negative is a signal's
             number.
+        sigkill_reason: What is known about why the kernel or another program killed ranks.
     """
     killed = [rank for rank, status in deaths.items() if status < 0]
     if killed:
-        return _killed(killed[0], deaths[killed[0]])
+        failure = _killed(killed[0], deaths[killed[0]], sigkill_reason)
+        return replace(failure, others=_in_one_line(written, failure))
     failures = [*written.values(), *(_left(rank, status) for rank, status in deaths.items() if rank not in written)]
     if not failures:
         return _left(None, None)
-    return min(failures, key=lambda failure: (_ORDER.get(failure.type, _ORDER[failure.kind]), failure.time))
+    cause = min(failures, key=lambda failure: (_ORDER.get(failure.type, _ORDER[failure.kind]), failure.time))
+    return replace(cause, others=_in_one_line(written, cause))
+
+
+def _in_one_line(written: Mapping[int, Failure], cause: Failure) -> str | None:
+    """The failures other than the cause, by their types; None if there are none."""
+    types: dict[str, list[int]] = {}
+    for rank, failure in written.items():
+        if rank != cause.rank and failure is not cause:
+            types.setdefault(failure.type, []).append(rank)
+    parts = [
+        f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks[:_MAX_LISTED]))}"
+        f"{' …' if len(ranks) > _MAX_LISTED else ''}: {type_name}"
+        for type_name, ranks in types.items()
+    ]
+    return "; ".join(parts) or None
 
 
 def _left(rank: int | None, status: int | None) -> Failure:
@@ -70,9 +89,9 @@ def _left(rank: int | None, status: int | None) -> Failure:
     )
 
 
-def _killed(rank: int, status: int) -> Failure:
+def _killed(rank: int, status: int, sigkill_reason: str) -> Failure:
     name = signal.Signals(-status).name
-    hint = "; the kernel does this when memory runs out" if -status == signal.SIGKILL else ""
+    hint = f": {sigkill_reason}" if -status == signal.SIGKILL and sigkill_reason else ""
     return Failure(
         rank=rank,
         host=socket.gethostname(),

@@ -64,6 +64,8 @@ def summary_lines(run: Run, width: int | None = None) -> list[str]:
         "speed": None if error else _speed(speed),
         "run": short_path(run.location),
         "log": _log(run, error) if error else None,
+        "advice": error.get("advice") if error else None,
+        "then": error.get("others") if error else None,
         "weights": _weights(run),
         "continue": resume_command(run) if status in ("stopped", "failed") else None,
         "use it": _use(run) if status == "finished" and run.weights_location and run.record.get("schedule") else None,

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from distrib.compat.messages import is_lost_connection, is_lost_loader_worker, is_out_of_shared_memory, is_timeout
 from distrib.errors import DistribError
+from distrib.train.advice import advice_for
 from distrib.train.context import RankInfo
 from distrib.train.data.loader import LoaderFailedError
 from distrib.train.process.tracebacks import is_raised_by_torch, user_traceback
@@ -63,6 +64,8 @@ class Failure:
         time: Unix seconds.
         is_in_collective: Whether torch itself raised it in a collective or a backward pass, neither of which names the
             cause: the rank's own error, a lost peer, or one that hangs.
+        advice: What to do about it, if its text does not say so.
+        others: What other ranks reported, in one line.
     """
 
     rank: int | None
@@ -73,6 +76,8 @@ class Failure:
     kind: Kind
     time: float
     is_in_collective: bool = False
+    advice: str | None = None
+    others: str | None = None
 
     @classmethod
     def of(cls, error: BaseException, place: RankInfo) -> Failure:
@@ -86,7 +91,8 @@ class Failure:
         rank, host = place.rank, place.host_name
         if isinstance(error, DriftError):
             rank, host = error.rank if error.rank is not None else rank, error.host or host
-        return cls(rank, host, name, message, shown, _kind(error), time.time(), in_collective)
+        advice = None if isinstance(error, DistribError) else advice_for(name, message)
+        return cls(rank, host, name, message, shown, _kind(error), time.time(), in_collective, advice)
 
     @classmethod
     def of_launcher(cls, error: BaseException) -> Failure:

@@ -8,6 +8,7 @@ import time
 from distrib.launch.failure_cause import find_cause, log_errors, read_failures
 from distrib.launch.hangs import Hang, HangWatch, hang_failure, is_hang
 from distrib.launch.launcher import Attempt, AttemptResult
+from distrib.launch.local.out_of_memory import OutOfMemoryKills
 from distrib.launch.local.processes import RankProcesses
 from distrib.launch.local.rank import EXIT_STATUS, SUCCESS_STATUSES
 from distrib.launch.stacks import describe_main_thread, waits_for_others
@@ -34,6 +35,7 @@ class LocalAttempt:
         self._watch = HangWatch(self._ranks, attempt.config.request.hang_timeout_seconds, is_script=self._is_script)
         self._hang: Failure | None = None
         self._has_reported_idle = False
+        self._memory_kills = OutOfMemoryKills.so_far()
 
     def run(self) -> AttemptResult:
         """Runs the attempt to its end; no rank outlives this call."""
@@ -54,7 +56,7 @@ class LocalAttempt:
         if self._hang is not None and all(rank in failures for rank in deaths):
             return AttemptResult("failed", self._hang)
         if deaths:
-            return AttemptResult("failed", find_cause(failures, deaths))
+            return AttemptResult("failed", find_cause(failures, deaths, self._sigkill_reason()))
         is_finished = list(statuses.values()) == [EXIT_STATUS["finished"]] * world_size
         return AttemptResult("finished" if is_finished else "stopped")
 
@@ -115,6 +117,9 @@ class LocalAttempt:
                 f"the script's ranks have been idle for {hang.seconds:.0f} s (failures.hang_timeout); their stacks are "
                 "in their logs"
             )
+
+    def _sigkill_reason(self) -> str:
+        return OutOfMemoryKills.so_far().explain_since(self._memory_kills)
 
     def _failures(self) -> dict[int, Failure]:
         return read_failures(self._folder, self._attempt.world_size)
