@@ -86,7 +86,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 def parse_event(line: bytes) -> dict[str, Any] | None:
     """The event in a line; None if the line is torn or damaged, so that it holds no complete event."""
     try:
-        event = json.loads(line, parse_constant=_no_number)
+        event = _DECODER.decode(line.decode())
     except (ValueError, RecursionError):
         return None
     return event if is_event(event) else None
@@ -96,11 +96,16 @@ def _no_number(_: str) -> None:
     """NaN and Infinity, which events never contain, count as missing."""
 
 
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
+"""Made once, since a run may have millions of events."""
+
+
 def is_event(event: object) -> TypeGuard[dict[str, Any]]:
     """Whether a value has the fields that every event has."""
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return False
-    return is_number(event.get("time")) and all(is_count(event.get(name)) for name in ("step", "attempt", "samples"))
+    get = event.get
+    return is_number(get("time")) and is_count(get("step")) and is_count(get("attempt")) and is_count(get("samples"))
 
 
 def is_count(value: object) -> TypeGuard[int]:

@@ -57,6 +57,8 @@ def test_a_command_is_valid(where, words):
         check_arguments(lab, words[3], words[4:])
         if words[3] == "exec" and "distrib" in words:
             check_arguments(app, words[words.index("distrib") + 1], words[words.index("distrib") + 2 :])
+    elif words[:3] == ["python", "-m", "pytest"]:
+        assert (REPOSITORY / words[3]).exists()
     elif words[:3] == ["python", "-m", "tests.bench"]:
         assert (REPOSITORY / "tests" / "bench" / "families" / f"{words[4]}.py").exists()
     elif words[0] == "make":

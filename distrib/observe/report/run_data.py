@@ -45,7 +45,8 @@ class Columns:
             if not is_number(value):
                 continue
             column = self._columns.setdefault(name, array("d"))
-            column.extend([float("nan")] * (self._length - len(column)))
+            if len(column) < self._length:
+                column.extend([float("nan")] * (self._length - len(column)))
             column.append(float(value))
         self._length += 1
 

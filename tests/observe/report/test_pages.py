@@ -207,18 +207,30 @@ def write_long_run(run, count, spikes):
             file.write(line % (1_700_000_000 + step / 100, step, step * 64, spikes.get(step, 1 + step % 7 / 100)))
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
-def test_downsampling_keeps_planted_spikes(new_run, page_of, visit, count):
+def seconds_to_open(visit, file):
+    """The page, and the shortest of three times until it is drawn."""
+    times = []
+    for _ in range(3):
+        started = time.monotonic()
+        page = visit(file)
+        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        times.append(time.monotonic() - started)
+    return page, min(times)
+
+
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=[pytest.mark.long, pytest.mark.timeout(400)])])
+def test_downsampling_keeps_planted_spikes(new_run, finished, page_of, visit, count):
     spikes = {count // 3: 97.0, count // 2: 0.001, count - 5: 55.0}
     run, writer = new_run("long")
     write_long_run(run, count, spikes)
     end(run, writer)
+    _, seconds_for_few_events = seconds_to_open(visit, page_of(finished))
     file = page_of(run)
     assert file.stat().st_size < 5_000_000
-    started = time.monotonic()
-    page = visit(file)
-    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    assert time.monotonic() - started < 10  # 2 s on a machine with nothing else to do
+    page, seconds = seconds_to_open(visit, file)
+    assert seconds < 10  # 2 s on a machine with nothing else to do
+    assert seconds < 5 * seconds_for_few_events
+    print(f"{count:,} steps: {file.stat().st_size:,} bytes, opened in {seconds:.2f} s ({seconds_for_few_events:.2f} s)")
     curve = page.charts()["loss-step"]["curves"][0]
     assert {x: y for x, y in zip(curve["x"], curve["y"], strict=True) if x in spikes} == spikes
     script = """() => {
