@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distrib.observe.history import Event, RunLength
+from distrib.observe.rank_table import RankHealth
 from distrib.observe.terminal.sparkline import Sparkline
 from distrib.runs.events import is_number
 
@@ -26,12 +27,14 @@ class RunState:
         self.num_resizes = 0
         self.world_size: int | None = None
         self.losses = Sparkline()
+        self.ranks = RankHealth()
         self._first_of_attempt: Event | None = None
         self._message: tuple[float, str] | None = None
 
     def add(self, event: Event) -> None:
         """Takes an event into account."""
         self.last = event
+        self.ranks.add(event)
         kind = event["event"]
         if kind == "train":
             self._add_train(event)

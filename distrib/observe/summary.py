@@ -40,6 +40,7 @@ def summarize(run: Run, exit_code: int | None) -> dict[str, Any]:
         "first_step_seconds": run.record.get("first_step_seconds"),
         "samples_per_second": speed,
         "error": run.error,
+        "ranks": state.ranks.rows,
     }
 
 
@@ -73,6 +74,12 @@ def summary_lines(run: Run, width: int | None = None) -> list[str]:
         "all runs": list_command(run.storage.runs_location),
     }
     return head + [f"  {label:<{LABEL_WIDTH}}{fact}" for label, fact in facts.items() if fact]
+
+
+def rank_lines(run: Run) -> list[str]:
+    """The ranks of a run side by side, indented as the summary is; empty for a single rank."""
+    state, _, _ = read_state(run)
+    return [f"  {line}" for line in state.ranks.lines()]
 
 
 def read_state(run: Run) -> tuple[RunState, float | None, str | None]:

@@ -132,6 +132,7 @@ def test_the_summary_for_programs(finished):
         "first_step_seconds": 3.61,
         "samples_per_second": 152.0,
         "error": None,
+        "ranks": [],
     }
 
 

@@ -1,4 +1,4 @@
-"""The moving part of a progress display: two lines that fit the terminal, whatever its width."""
+"""The moving part of a progress display: lines that fit the terminal, whatever its width."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TIME_LEFT_WIDTH = len("59 min 59 s left")  # so that the bar keeps its width wh
 
 
 def render(state: RunState, now: float, width: int) -> RenderableType:
-    """A bar with the position and the time left, and below it the newest values.
+    """A bar with the position and the time left, below it the newest values, and of several ranks their times.
 
     Items that do not fit are left out whole, least important first; the bar always stays.
 
@@ -26,7 +26,8 @@ def render(state: RunState, now: float, width: int) -> RenderableType:
         now: Unix seconds.
         width: Columns of the terminal.
     """
-    return Group(_bar_line(state, now, width), Text(_join(_values(state, now), width), no_wrap=True))
+    ranks = [Text(line[:width], style="dim", no_wrap=True) for line in state.ranks.lines()]
+    return Group(_bar_line(state, now, width), Text(_join(_values(state, now), width), no_wrap=True), *ranks)
 
 
 def _bar_line(state: RunState, now: float, width: int) -> Text:
