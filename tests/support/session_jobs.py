@@ -312,3 +312,11 @@ def half(model, batch, session, scale=1.0):
     inputs, targets = batch
     session.minimize(functional.cross_entropy(model(inputs), targets) * scale)
     note(session, model)
+
+
+def four_parameters(model, batch, session, extra):
+    """Has a parameter that nobody gives."""
+
+
+def one_parameter(model):
+    """Does not take the batch."""

@@ -268,7 +268,9 @@ def check_keys(result: Mapping[Any, Any]) -> None:
     for key in result:
         if key not in _STEP_KEYS:
             match = nearest(str(key), _STEP_KEYS)
-            advice = f"did you mean '{match}'?" if match else f"it may have {', '.join(_STEP_KEYS)}"
+            advice = f"it may have {', '.join(_STEP_KEYS)}; log other values with session.log(name=value)"
+            if match:
+                advice = f"did you mean '{match}'?"
             raise TaskError(f"step: the dict that it returns has an unknown key '{key}'; {advice}")
 
 

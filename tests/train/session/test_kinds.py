@@ -1,5 +1,7 @@
 """More kinds of training with `minimize`: Muon beside AdamW, an LSTM with carried state, half precision."""
 
+import json
+
 import pytest
 import torch
 from exact_jobs import Mlp, Points
@@ -8,6 +10,9 @@ from exact_specs import NUM_SAMPLES
 from session_jobs import Recurrent, Series
 from torch.nn import functional
 
+from distrib.job.reader import Job, JobError
+from distrib.train.objective.task import TaskError, check_keys
+from distrib.train.resolved_job import ResolvedJob
 from tests.train.session.test_exact import (
     POINTS,
     SGD,
@@ -121,3 +126,25 @@ def test_half_precision_is_that_of_a_plain_loop(launch, precision, scale, world_
             assert difference < (1e-6 if world_size == 1 else 2e-2) * number, number
     skipped = [event for event in events_of(folder, "warning") if "gradient scaler skipped" in event["message"]]
     assert bool(skipped) == (scale > 1)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("four_parameters", "step.args: four_parameters needs the argument 'extra'; its signature is"),
+        ("one_parameter", "step: one_parameter must accept 2 positional argument(s); its signature is"),
+    ],
+)
+def test_a_step_with_other_parameters_is_refused_in_the_plan(tmp_path, step, message):
+    spec = make_spec("plain", 1, model="exact_jobs:Mlp", train_data=POINTS, optimizer=SGD)
+    (tmp_path / "job.yaml").write_text(json.dumps({**spec, "step": f"session_jobs:{step}"}))
+    with pytest.raises(JobError) as caught:
+        ResolvedJob.resolve(Job.load(tmp_path / "job.yaml"))
+    assert message in str(caught.value)
+
+
+def test_an_extra_value_of_a_step_is_refused_with_the_way_to_log_it():
+    with pytest.raises(TaskError, match=r"unknown key 'accuracy'; .* log other values with session.log"):
+        check_keys({"loss": None, "accuracy": 0.5})
+    with pytest.raises(TaskError, match="unknown key 'output'; did you mean 'outputs'"):
+        check_keys({"output": 1})
