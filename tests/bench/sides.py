@@ -95,6 +95,13 @@ def torchrun_result(
     return _peer(f"torchrun {script}", [*launcher, f"tests/bench/peers/{script}"], watch, environment)
 
 
+def script(name: str, *options: str) -> Timing:
+    """Trains by a script of tests/bench/peers, made for torchrun, that `distrib run` starts."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runs:
+        command = ["-m", "distrib", "run", f"tests/bench/peers/{name}", "--runs-dir", runs, *options]
+        return peer_timing(*_peer(f"distrib {name}", command))
+
+
 def python(script: str) -> Timing:
     """Trains by a script of tests/bench/peers that starts its ranks itself."""
     return peer_timing(*_peer(f"python {script}", [f"tests/bench/peers/{script}"]))

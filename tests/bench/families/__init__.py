@@ -17,6 +17,7 @@ from tests.bench.families import (
     other_peers,
     recovery,
     scaling,
+    scripts,
     trackers,
 )
 
@@ -34,6 +35,7 @@ FAMILIES: dict[str, Callable[[int], list[Row]]] = {
     "ray": on_ray.measure,
     "recovery": recovery.measure,
     "scaling": scaling.measure,
+    "scripts": scripts.measure,
     "serve-minute": inference.sustain,
     "trackers": trackers.measure,
 }
