@@ -151,7 +151,7 @@ class HangWatch:
             return None
         self._polled = now
         positions = self._positions.read()
-        if positions != self._last:
+        if positions != self._last or not positions:
             if _steps(positions) != _steps(self._last):
                 self._step_ended = now
             self._last, self._advanced, self._active, self._cpu_seconds = positions, now, now, None

@@ -163,6 +163,21 @@ def test_the_rank_that_hangs_is_named_with_its_phase_and_its_line(workplace, pla
     assert restart["time"] - workplace.notes.stat().st_mtime < 4 + 10
 
 
+@pytest.mark.ray
+@pytest.mark.long
+@pytest.mark.parametrize("place", ["data", "collective"])
+def test_ranks_on_ray_that_hang_are_named_too(workplace, place):
+    launch, restart = hang_in(workplace, place, on="ray")
+    phase = "data" if place == "data" else "forward"
+    message = restart["message"]
+    assert re.search(
+        rf"rank 1 on \S+ has been in {phase} for \d+ s; the others wait in reduce; at hanging.py:", message
+    )
+    for rank in range(3):
+        assert "most recent call first" in launch.run.layout.rank_log(rank).read_text()
+    assert restart["time"] - workplace.notes.stat().st_mtime < 4 + 10 + 3  # ended as well
+
+
 def test_ranks_that_wait_for_data_longer_than_the_timeout_are_left_alone(workplace):
     """Steps of 2 s that are not logged for 8 s."""
     data = "data.train={target: launch_jobs:SlowSamples, args: {count: 20, seconds: 0.5}}"

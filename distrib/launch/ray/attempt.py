@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass
 
 from distrib.launch.failure_cause import find_cause, log_errors
-from distrib.launch.hangs import is_hang
+from distrib.launch.hangs import Hang, HangWatch, hang_failure, is_hang
 from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.ray.failures import host_lost, is_reported, ray_failure
+from distrib.launch.ray.positions import PublishedPositions
 from distrib.launch.ray.resize import Resize
 from distrib.launch.ray.run_trainers import RunTrainers
 from distrib.launch.ray.trainer import TrainerHandle
@@ -19,6 +20,9 @@ _POLL_SECONDS = 0.1
 _TRAINER_POLL_SECONDS = 0.3
 _NODE_POLL_SECONDS = 0.5
 _SETTLE_SECONDS = 1.0
+_STACK_SECONDS = 3.0
+_END_SECONDS = 5.0
+"""How long the ranks may take until Ray Train has noticed that they have ended; then they restart in place."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,12 @@ class RayAttempt:
         self._nodes: dict[str, str] = {}
         self._nodes_polled = 0.0
         self._is_done = False
+        self._positions = PublishedPositions(self._control, self._number, self._world_size)
+        self._watch = HangWatch(
+            self._positions, attempt.config.request.hang_timeout_seconds, is_script=attempt.config.is_script
+        )
+        self._hang: Failure | None = None
+        self._has_reported_idle = False
 
     def run(self) -> AttemptResult:
         """Runs the attempt to its end."""
@@ -64,6 +74,8 @@ class RayAttempt:
         failures = self._failures(trainer, is_settled=broken_off is not None)
         log_errors(folder, failures)
         self._monitor.skip_output()
+        if self._hang is not None:
+            return AttemptResult("failed", self._hang)
         if broken_off is not None:
             if broken_off.lost_host is None:
                 return AttemptResult("stopped")
@@ -94,6 +106,9 @@ class RayAttempt:
             if self._monitor.kill_requested() or is_late:
                 self._monitor.notice("stopping immediately")
                 return self._break_off(trainer, None)
+            if (hang := self._watch.poll()) is not None and self._is_final(hang):
+                self._end_hanging(hang, trainer)
+                return None
             if lost := self._poll_nodes(trainer):
                 return self._break_off(trainer, lost)
         return None
@@ -102,6 +117,34 @@ class RayAttempt:
         self._control.send_command(self._number, "end")
         trainer.end()
         return _BrokenOff(lost_host)
+
+    def _is_final(self, hang: Hang) -> bool:
+        """Whether a hang ends the attempt; a script may have a reason to wait: only its stacks are written, once."""
+        if self._config.is_script and not self._has_reported_idle:
+            self._has_reported_idle = True
+            self._positions.request_stacks(_STACK_SECONDS)
+            self._monitor.notice(
+                f"the script's ranks have been idle for {hang.seconds:.0f} s (failures.hang_timeout); their stacks are "
+                "in their logs"
+            )
+        return not self._config.is_script
+
+    def _end_hanging(self, hang: Hang, trainer: TrainerHandle) -> None:
+        """Has all ranks write their stacks, ends them, and makes the failure that names the late ones."""
+        self._monitor.poll()
+        self._hang = self._hang_failure(hang)
+        self._control.send_command(self._number, "end")
+        deadline = time.monotonic() + _END_SECONDS
+        while trainer.causes() is None and not trainer.is_over and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+    def _hang_failure(self, hang: Hang) -> Failure:
+        stacks = self._positions.request_stacks(_STACK_SECONDS)
+        hang = hang.but_for([rank for rank, entry in stacks.items() if entry["waits"]])
+        where = stacks.get(hang.late[0], {}).get("where") if hang.late else None
+        entries = {rank: self._control.read(f"rank/{self._number}/{rank}") for rank in range(self._world_size)}
+        hosts = {rank: entry["name"] for rank, entry in entries.items() if entry is not None}
+        return hang_failure(hang, hosts, f"at {where}" if where else "")
 
     def _poll_nodes(self, trainer: TrainerHandle) -> str | None:
         """Reacts to hosts that come and go, twice a second; returns the name of one that is lost."""
@@ -139,8 +182,8 @@ class RayAttempt:
         lost = {rank: text for rank, text in causes.items() if not is_reported(text)}
         silent = [rank for rank in range(self._world_size) if rank not in failures]
         is_user = any(failure.kind == "user" for failure in failures.values())
-        if silent and not lost and is_hang(failures, silent):
-            return ray_failure(silent[0], "", None)
+        if not lost and is_hang(failures, silent, has_waited=self._watch.has_waited):
+            return self._hang_failure(self._watch.hang_of(silent))
         if not is_user and (lost or (failures and silent)):
             rank = min(lost) if lost else silent[0]
             entry = self._control.read(f"rank/{self._number}/{rank}")

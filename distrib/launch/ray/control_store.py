@@ -10,8 +10,8 @@ from typing import Any, Literal
 from distrib.compat import ray_kv
 from distrib.train.failure import Failure
 
-Command = Literal["train", "stop", "end"]
-"""What the launcher requests of the ranks: to train, to end with a checkpoint, or to end immediately."""
+Command = Literal["train", "stop", "stacks", "end"]
+"""What the launcher requests of the ranks: to train, to end with a checkpoint, to write their stacks, or to end now."""
 
 SECRETS = "secrets"
 """The entry with the environment variables of the ranks that must not be in a runtime environment."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import faulthandler
 import functools
 import os
 import signal
-import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -23,6 +21,7 @@ from distrib.launch.script.program import run_script
 from distrib.train.context import RankInfo
 from distrib.train.failure import Failure
 from distrib.train.phases import RankProgress
+from distrib.train.process.stacks import write_stacks_on_signal
 from distrib.train.worker import RankResult
 
 if TYPE_CHECKING:
@@ -80,6 +79,7 @@ def run_in_process(config: ScriptConfig, context: RayRankContext) -> RankResult:
     descriptor = None if listener is None else listener.fileno()
     arguments = (config, ScriptProcessContext(info, address, port, descriptor))
     pid = spawn_child(_main, arguments, [] if descriptor is None else [descriptor])
+    context.script_pids.append(pid)
     if listener is not None:
         listener.close()
     status = _wait(pid, context)
@@ -117,7 +117,7 @@ def _main(config: ScriptConfig, context: ScriptProcessContext, _inherited: None)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the script may handle it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
-        faulthandler.enable(sys.stderr)
+        write_stacks_on_signal()
         status = EXIT_STATUS[run_script(config, context).status]
         flush_output()
     finally:

@@ -17,6 +17,7 @@ from distrib.launch.process.environment import set_rank_variables
 from distrib.launch.process.output import output_redirected
 from distrib.launch.ray.cluster.settings import keep_worker_quiet
 from distrib.launch.ray.control_store import SECRETS, RayControlStore
+from distrib.launch.ray.positions import PositionPublisher
 from distrib.launch.script.config import AnyConfig, ScriptConfig
 from distrib.runs.storage.errors import StorageNotSharedError
 from distrib.runs.storage.open import open_rank
@@ -68,12 +69,14 @@ class RayRankContext:
         address: The address of its host in the cluster.
         stopping: Set once the launcher has requested a stop.
         progress: This rank's position.
+        script_pids: The process of the script, if the rank runs one.
     """
 
     rank_info: RankInfo
     address: str
     stopping: threading.Event = field(default_factory=threading.Event)
     progress: RankProgress = field(default_factory=RankProgress.private)
+    script_pids: list[int] = field(default_factory=list)
 
     def meet(self) -> tuple[str, int, socket.socket | None]:
         """Where rank 0 serves the store, which Ray Train broadcasts, and on rank 0 the socket that listens there."""
@@ -129,8 +132,8 @@ def train_as_ray_worker(config: dict[str, WorkerConfig]) -> None:
     )
     rank_context = RayRankContext(info, address)
     control.write(f"rank/{number}/{info.rank}", {"name": name, "node_id": _node_id()})
-    _follow_commands(control, number, rank_context)
     attempt = _moved_here(attempt, is_local=worker.is_local)
+    _follow_commands(control, attempt, rank_context)
     _check_storage(control, attempt, info)
     use_interface_of(address)
     set_rank_variables(info)
@@ -188,17 +191,24 @@ def _gpu() -> int:
     return visible.index(own[0]) if own and own[0] in visible else 0
 
 
-def _follow_commands(control: RayControlStore, attempt: int, context: RayRankContext) -> None:
-    """Follows the launcher's commands in a thread, so that `end` also works while the rank waits in a collective."""
+def _follow_commands(control: RayControlStore, attempt: AnyConfig, context: RayRankContext) -> None:
+    """Publishes the rank's position and follows the launcher's commands, even while the rank waits in a collective."""
+    info, number = context.rank_info, attempt.attempt
+    publisher = PositionPublisher(control, number, info.rank, info.world_size, context.progress)
 
     def follow() -> None:
+        has_written_stacks = False
         while True:
-            command = control.command_for(attempt)
+            publisher.publish()
+            command = control.command_for(number)
             if command == "end":
                 os._exit(1)
             if command == "stop":
                 context.stopping.set()
-            time.sleep(_POLL_SECONDS if context.rank_info.rank == 0 else 2 * _POLL_SECONDS)
+            if command == "stacks" and not has_written_stacks:
+                has_written_stacks = True
+                publisher.write_stacks(attempt.layout, context.script_pids)
+            time.sleep(_POLL_SECONDS if info.rank == 0 else 2 * _POLL_SECONDS)
 
     threading.Thread(target=follow, name="launcher-commands", daemon=True).start()
 

@@ -105,8 +105,8 @@ def parts(control, tmp_path, monkeypatch):
         node_monitor=lambda: nodes,
         nodes_of=lambda attempt, world_size: {},
     )
-    request = SimpleNamespace(grace_seconds=0.3)
-    config = SimpleNamespace(attempt=0, run_folder=tmp_path, request=request)
+    request = SimpleNamespace(grace_seconds=0.3, hang_timeout_seconds=300.0)
+    config = SimpleNamespace(attempt=0, run_folder=tmp_path, request=request, is_script=False)
     attempt = Attempt(config, Placement(2, ("a", "b")), monitor)
     return SimpleNamespace(
         run=RayAttempt(attempt, trainers).run, monitor=monitor, nodes=nodes, trainer=trainer, control=control
