@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from distrib.observe.activity import STALLED
 from distrib.train.failure import Failure
 from distrib.train.phases import Phase, Position
 from distrib.train.process.process_groups import LONG_SECONDS
@@ -17,6 +18,9 @@ _MARGIN_SECONDS = 2.0
 _IDLE_SHARE = 0.02
 """Ranks that use less than this share of a CPU together are idle; threads that poll use less."""
 _WAITED_SHARE = 0.9
+_STALL_SHARE = 0.25
+_STALL_SECONDS = 10.0
+"""Ranks that do not advance for a quarter of `failures.hang_timeout`, at least so long, are shown to the user."""
 
 
 class RankPositions(Protocol):
@@ -137,6 +141,7 @@ class HangWatch:
         self._polled = self._step_ended = self._advanced = self._active = time.monotonic()
         self._last: Mapping[int, Position] = {}
         self._cpu_seconds: float | None = None
+        self._is_stall_reported = False
 
     @property
     def has_waited(self) -> bool:
@@ -155,6 +160,7 @@ class HangWatch:
             if _steps(positions) != _steps(self._last):
                 self._step_ended = now
             self._last, self._advanced, self._active, self._cpu_seconds = positions, now, now, None
+            self._is_stall_reported = False
             return None
         before, self._cpu_seconds = self._cpu_seconds, self._positions.cpu_seconds()
         if before is not None and self._cpu_seconds - before > _IDLE_SHARE * elapsed:
@@ -163,6 +169,15 @@ class HangWatch:
         busy_limit, idle_limit = self._limits(positions, hang)
         is_hang = now - self._advanced >= busy_limit or now - self._active >= idle_limit
         return hang if is_hang else None
+
+    def new_stall(self) -> Hang | None:
+        """What is to be shown of ranks that have not advanced for a while, once: what each of them does."""
+        seconds = time.monotonic() - self._advanced
+        if self._is_stall_reported or seconds < max(_STALL_SECONDS, _STALL_SHARE * self.timeout_seconds):
+            return None
+        self._is_stall_reported = True
+        stall = Hang.of(self._last, seconds)
+        return None if self._is_script or min(self._limits(self._last, stall)) > LONG_SECONDS else stall
 
     def hang_of(self, suspects: Collection[int]) -> Hang:
         """The present positions as a hang for which only some ranks can be the cause."""
@@ -206,6 +221,11 @@ def is_hang(written: Mapping[int, Failure], silent: Collection[int] = (), *, has
     )
 
 
+def describe(hang: Hang, hosts: Mapping[int, str]) -> str:
+    """For how long no step has ended, and who is late; see `Hang.describe`."""
+    return f"{STALLED} for {hang.seconds:.0f} s: {hang.describe(hosts)}"
+
+
 def hang_failure(hang: Hang, hosts: Mapping[int, str], detail: str = "") -> Failure:
     """The failure of an attempt whose ranks hang.
 
@@ -215,15 +235,11 @@ def hang_failure(hang: Hang, hosts: Mapping[int, str], detail: str = "") -> Fail
         detail: Where the first late rank stands in its code, or what a rank that waited for it has reported.
     """
     rank = hang.late[0] if hang.late else None
-    parts = [
-        f"no step has ended for {hang.seconds:.0f} s",
-        hang.describe(hosts),
-    ]
     return Failure(
         rank=rank,
         host=hosts.get(rank, "") if rank is not None else "",
         type="RankHangs",
-        message=": ".join(parts) + (f"; {detail}" if detail else "") + "; the ranks' stacks are in their logs",
+        message=describe(hang, hosts) + (f"; {detail}" if detail else "") + "; the ranks' stacks are in their logs",
         traceback=None,
         kind="hang",
         time=time.time(),

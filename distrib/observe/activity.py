@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from distrib.runs.run import Run
 
 
+STALLED = "no step has ended"
+"""How the reason begins if ranks do not advance; the next event shows that they do again."""
+
+
 class ActivityRecorder(SilentObserver):
     """Writes what the run waits for into run.json, and removes it once training continues."""
 
@@ -33,8 +37,8 @@ class ActivityRecorder(SilentObserver):
         self._record(reason)
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Removes the reason when training starts."""
-        if event["event"] == "start":
+        """Removes the reason when training starts, or continues after a stall."""
+        if event["event"] == "start" or (self._recorded or "").startswith(STALLED):
             self._record(None)
 
     def _record(self, reason: str | None) -> None:

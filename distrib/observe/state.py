@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distrib.observe.activity import STALLED
 from distrib.observe.history import Event, RunLength
 from distrib.observe.rank_table import RankHealth
 from distrib.observe.terminal.sparkline import Sparkline
@@ -36,6 +37,8 @@ class RunState:
         self.last = event
         self.ranks.add(event)
         kind = event["event"]
+        if self._message is not None and self._message[1].startswith(STALLED) and event["time"] > self._message[0]:
+            self._message = None
         if kind == "train":
             self._add_train(event)
         elif kind == "eval":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distrib.launch.hangs import Hang, HangWatch, is_hang
+from distrib.launch.hangs import Hang, HangWatch, describe, is_hang
 from distrib.launch.stacks import describe_main_thread
 from distrib.train.failure import Failure, error_text
 from distrib.train.phases import Phase, Position, RankProgress
@@ -292,6 +292,20 @@ def test_how_long_the_others_wait_for_a_rank(clock, step, phase, cpu_share, expe
     seconds, late = seconds_until_hang(clock, ranks, cpu_share=cpu_share)
     assert expected[0] <= seconds <= expected[1]
     assert late == (1,)
+
+
+def test_a_stall_is_shown_once_before_it_is_a_hang(clock):
+    ranks = Ranks(at(5, Phase.REDUCE, clock), at(5, Phase.DATA, clock))
+    watch, shown = HangWatch(ranks, 60, is_script=False), []
+    for _ in range(30):
+        clock.now += 1.1
+        assert watch.poll() is None
+        if (stall := watch.new_stall()) is not None:
+            shown.append(describe(stall, {}))
+    (text,) = shown
+    assert re.fullmatch(
+        r"no step has ended for 1\d s: rank 1 has been in data for 1\d s; the other waits in reduce", text
+    )
 
 
 def test_a_busy_rank_that_nobody_waits_for_does_not_hang(clock):

@@ -51,6 +51,14 @@ def test_activities(state, train):
     assert state.activity == "training from step 2"
 
 
+def test_a_stall_is_over_with_the_next_event(state, train):
+    state.add(train(1))
+    state.set_message(200.0, "no step has ended for 75 s: rank 1 has been in data for 75 s; the other waits in reduce")
+    assert state.activity.startswith("no step has ended")
+    state.add(train(2, time=201.0))
+    assert state.activity == "training"
+
+
 @pytest.mark.parametrize("width", [12, 20, 40, 60, 80, 200])
 def test_every_width_has_a_bar_and_is_kept(state, train, width):
     for step in (1, 5):

@@ -6,7 +6,7 @@ import socket
 import time
 
 from distrib.launch.failure_cause import find_cause, log_errors, read_failures
-from distrib.launch.hangs import Hang, HangWatch, hang_failure, is_hang
+from distrib.launch.hangs import Hang, HangWatch, describe, hang_failure, is_hang
 from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.local.out_of_memory import OutOfMemoryKills
 from distrib.launch.local.processes import RankProcesses
@@ -36,6 +36,7 @@ class LocalAttempt:
         self._hang: Failure | None = None
         self._has_reported_idle = False
         self._memory_kills = OutOfMemoryKills.so_far()
+        self._hosts = dict.fromkeys(range(attempt.world_size), socket.gethostname())
 
     def run(self) -> AttemptResult:
         """Runs the attempt to its end; no rank outlives this call."""
@@ -73,6 +74,8 @@ class LocalAttempt:
                     self._conclude_hang(hang)
                     break
                 self._report_idle_script(hang)
+            if (stall := self._watch.new_stall()) is not None:
+                self._monitor.waiting(describe(stall, self._hosts))
             is_stopping = self._is_script and deadline is not None  # its ranks may end by SIGTERM
             if not is_stopping and any(status not in SUCCESS_STATUSES for status in statuses.values()):
                 statuses.update(self._await_others())
@@ -98,13 +101,12 @@ class LocalAttempt:
 
     def _conclude_hang(self, hang: Hang) -> None:
         """Writes the stacks of the ranks that are left, and makes the failure that names the late ones."""
-        hosts = dict.fromkeys(range(self._attempt.world_size), socket.gethostname())
         self._monitor.poll()
         stacks = self._ranks.write_stacks(f"distrib: no step has ended for {hang.seconds:.0f} s; stacks of this rank:")
         self._monitor.skip_output()  # the terminal gets the cause, not rank 0's stacks
         hang = hang.but_for([rank for rank, text in stacks.items() if waits_for_others(text)])
         where = describe_main_thread(stacks.get(hang.late[0], "")) if hang.late else None
-        self._hang = hang_failure(hang, hosts, f"at {where}" if where else "")
+        self._hang = hang_failure(hang, self._hosts, f"at {where}" if where else "")
 
     def _report_idle_script(self, hang: Hang) -> None:
         """Writes the stacks of a script's ranks once: its code may have a reason to wait."""

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from distrib.launch.failure_cause import find_cause, log_errors
-from distrib.launch.hangs import Hang, HangWatch, hang_failure, is_hang
+from distrib.launch.hangs import Hang, HangWatch, describe, hang_failure, is_hang
 from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.ray.failures import host_lost, is_reported, ray_failure
 from distrib.launch.ray.positions import PublishedPositions
@@ -109,6 +109,8 @@ class RayAttempt:
             if (hang := self._watch.poll()) is not None and self._is_final(hang):
                 self._end_hanging(hang, trainer)
                 return None
+            if (stall := self._watch.new_stall()) is not None:
+                self._monitor.waiting(describe(stall, self._hosts()))
             if lost := self._poll_nodes(trainer):
                 return self._break_off(trainer, lost)
         return None
@@ -142,9 +144,12 @@ class RayAttempt:
         stacks = self._positions.request_stacks(_STACK_SECONDS)
         hang = hang.but_for([rank for rank, entry in stacks.items() if entry["waits"]])
         where = stacks.get(hang.late[0], {}).get("where") if hang.late else None
+        return hang_failure(hang, self._hosts(), f"at {where}" if where else "")
+
+    def _hosts(self) -> dict[int, str]:
+        """The names of the hosts of those ranks that have begun."""
         entries = {rank: self._control.read(f"rank/{self._number}/{rank}") for rank in range(self._world_size)}
-        hosts = {rank: entry["name"] for rank, entry in entries.items() if entry is not None}
-        return hang_failure(hang, hosts, f"at {where}" if where else "")
+        return {rank: entry["name"] for rank, entry in entries.items() if entry is not None}
 
     def _poll_nodes(self, trainer: TrainerHandle) -> str | None:
         """Reacts to hosts that come and go, twice a second; returns the name of one that is lost."""
