@@ -109,7 +109,13 @@ def parts(control, tmp_path, monkeypatch):
     config = SimpleNamespace(attempt=0, run_folder=tmp_path, request=request, is_script=False)
     attempt = Attempt(config, Placement(2, ("a", "b")), monitor)
     return SimpleNamespace(
-        run=RayAttempt(attempt, trainers).run, monitor=monitor, nodes=nodes, trainer=trainer, control=control
+        run=RayAttempt(attempt, trainers).run,
+        make=lambda: RayAttempt(attempt, trainers),
+        config=config,
+        monitor=monitor,
+        nodes=nodes,
+        trainer=trainer,
+        control=control,
     )
 
 
@@ -184,6 +190,22 @@ def test_a_drained_host_leads_to_a_resize(parts):
     parts.monitor.on_poll = poll
     result = parts.run()
     assert (result.status, result.reason) == ("resized", "host1 is being drained")
+
+
+def test_ranks_that_do_not_advance(parts, monkeypatch):
+    for name in ("_MARGIN_SECONDS", "_POLL_SECONDS"):
+        monkeypatch.setattr(f"distrib.launch.hangs.{name}", 0.0)
+    monkeypatch.setattr("distrib.launch.ray.positions.publish_seconds", lambda world_size: 0.0)
+    parts.config.request.hang_timeout_seconds = 0.2
+    for rank, phase in ((0, 4), (1, 1)):  # reduce, data
+        parts.control.write(f"rank/0/{rank}", {"name": f"host{rank}", "node_id": "a"})
+        parts.control.write(f"position/0/{rank}", [7, phase, 123, 1.0, 0.5])
+        parts.control.write(f"stacks/0/{rank}", {"where": "train.py:3 in read", "waits": False})
+    monkeypatch.setattr(attempt_module, "_END_SECONDS", 0.1)
+    found = parts.make().run().failure
+    assert (found.rank, found.host, found.type, found.kind) == (1, "host1", "RankHangs", "hang")
+    assert "rank 1 on host1 has been in data for 1 s; the other waits in reduce; at train.py:3 in read" in found.message
+    assert parts.control.command_for(0) == "end"
 
 
 def test_entries_are_json_and_count_by_prefix(control):
