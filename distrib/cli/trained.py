@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WeightsOption = Annotated[
     str,
-    typer.Option("--weights", metavar="last|best|CHECKPOINT", help="Weights to use; a checkpoint by its step or name."),
+    typer.Option("--weights", metavar="last|best|ema|CHECKPOINT", help="Weights to use; a checkpoint by step or name."),
 ]
 InferenceDeviceOption = Annotated[
     Literal["auto", "cpu", "cuda"],

@@ -101,7 +101,7 @@ def open_trained(run: Run, weights: str = "last") -> TrainedModel:
 
     Args:
         run: The run.
-        weights: `last`, `best`, or a checkpoint by its name, its step or its folder.
+        weights: `last`, `best`, `ema`, or a checkpoint by its name, its step or its folder.
 
     Raises:
         JobError: The folder is not a run, or it has no such weights.
@@ -123,6 +123,8 @@ def _choose(run: Run, choice: str) -> Weights:
     checkpoints = tuple(run.checkpoints.list())
     if choice == "best":
         return _best(run, status)
+    if choice == "ema":
+        return _ema(run)
     if choice != "last":
         return _named_checkpoint(run, choice, checkpoints)
     if status == "finished" and run.weights.exists():
@@ -139,6 +141,17 @@ def _choose(run: Run, choice: str) -> Weights:
         f"{run.id} has no weights: it is {_progress(run, status)}, and no checkpoint of it was committed; "
         "wait for the first one, or train it again"
     )
+
+
+def _ema(run: Run) -> Weights:
+    file = run.ema_weights
+    if not file.exists():
+        raise JobError(
+            f"{run.id} has no averaged weights; they are kept where the job has the callback distrib.callbacks:Ema, "
+            "once it has finished; use `weights` last",
+            field="`weights`",
+        )
+    return Weights("the averaged weights", file=file)
 
 
 def _best(run: Run, status: str) -> Weights:
@@ -163,7 +176,7 @@ def _named_checkpoint(run: Run, choice: str, checkpoints: tuple[CheckpointFolder
     if not found:
         names = ", ".join(folder.name for folder in checkpoints) or "none"
         raise JobError(
-            f"'{choice}' is neither last, best nor a committed checkpoint of {run.id}, which has: {names}",
+            f"'{choice}' is neither last, best, ema nor a committed checkpoint of {run.id}, which has: {names}",
             field="`weights`",
         )
     return Weights(f"checkpoint {found[0].name}", checkpoints=_fetched(run, (found[0],)))

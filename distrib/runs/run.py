@@ -160,6 +160,12 @@ class Run:
         return self.layout.best_file
 
     @property
+    def ema_weights(self) -> Path:
+        """The file of the averaged weights, which exists once a run with such a callback has finished."""
+        self.storage.fetch(self.layout.ema_file)
+        return self.layout.ema_file
+
+    @property
     def weights_location(self) -> Path | str | None:
         """Where the final weights are kept; None if there are none. Nothing is downloaded."""
         file = self.layout.weights_file

@@ -55,6 +55,15 @@ def assert_same(found, expected):
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
+def test_the_averaged_weights(real):
+    with pytest.raises(JobError, match="real has no averaged weights; they are kept where the job has the callback"):
+        open_trained(real, "ema")
+    shutil.copy(real.best_weights, real.layout.ema_file)
+    trained = open_trained(real, "ema")
+    assert (trained.weights.label, trained.weights.notice) == ("the averaged weights", None)
+    assert_same(trained.build().state_dict(), state(real, "best"))
+
+
 def test_the_final_and_the_best_weights(real):
     trained = open_trained(real)
     assert (trained.weights.label, trained.weights.notice) == ("the final weights", None)
@@ -117,7 +126,7 @@ def test_weights_that_are_not_there(tmp_path):
     run = make_run(tmp_path, status="failed")
     with pytest.raises(JobError, match=r"has no best weights; .* use `weights` last"):
         open_trained(run, "best")
-    with pytest.raises(JobError, match="'12' is neither last, best nor a committed checkpoint of made"):
+    with pytest.raises(JobError, match="'12' is neither last, best, ema nor a committed checkpoint of made"):
         open_trained(run, "12")
     run.weights.unlink()
     with pytest.raises(JobError, match="made has no weights: it is failed at step 0 of 6, and no checkpoint"):
