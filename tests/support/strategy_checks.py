@@ -194,7 +194,7 @@ class Branching(nn.Module):
 
     Args:
         kind: `plain`; `alternating`: gradients become ready in another order at every second step; `unused`: every
-            second step leaves out a layer; `unfreezing`: a layer is trained from step 3 on.
+            second step leaves out a layer; `unfreezing`: a layer is trained from step 3 on; `freezing`: until then.
     """
 
     def __init__(self, kind):
@@ -244,6 +244,8 @@ def check_resuming(rank, world_size, kind, num_steps, cuts):
             state.optimizer.step()
             state.model.zero_grad()
             state.completed_steps = step + 1
+            if kind == "freezing" and state.completed_steps == 3:  # as a callback does, before the step's checkpoint
+                state.model.second.requires_grad_(False)
             if saved is not None and step + 1 in cuts:
                 saved.append(copy.deepcopy(state.snapshot()))
         return weights(state)

@@ -193,8 +193,12 @@ class Ddp:
         return torch_ddp.bucket_bytes(wrapped) if isinstance(wrapped, DistributedDataParallel) else []
 
     def state_dict(self) -> dict[str, Any]:
-        """The order of each model's gradients; a model that DDP has not rebuilt its buckets for has none."""
-        wrappers = {name: wrapped.ddp for name, wrapped in self._wrapped.items() if wrapped.ddp is not None}
+        """The order of each model's gradients; none before DDP has rebuilt its buckets, and while it is outdated."""
+        wrappers = {
+            name: wrapped.ddp
+            for name, wrapped in self._wrapped.items()
+            if wrapped.ddp is not None and not self.is_outdated(name)
+        }
         orders = {name: torch_ddp.ready_order(ddp) for name, ddp in wrappers.items()}
         state: dict[str, Any] = {"ready_orders": {name: order for name, order in orders.items() if order is not None}}
         return state if self._compression is None else {**state, "compression": self._compression.state_dict()}

@@ -12,7 +12,7 @@ CUTS = [1, 2, 3, 4, 6]
 
 
 @pytest.mark.parametrize("world_size", [3, 4])
-@pytest.mark.parametrize("kind", ["plain", "alternating", "unused", "unfreezing"])
+@pytest.mark.parametrize("kind", ["plain", "alternating", "unused", "unfreezing", "freezing"])
 def test_a_resumed_training_has_the_same_bits(kind, world_size):
     for resumed in run_ranks(checks.check_resuming, world_size, kind, 8, CUTS):
         assert [with_order for with_order, _ in resumed] == [True] * len(CUTS)
