@@ -10,12 +10,14 @@ from distrib.train.callbacks import build_callbacks
 from distrib.train.checkpoint.parts import LOSS
 from distrib.train.checkpoint.warm_start import load_first_weights
 from distrib.train.checks.model_state import check_state
+from distrib.train.health.alike import check_models
 from distrib.train.objective.loss_accumulator import LossAccumulator
 from distrib.train.objective.task import Task
 from distrib.train.objective.weighting import Weighting
 from distrib.train.optimization.lr_schedule import Schedules
 from distrib.train.optimization.optimizer import build_optimizers
 from distrib.train.optimization.precision import Precision
+from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.resolved_job import ResolvedJob
 from distrib.train.session.session import Session, SessionControl, SessionRules
@@ -76,6 +78,8 @@ def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, store
     if stored is None:
         check_state(task.model, task.loss_module)
         load_first_weights(resolved.job, rank.config.working_directory, task.model)
+    modules = [task.model, *([] if task.loss_module is None else [task.loss_module])]
+    check_models(modules, RankTree(rank.control_group))
     strategy = make_strategy(StrategySettings(rank.settings, info.rank, info.world_size, rank.device))
     state = TrainingState(strategy, info.rank, info.world_size, stored)
     state.add_model(task.model, is_wrapped=not task.drives)

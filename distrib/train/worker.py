@@ -26,6 +26,7 @@ from distrib.train.data.order_check import OrderCheck
 from distrib.train.data.sample_record import SampleCounter
 from distrib.train.data.sampler import GlobalBatchSampler
 from distrib.train.failure import Failure
+from distrib.train.health.alike import check_datasets
 from distrib.train.loop import Loop
 from distrib.train.objective.batch_norm import batch_norm_warning
 from distrib.train.objective.evaluation import Evaluator
@@ -34,6 +35,7 @@ from distrib.train.optimization.step import OptimizerStep, TrainStep
 from distrib.train.phases import Phase
 from distrib.train.process.lifetime import temporary_files_removed
 from distrib.train.process.process_groups import long_timeout
+from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.resolved_job import Datasets, ResolvedJob
@@ -85,7 +87,9 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     rank = Rank.join(config, settings, context, storage)
     resolved = ResolvedJob.resolve(config.job)
     datasets = datasets or resolved.build_datasets()
-    step_plan = make_step_plan(spec, datasets.facts, rank.info.world_size)
+    facts = datasets.facts
+    check_datasets(facts, RankTree(rank.control_group))
+    step_plan = make_step_plan(spec, facts, rank.info.world_size)
     stored, damage = find_checkpoint(rank)
     training = build_training(rank, resolved, step_plan, stored)
     loader = _make_loader(rank, resolved, datasets, step_plan, training.state.completed_steps)

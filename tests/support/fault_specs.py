@@ -71,6 +71,8 @@ def drifting(world_size, every="5 steps", drift="stop"):
 
 FAULT_SPECS = {
     **{f"fault-drift-{size}": drifting(size) for size in (2, 3)},
+    "fault-longer-data": spec(3, data={"train": "fault_jobs:LongerOnRank1"}),
+    "fault-wider-model": spec(3, model="fault_jobs:WiderOnRank1"),
     "fault-drift-unsaved": drifting(2, every="never"),
     "fault-drift-warn": drifting(2, every="2 steps", drift="warn"),
     "fault-drift-own-3": spec(3, loss=None, step="fault_jobs:with_own_optimizer", checkpoint={"every": "5 steps"}),
