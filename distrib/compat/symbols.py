@@ -7,7 +7,7 @@ from dataclasses import dataclass
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
 """The versions of Python on which all tests are tried."""
 
-TORCH_VERSIONS = ("2.11", "2.13", "2.14")
+TORCH_VERSIONS = ("2.11", "2.13", "2.14", "2.15")
 """The versions of torch that the package's requirement admits; `make test-versions` tries the suite with each."""
 
 RAY_VERSIONS = ("2.55", "2.60")

@@ -65,7 +65,10 @@ def test_it_is_what_dcp_would_have_written(tmp_path):
         dcp.save(TENSORS[0], checkpoint_id=tmp_path / "theirs", no_dist=True)
     theirs = dcp.FileSystemReader(tmp_path / "theirs").read_metadata()
     for name in TENSORS[0]:
-        assert ours.state_dict_metadata[name] == theirs.state_dict_metadata[name]
+        expected = theirs.state_dict_metadata[name]
+        if hasattr(expected.properties, "strides"):  # torch 2.15 and later; None, as in older checkpoints, is unknown
+            expected.properties.strides = None
+        assert ours.state_dict_metadata[name] == expected
         assert ours.planner_data[name] == theirs.planner_data[name]
     assert ours.storage_data.keys() >= theirs.storage_data.keys()
     assert ours.version == theirs.version
