@@ -193,7 +193,7 @@ def check_run_id(run_id: str | None) -> str | None:
     Raises:
         JobError: It is not.
     """
-    from distrib.job.spec import is_run_name
+    from distrib.job.spec.patterns import is_run_name
 
     if run_id is not None and not is_run_name(run_id):
         rule = "use up to 100 letters, digits, dots, dashes and underscores, a letter or digit first"

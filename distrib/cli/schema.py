@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from distrib.job.script import ScriptSpec
-from distrib.job.spec import JobSpec
+from distrib.job.spec.job import JobSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -16,7 +16,7 @@ def call(model: nn.Module, tensors: Mapping[str, torch.Tensor], is_named: bool) 
     """The tensors that a model returns, in order."""
     import torch
 
-    from distrib.compat.torch_tensors import tensors_in
+    from distrib.compat.pytorch.tensors import tensors_in
 
     try:
         with torch.no_grad():

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from distrib.job.spec import JobSpec, Section
+from distrib.job.spec.job import JobSpec
+from distrib.job.spec.section import Section
 
 
 @dataclass(frozen=True)

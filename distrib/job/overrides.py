@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from distrib.errors import JobError
 from distrib.job.fields import ROOT, Shape, all_fields, nearest, nearest_field, shape_at
-from distrib.job.spec import JobSpec, Target
+from distrib.job.spec.job import JobSpec
+from distrib.job.spec.targets import Target
 from distrib.job.yaml.nodes import MapNode, Node, ScalarNode, SourceLocation
 from distrib.job.yaml.parser import parse
 

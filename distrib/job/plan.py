@@ -10,7 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from distrib.job.launcher_names import LauncherName
-from distrib.job.spec import Interval, JobSpec, Target, WorkerRange, parse_bytes
+from distrib.job.spec.amounts import Interval, parse_bytes
+from distrib.job.spec.job import JobSpec
+from distrib.job.spec.resources import WorkerRange
+from distrib.job.spec.targets import Target
 
 if TYPE_CHECKING:
     from distrib.job.script import ScriptSpec

@@ -11,16 +11,10 @@ from pydantic_core import ErrorDetails
 
 from distrib.job.fields import all_fields, nearest, shape_at
 from distrib.job.rules import CONTRADICTION, Problem
-from distrib.job.spec import (
-    COUNT_TAG,
-    PATTERNS_IN_WORDS,
-    RANGE_TAG,
-    SAVE_INTERVAL_PATTERN,
-    STEP_INTERVAL_PATTERN,
-    TARGET_PATTERN,
-    Section,
-    Target,
-)
+from distrib.job.spec.patterns import PATTERNS_IN_WORDS, SAVE_INTERVAL_PATTERN, STEP_INTERVAL_PATTERN, TARGET_PATTERN
+from distrib.job.spec.resources import COUNT_TAG, RANGE_TAG
+from distrib.job.spec.section import Section
+from distrib.job.spec.targets import Target
 from distrib.job.yaml.scalars import read_plain
 
 _NOT_IN_A_PATH = (COUNT_TAG, RANGE_TAG, "[key]")

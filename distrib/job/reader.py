@@ -14,7 +14,8 @@ from distrib.errors import JobError
 from distrib.job.fields import nearest
 from distrib.job.overrides import apply_override
 from distrib.job.problems import problems_of
-from distrib.job.spec import JobSpec, Section
+from distrib.job.spec.job import JobSpec
+from distrib.job.spec.section import Section
 from distrib.job.values import Values, read_values
 from distrib.job.yaml.nodes import MapNode, ScalarNode, SourceLocation, write
 from distrib.job.yaml.parser import parse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from distrib.job.spec import Resume, Section
+from distrib.job.spec.section import Resume, Section
 
 
 def differing_fields(before: Section, now: Section) -> Iterator[tuple[str, Any, Any]]:

@@ -11,7 +11,8 @@ from pydantic_core import PydanticCustomError
 from distrib.runs.storage.location import problem_of
 
 if TYPE_CHECKING:
-    from distrib.job.spec import JobSpec, Train
+    from distrib.job.spec.job import JobSpec
+    from distrib.job.spec.training import Train
 
 CONTRADICTION = "contradiction"
 """The pydantic error type of `contradiction`."""

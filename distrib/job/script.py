@@ -15,7 +15,9 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from distrib.errors import JobError
 from distrib.job.reader import Job, is_mapping_with, read_spec
-from distrib.job.spec import RUN_NAME_PATTERN, Failures, Resources, Resume, Section
+from distrib.job.spec.patterns import RUN_NAME_PATTERN
+from distrib.job.spec.resources import Failures, Resources
+from distrib.job.spec.section import Resume, Section
 from distrib.job.yaml.nodes import SourceLocation
 
 

@@ -15,7 +15,7 @@ from distrib.job.fields import nearest
 from distrib.job.import_errors import explain_attribute, explain_import
 from distrib.job.reader import Job
 from distrib.job.source_folder import source_folder
-from distrib.job.spec import Target
+from distrib.job.spec.targets import Target
 
 MAX_SIGNATURE_LENGTH = 300
 

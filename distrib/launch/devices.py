@@ -7,7 +7,7 @@ import os
 from distrib.job.plan import Device, Request
 from distrib.job.reader import Job
 from distrib.job.script import AnyJob
-from distrib.job.spec import WorkerRange
+from distrib.job.spec.resources import WorkerRange
 
 
 def choose_device(job: AnyJob, num_gpus: int) -> Device:

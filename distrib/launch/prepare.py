@@ -73,12 +73,12 @@ def prepare(job: Job, launcher: LauncherName, choose_device: Callable[[Job], Dev
     Raises:
         JobError: Anything is wrong with the job.
     """
-    from distrib.compat import torch_dynamo
+    from distrib.compat.pytorch import dynamo
     from distrib.launch.process.fork_safety import build_to_inherit
     from distrib.launch.process.garbage import imports_uncollected
 
     add_import_paths(job, Path.cwd())
-    torch_dynamo.install()
+    dynamo.install()
     with imports_uncollected():
         resolved = ResolvedJob.resolve(job)
     check_trackers(job)

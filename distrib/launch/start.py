@@ -12,7 +12,7 @@ from distrib.job.launcher_names import LauncherName
 from distrib.job.plan import Device, Plan, make_request
 from distrib.job.reader import Job
 from distrib.job.script import AnyJob, ScriptJob
-from distrib.job.spec import parse_duration
+from distrib.job.spec.amounts import parse_duration
 from distrib.launch.options import RunOptions
 from distrib.launch.process.signals import StopSignals
 from distrib.launch.registry import make_launcher

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from distrib.errors import DistribError
-from distrib.job.spec import JobSpec
+from distrib.job.spec.job import JobSpec
 from distrib.job.yaml.nodes import ListNode, MapNode, Node
 from distrib.job.yaml.parser import parse
 from distrib.job.yaml.scalars import read_plain

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from distrib.job.plan import Facts
 from distrib.job.reader import Job
-from distrib.job.spec import Target
+from distrib.job.spec.targets import Target
 from distrib.job.target import check_arguments, resolve
 from distrib.train.data.collate import bind_collate, find_collate
 from distrib.train.data.order import Order

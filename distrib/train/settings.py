@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from distrib.job.spec import Ddp, JobSpec
+from distrib.job.spec.job import JobSpec
+from distrib.job.spec.resources import Ddp
 
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 
-from distrib.compat import torch_dynamo
+from distrib.compat.pytorch import dynamo
 from distrib.job.plan import StepPlan, make_step_plan
-from distrib.job.spec import Best, JobSpec
+from distrib.job.spec.job import JobSpec
+from distrib.job.spec.resources import Best
 from distrib.job.target import add_import_paths
 from distrib.runs.storage.open import open_rank
 from distrib.runs.storage.protocols import RankStorage
@@ -80,7 +81,7 @@ def main(config: AttemptConfig, context: RankContext, datasets: Datasets | None 
 
 def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None, storage: RankStorage) -> bool:
     """Builds the parts of a rank and trains, or measures, with them; returns whether it came to the end."""
-    torch_dynamo.install()
+    dynamo.install()
     add_import_paths(config.job, config.working_directory)
     spec = config.job.spec
     settings = TrainingSettings.of_job(spec, record_samples=config.record_samples)

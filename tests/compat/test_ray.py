@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from distrib.compat import ray_cluster, ray_gcs, ray_kv, ray_packaging, ray_start
+from distrib.compat.ray import cluster, gcs, kv, packaging, start
 from distrib.errors import LaunchError
 
 PACKAGING = "ray._private.runtime_env.packaging"
@@ -31,10 +31,10 @@ def test_the_key_value_store(monkeypatch):
     assert takes(internal_kv._internal_kv_list, "prefix", "namespace")
     assert takes(internal_kv._internal_kv_del, "key", "del_by_prefix", "namespace")
     for name, call in {
-        "put": lambda: ray_kv.put("a", "1"),
-        "get": lambda: ray_kv.get("a"),
-        "list": lambda: ray_kv.count("a"),
-        "del": lambda: ray_kv.remove_all("a"),
+        "put": lambda: kv.put("a", "1"),
+        "get": lambda: kv.get("a"),
+        "list": lambda: kv.count("a"),
+        "del": lambda: kv.remove_all("a"),
     }.items():
         monkeypatch.delattr(internal_kv, f"_internal_kv_{name}")
         with pytest.raises(LaunchError, match="has no internal key-value store"):
@@ -47,10 +47,10 @@ def test_the_autoscaler_is_asked_for(monkeypatch):
 
     assert takes(utils.is_autoscaler_v2, "fetch_from_server")
     monkeypatch.setattr(utils, "is_autoscaler_v2", lambda fetch_from_server: True)
-    monkeypatch.setattr(ray_cluster, "_state_query", lambda name: None)
-    assert ray_cluster.has_autoscaler()
+    monkeypatch.setattr(cluster, "_state_query", lambda name: None)
+    assert cluster.has_autoscaler()
     monkeypatch.delattr(utils, "is_autoscaler_v2")
-    assert not ray_cluster.has_autoscaler()
+    assert not cluster.has_autoscaler()
 
 
 @pytest.mark.relies_on("ray._raylet.GcsClient")
@@ -60,8 +60,8 @@ def test_a_value_is_taken_without_a_connection(monkeypatch):
     assert isinstance(_raylet.GcsClient, type)  # what it does is tested in the lab, with the secrets of a job
     monkeypatch.delattr(_raylet, "GcsClient")
     with pytest.raises(LaunchError, match="cannot hand over the secrets"):
-        ray_gcs.take("127.0.0.1:1", "key")
-    assert not ray_gcs.refuses_token("127.0.0.1:1")
+        gcs.take("127.0.0.1:1", "key")
+    assert not gcs.refuses_token("127.0.0.1:1")
 
 
 @pytest.mark.relies_on(
@@ -77,9 +77,9 @@ def test_the_state_of_the_cluster(monkeypatch):
     assert callable(state.state.get_max_resources_from_cluster_config)
     monkeypatch.delattr(state, "available_resources_per_node")
     monkeypatch.delattr(state, "state")
-    assert ray_cluster.free_resources() is None
-    assert ray_cluster.draining_nodes() == frozenset()
-    assert not ray_cluster.has_autoscaler()
+    assert cluster.free_resources() is None
+    assert cluster.draining_nodes() == frozenset()
+    assert not cluster.has_autoscaler()
 
 
 @pytest.mark.relies_on(
@@ -89,11 +89,11 @@ def test_the_state_of_the_cluster(monkeypatch):
 def test_the_files_that_are_shipped(tmp_path, monkeypatch):
     (tmp_path / "a.py").write_text("1")
     (tmp_path / "b.bin").write_text("22")
-    assert ray_packaging.shipped_sizes(str(tmp_path), ["*.bin"]) == {"a.py": 1}
-    assert ray_packaging.max_package_bytes() > 2**20
+    assert packaging.shipped_sizes(str(tmp_path), ["*.bin"]) == {"a.py": 1}
+    assert packaging.max_package_bytes() > 2**20
     monkeypatch.setitem(sys.modules, PACKAGING, None)
-    assert ray_packaging.shipped_sizes(str(tmp_path), ["*.bin"]) == {}
-    assert ray_packaging.max_package_bytes() is None
+    assert packaging.shipped_sizes(str(tmp_path), ["*.bin"]) == {}
+    assert packaging.max_package_bytes() is None
 
 
 @pytest.mark.relies_on("ray.init(_temp_dir, _node_ip_address)")
@@ -101,7 +101,7 @@ def test_the_options_of_a_local_cluster():
     import ray
 
     assert takes(ray.init, "_temp_dir", "_node_ip_address") or "_temp_dir" in inspect.getsource(ray.init)
-    assert set(ray_start.local_cluster_options("/tmp/x", "127.0.0.1")) == {"_temp_dir", "_node_ip_address"}
+    assert set(start.local_cluster_options("/tmp/x", "127.0.0.1")) == {"_temp_dir", "_node_ip_address"}
 
 
 @pytest.mark.relies_on("ray._private.worker.print_to_stdstream")
@@ -111,11 +111,11 @@ def test_the_end_of_workers_prints_nothing(monkeypatch, capsys):
     line = {"pid": 1, "is_err": False, "lines": ["died"], "ip": "x", "actor_name": None, "task_name": None}
     monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
     assert takes(worker.print_to_stdstream, "data", "ignore_prefix")
-    ray_start.silence_worker_deaths()
+    start.silence_worker_deaths()
     worker.print_to_stdstream(line, ignore_prefix=False)
     assert capsys.readouterr().out == ""
     monkeypatch.delattr(worker, "print_to_stdstream")
-    ray_start.silence_worker_deaths()
+    start.silence_worker_deaths()
     assert not hasattr(worker, "print_to_stdstream")
 
 
@@ -126,8 +126,8 @@ def test_the_coordinator_is_started_where_there_is_one(monkeypatch):
     coordinator = __import__(COORDINATOR, fromlist=["x"])
     started = []
     monkeypatch.setattr(coordinator, "get_or_create_autoscaling_coordinator", lambda: started.append(True))
-    ray_start.start_autoscaling_coordinator()
+    start.start_autoscaling_coordinator()
     assert started == [True]
     monkeypatch.setitem(sys.modules, COORDINATOR, None)
-    ray_start.start_autoscaling_coordinator()
+    start.start_autoscaling_coordinator()
     assert started == [True]

@@ -11,7 +11,7 @@ import distrib
 from distrib import compat
 
 PACKAGE = Path(distrib.__path__[0])
-MODULES = [f"distrib.compat.{module.name}" for module in pkgutil.iter_modules(compat.__path__)]
+MODULES = [module.name for module in pkgutil.walk_packages(compat.__path__, "distrib.compat.") if not module.ispkg]
 NOT_MEANT_TO_BE_PRIVATE = {"_exit", "_getframe", "_asdict", "_fields", "_make", "_replace"}
 """Documented: `os._exit`, `sys._getframe`, and what named tuples have, whose fields could lack the underscore."""
 

@@ -9,8 +9,10 @@ import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState
 from torch.nn.parallel import DistributedDataParallel
 
-from distrib.compat import torch_ddp, torch_distributed, torch_tensors
-from distrib.compat.torch_powersgd import PowerSgdMemory
+from distrib.compat.pytorch import ddp as ddp_internals
+from distrib.compat.pytorch import distributed
+from distrib.compat.pytorch import tensors as torch_tensors
+from distrib.compat.pytorch.powersgd import PowerSgdMemory
 from distrib.errors import TrainingFailedError
 
 
@@ -32,7 +34,7 @@ def test_a_group_has_another_timeout_from_then_on(tmp_path):
     dist.init_process_group("gloo", store=store, rank=0, world_size=1, timeout=timedelta(seconds=90))
     try:
         group = dist.group.WORLD
-        torch_distributed.set_timeout(group, timedelta(seconds=7))
+        distributed.set_timeout(group, timedelta(seconds=7))
         backend = group._get_backend(torch.device("cpu"))
         assert backend.options._timeout == timedelta(seconds=7)
     finally:
@@ -40,7 +42,7 @@ def test_a_group_has_another_timeout_from_then_on(tmp_path):
 
 
 def test_without_a_way_to_set_it_the_timeout_stays():
-    torch_distributed.set_timeout(object(), timedelta(seconds=7))
+    distributed.set_timeout(object(), timedelta(seconds=7))
 
 
 @pytest.mark.relies_on("PowerSGDState.error_dict, p_memory_dict, q_memory_dict, iter")
@@ -72,10 +74,10 @@ def test_the_buckets_of_ddp(tmp_path, monkeypatch):
         model = DistributedDataParallel(layers, bucket_cap_mb=0.5)
         for _ in range(3):  # rebuilt after the first, reported in the third
             model(torch.ones(1, 400)).sum().backward()
-        assert torch_ddp.bucket_layout(model) == [[1], [0]]
-        assert torch_ddp.bucket_bytes(model)
+        assert ddp_internals.bucket_layout(model) == [[1], [0]]
+        assert ddp_internals.bucket_bytes(model)
         monkeypatch.delattr(DistributedDataParallel, "_get_ddp_logging_data")
-        assert torch_ddp.bucket_layout(model) == torch_ddp.bucket_bytes(model) == []
+        assert ddp_internals.bucket_layout(model) == ddp_internals.bucket_bytes(model) == []
     finally:
         dist.destroy_process_group()
 
@@ -111,18 +113,18 @@ class Branches(torch.nn.Module):
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("is_reversed", [False, True])
 def test_ddp_is_built_with_the_order_of_another_and_keeps_it(is_reversed):
-    assert torch_ddp.is_supported()
-    model = torch_ddp.with_ready_order(Branches(), None, bucket_cap_mb=0.3)
-    assert torch_ddp.ready_order(model) is None
+    assert ddp_internals.is_supported()
+    model = ddp_internals.with_ready_order(Branches(), None, bucket_cap_mb=0.3)
+    assert ddp_internals.ready_order(model) is None
     model(torch.ones(1, 300), is_reversed).backward()
     order = ["first.weight", "second.weight"] if is_reversed else ["second.weight", "first.weight"]
-    assert torch_ddp.ready_order(model) == order
-    resumed = torch_ddp.with_ready_order(Branches(), order, bucket_cap_mb=0.3)
-    assert torch_ddp.ready_order(resumed) == order
+    assert ddp_internals.ready_order(model) == order
+    resumed = ddp_internals.with_ready_order(Branches(), order, bucket_cap_mb=0.3)
+    assert ddp_internals.ready_order(resumed) == order
     for _ in range(3):
         resumed(torch.ones(1, 300), not is_reversed).backward()
-    assert torch_ddp.ready_order(resumed) == order
-    assert torch_ddp.bucket_layout(resumed) == [[0], [1]]
+    assert ddp_internals.ready_order(resumed) == order
+    assert ddp_internals.bucket_layout(resumed) == [[0], [1]]
 
 
 @pytest.mark.relies_on("torch.nn.parallel.DistributedDataParallel.broadcast_buffers")
@@ -143,7 +145,7 @@ def test_buffers_are_sent_when_the_model_is_wrapped_and_not_again(monkeypatch, n
         lambda *arguments: sent.append("forward") or original(*arguments),
     )
     module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    model = torch_ddp.with_ready_order(module, names)
+    model = ddp_internals.with_ready_order(module, names)
     for _ in range(2):
         model(torch.ones(3, 2)).sum().backward()
     assert sent == [True]
@@ -153,30 +155,30 @@ def test_buffers_are_sent_when_the_model_is_wrapped_and_not_again(monkeypatch, n
 
 @pytest.mark.usefixtures("alone")
 def test_an_order_of_other_parameters_is_not_used():
-    model = torch_ddp.with_ready_order(Branches(), ["first.weight"])
-    assert torch_ddp.ready_order(model) is None
+    model = ddp_internals.with_ready_order(Branches(), ["first.weight"])
+    assert ddp_internals.ready_order(model) is None
 
 
 @pytest.mark.usefixtures("alone")
 def test_without_the_private_names_ddp_has_its_own_order(monkeypatch):
     monkeypatch.delattr(DistributedDataParallel, "_get_ddp_logging_data")
-    assert not torch_ddp.is_supported()
-    model = torch_ddp.with_ready_order(Branches(), ["first.weight", "second.weight"])
+    assert not ddp_internals.is_supported()
+    model = ddp_internals.with_ready_order(Branches(), ["first.weight", "second.weight"])
     assert type(model) is DistributedDataParallel
     model(torch.ones(1, 300)).backward()
-    assert torch_ddp.ready_order(model) is None
+    assert ddp_internals.ready_order(model) is None
 
 
 @pytest.mark.relies_on("torch.nn.parallel.DistributedDataParallel._check_reducer_finalized")
 @pytest.mark.usefixtures("alone")
 def test_parameters_without_a_gradient_are_named(monkeypatch):
-    model = torch_ddp.with_ready_order(Branches(), ["second.weight", "first.weight"])
+    model = ddp_internals.with_ready_order(Branches(), ["second.weight", "first.weight"])
     model(torch.ones(1, 300)).backward()
-    assert torch_ddp.parameters_without_gradient(model) == []
+    assert ddp_internals.parameters_without_gradient(model) == []
     model(torch.ones(1, 300), is_short=True).backward()
-    assert torch_ddp.parameters_without_gradient(model) == ["first.weight"]
+    assert ddp_internals.parameters_without_gradient(model) == ["first.weight"]
     monkeypatch.delattr(DistributedDataParallel, "_check_reducer_finalized")
-    assert torch_ddp.parameters_without_gradient(model) == []
+    assert ddp_internals.parameters_without_gradient(model) == []
 
 
 @pytest.mark.relies_on("torch.nn.parallel.DistributedDataParallel._remove_autograd_hooks")
@@ -184,17 +186,17 @@ def test_parameters_without_a_gradient_are_named(monkeypatch):
 def test_a_detached_wrapper_no_longer_sees_gradients(monkeypatch):
     module = Branches()
     wrapped = DistributedDataParallel(module)
-    torch_ddp.detach(wrapped)
+    ddp_internals.detach(wrapped)
     wrapped(torch.ones(1, 300)).backward()
     wrapped.reducer._rebuild_buckets()
-    assert not torch_ddp.bucket_layout(wrapped) or len(torch_ddp.bucket_layout(wrapped)) == 1
+    assert not ddp_internals.bucket_layout(wrapped) or len(ddp_internals.bucket_layout(wrapped)) == 1
     monkeypatch.delattr(DistributedDataParallel, "_remove_autograd_hooks")
-    torch_ddp.detach(wrapped)
+    ddp_internals.detach(wrapped)
 
 
 @pytest.mark.relies_on("torch.autograd.Variable._execution_engine.queue_callback")
 def test_a_function_is_called_once_the_gradients_are_computed():
-    from distrib.compat.torch_backward import call_after_gradients
+    from distrib.compat.pytorch.backward import call_after_gradients
 
     calls = []
     x = torch.ones(2, requires_grad=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from distrib.compat.torch_autograd import saved
+from distrib.compat.pytorch.autograd import saved
 from distrib.train.objective.loss_graph import LossGraph
 
 

@@ -10,8 +10,8 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import filesystem
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
-from distrib.compat.torch_checkpoint import METADATA, dump_metadata, tensor_file, write_tensors
-from distrib.compat.torch_checkpoint_reader import read_metadata, read_tensors
+from distrib.compat.pytorch.checkpoint import METADATA, dump_metadata, tensor_file, write_tensors
+from distrib.compat.pytorch.checkpoint_reader import read_metadata, read_tensors
 
 TENSORS = [
     {"model/weight": torch.randn(3, 4), "model/bänd": torch.zeros(0, 2), "count": torch.tensor(7)},
@@ -84,8 +84,8 @@ PROGRAM = """
 import sys, torch
 from pathlib import Path
 import distrib.train.checkpoint.checkpointer, distrib.train.checkpoint.restore
-from distrib.compat.torch_checkpoint import METADATA, dump_metadata, write_tensors
-from distrib.compat.torch_checkpoint_reader import read_metadata, read_tensors
+from distrib.compat.pytorch.checkpoint import METADATA, dump_metadata, write_tensors
+from distrib.compat.pytorch.checkpoint_reader import read_metadata, read_tensors
 
 folder = Path(sys.argv[1])
 with (folder / "file").open("wb") as stream:

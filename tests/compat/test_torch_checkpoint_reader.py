@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from distrib.compat.torch_checkpoint_reader import StoredChunk, StoredEntry, read_metadata, read_tensors
+from distrib.compat.pytorch.checkpoint_reader import StoredChunk, StoredEntry, read_metadata, read_tensors
 
 FORMAT = _MEM_FORMAT_ENCODING.TORCH_CONTIGUOUS_FORMAT
 

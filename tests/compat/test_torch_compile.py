@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distrib.compat.torch_compile import own_names
+from distrib.compat.pytorch.compile import own_names
 
 
 @pytest.mark.relies_on("torch._dynamo.eval_frame.OptimizedModule._orig_mod")

@@ -9,8 +9,8 @@ pytestmark = pytest.mark.timeout(90)
 
 TRAIN = """
 import sys
-from distrib.compat import torch_dynamo
-torch_dynamo.install()
+from distrib.compat.pytorch import dynamo
+dynamo.install()
 import torch
 model = torch.nn.Linear(3, 1)
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
@@ -21,7 +21,7 @@ for _ in range(2):
     optimizer.step()
     optimizer.zero_grad()
     schedule.step()
-assert not torch_dynamo.is_loaded()
+assert not dynamo.is_loaded()
 assert "sympy" not in sys.modules
 """
 
@@ -30,7 +30,7 @@ import torch._dynamo
 compiled = torch.compile(model, backend="eager")
 inputs = torch.ones(2, 3)
 assert torch.equal(compiled(inputs), model(inputs))
-assert torch_dynamo.is_loaded()
+assert dynamo.is_loaded()
 assert torch._dynamo is sys.modules["torch._dynamo"]
 assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 compiled(inputs).sum().backward()
@@ -40,8 +40,8 @@ disabled = torch._dynamo.disable(lambda x: x + 1)
 assert disabled(1) == 2
 """
 
-INSTALL = "from distrib.compat import torch_dynamo; torch_dynamo.install()\n"
-CHECK = "import torch; assert config is torch._dynamo.config and config.recompile_limit > 0; torch_dynamo.install()\n"
+INSTALL = "from distrib.compat.pytorch import dynamo; dynamo.install()\n"
+CHECK = "import torch; assert config is torch._dynamo.config and config.recompile_limit > 0; dynamo.install()\n"
 
 
 @pytest.mark.relies_on("torch._dynamo")

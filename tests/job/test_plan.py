@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distrib.job.plan import Facts, make_request, make_step_plan, split_evenly, with_steps
-from distrib.job.spec import Interval, JobSpec, Target
+from distrib.job.spec.amounts import Interval
+from distrib.job.spec.job import JobSpec
+from distrib.job.spec.targets import Target
 
 
 def make_spec(**train: Any) -> JobSpec:

@@ -5,7 +5,8 @@ import typing
 import pytest
 
 from distrib.job.resume_identity import differing_fields, resume_rule
-from distrib.job.spec import JobSpec, Resume, Section
+from distrib.job.spec.job import JobSpec
+from distrib.job.spec.section import Resume, Section
 
 SPEC = {
     "name": "digits",

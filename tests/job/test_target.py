@@ -10,7 +10,7 @@ import pytest
 
 from distrib.errors import JobError
 from distrib.job.reader import Job
-from distrib.job.spec import Target
+from distrib.job.spec.targets import Target
 from distrib.job.target import add_import_paths, check_arguments, resolve
 
 Modules = Callable[[str, str], None]

@@ -3,7 +3,7 @@
 import pytest
 
 from distrib.job.plan import Facts, LaunchDescription, Memory, Plan, make_request, make_step_plan
-from distrib.job.spec import JobSpec
+from distrib.job.spec.job import JobSpec
 from distrib.runs.events import EventWriter
 from distrib.runs.record import create_record
 from distrib.runs.run import Run

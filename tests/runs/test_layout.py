@@ -3,7 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
-from distrib.job.spec import is_run_name
+from distrib.job.spec.patterns import is_run_name
 from distrib.runs.layout import RunLayout, new_run_id
 
 NOW = datetime(2026, 3, 4, 5, 6, 7)

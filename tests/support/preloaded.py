@@ -16,9 +16,9 @@ import torch
 
 torch.set_num_threads(1)
 
-from distrib.compat import torch_dynamo  # noqa: E402
+from distrib.compat.pytorch import dynamo  # noqa: E402
 
-torch_dynamo.install()
+dynamo.install()
 
 import torchmetrics.classification  # noqa: E402, F401
 

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from distrib.job.spec import JobSpec
+from distrib.job.spec.job import JobSpec
 from distrib.train.settings import TrainingSettings
 from distrib.train.state import TrainingState
 from distrib.train.strategy.base import StrategySettings

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from distrib.job.spec import Interval
+from distrib.job.spec.amounts import Interval
 from distrib.train.process.tracebacks import user_traceback
 
 

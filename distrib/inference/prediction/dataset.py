@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from distrib.errors import JobError
 from distrib.job.reader import Job
-from distrib.job.spec import Target
+from distrib.job.spec.targets import Target
 from distrib.job.target import find_callable
 from distrib.job.values import read_values
 from distrib.job.yaml.nodes import MapNode, SourceLocation

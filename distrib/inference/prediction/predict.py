@@ -92,13 +92,13 @@ def predict(
     check_out(out, options.overwrites)
     target = read_target(data, args)
     with torch_ready_to_fork() as fork_check, folder_beside(out) as folder:
-        from distrib.compat import torch_dynamo
+        from distrib.compat.pytorch import dynamo
         from distrib.inference.prediction.processes import predict_in_processes
         from distrib.inference.prediction.shard import Inherited, Shard
         from distrib.inference.predictor import choose_device
         from distrib.launch.process.fork_safety import build_to_inherit
 
-        torch_dynamo.install()
+        dynamo.install()
         choose_device(options.device)
         model = trained.build()
         trained.predict()

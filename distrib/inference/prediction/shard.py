@@ -17,7 +17,7 @@ from distrib.inference.prediction.writers import Part, PartWriter, open_part
 from distrib.inference.predictor import PendingOutputs, Predictor, choose_device
 from distrib.inference.signature import example_batch
 from distrib.inference.trained_model import TrainedModel
-from distrib.job.spec import Target
+from distrib.job.spec.targets import Target
 from distrib.train.data.loader import Fetcher, LoaderFailedError, iterate
 from distrib.train.data.sampler import EpochIndices, MicroBatch
 from distrib.train.process.device import use_threads

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distrib.compat import ray_kv
+from distrib.compat.ray import kv
 from distrib.train.failure import Failure
 
 Command = Literal["train", "stop", "stacks", "end"]
@@ -31,11 +31,11 @@ class RayControlStore:
 
     def write(self, name: str, value: Any) -> None:
         """Writes an entry, replacing an earlier one of that name."""
-        ray_kv.put(f"{self.key}/{name}", json.dumps(value))
+        kv.put(f"{self.key}/{name}", json.dumps(value))
 
     def read(self, name: str) -> Any:
         """The entry of that name, or None."""
-        text = ray_kv.get(f"{self.key}/{name}")
+        text = kv.get(f"{self.key}/{name}")
         return None if text is None else json.loads(text)
 
     def await_(self, name: str) -> Any:
@@ -46,11 +46,11 @@ class RayControlStore:
 
     def count(self, prefix: str) -> int:
         """The number of entries whose names begin with `prefix`."""
-        return ray_kv.count(f"{self.key}/{prefix}")
+        return kv.count(f"{self.key}/{prefix}")
 
     def clear(self) -> None:
         """Removes all entries."""
-        ray_kv.remove_all(f"{self.key}/")
+        kv.remove_all(f"{self.key}/")
 
     def send_command(self, attempt: int, command: Command) -> None:
         """Sends a command to the ranks of an attempt, replacing an earlier one."""

@@ -43,9 +43,9 @@ def prepare_script(job: ScriptJob, launcher: LauncherName, choose_device: Callab
     Raises:
         JobError: The job asks for devices that do not exist.
     """
-    from distrib.compat import torch_dynamo
+    from distrib.compat.pytorch import dynamo
 
-    torch_dynamo.install()
+    dynamo.install()
     return PreparedScript(job, make_request(job.spec, launcher, choose_device(job)))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distrib.job.plan import Memory, Plan, Request, StepPlan
-from distrib.job.spec import JobSpec
+from distrib.job.spec.job import JobSpec
 from distrib.observe.format import duration, num_bytes, num_items, number, plural, shares, short_path
 from distrib.runs.layout import RunLayout, new_run_id
 from distrib.runs.storage.location import join

@@ -21,7 +21,7 @@ from distrib.observe.trackers.tensorboard import FOLDER as TENSORBOARD_FOLDER
 
 if TYPE_CHECKING:
     from distrib.job.plan import Plan
-    from distrib.job.spec import TrackerTarget
+    from distrib.job.spec.targets import TrackerTarget
     from distrib.runs.run import Run
 
 _MAX_STARTS = 4

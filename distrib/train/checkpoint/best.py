@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from distrib.job.spec import Best
+from distrib.job.spec.resources import Best
 from distrib.runs.storage.errors import NotKeptError, storage_problem
 from distrib.train.checkpoint.extra_state import extra_states
 from distrib.train.checkpoint.weights import copy_weights, write_weights

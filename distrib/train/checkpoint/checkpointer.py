@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from distrib.compat.torch_checkpoint import METADATA
+from distrib.compat.pytorch.checkpoint import METADATA
 from distrib.runs.checkpoints import CheckpointFolder
 from distrib.runs.files.atomic import atomic_write
 from distrib.runs.storage.errors import storage_problem

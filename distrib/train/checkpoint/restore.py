@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from distrib.compat.torch_checkpoint import METADATA
-from distrib.compat.torch_checkpoint_reader import read_metadata, read_tensors
+from distrib.compat.pytorch.checkpoint import METADATA
+from distrib.compat.pytorch.checkpoint_reader import read_metadata, read_tensors
 from distrib.runs.checkpoints import CheckpointFolder, DamagedError
 from distrib.runs.storage.protocols import CheckpointStorage
 from distrib.train.checkpoint.extra_state import set_extra_states

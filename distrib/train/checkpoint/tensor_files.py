@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch.distributed as dist
 
 from distrib.compat.messages import is_failed_file
-from distrib.compat.torch_checkpoint import METADATA, WrittenTensor, dump_metadata, tensor_file, write_tensors
+from distrib.compat.pytorch.checkpoint import METADATA, WrittenTensor, dump_metadata, tensor_file, write_tensors
 from distrib.runs.files.atomic import atomic_write
 from distrib.runs.files.hashed_file import HashedFile
 from distrib.train.checkpoint.tensors import Tensors

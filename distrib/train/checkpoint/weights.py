@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from distrib.compat.messages import safetensors_error_number
-from distrib.compat.torch_compile import own_names
+from distrib.compat.pytorch.compile import own_names
 from distrib.errors import DistribError
 from distrib.runs.files.atomic import atomic_path
 from distrib.train.checkpoint.extra_state import extra_states, set_extra_states

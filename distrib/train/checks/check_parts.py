@@ -15,7 +15,7 @@ from torch import nn
 from distrib.compat.messages import without_compute_warning
 from distrib.errors import DistribError, JobError
 from distrib.job.plan import StepPlan
-from distrib.job.spec import Target
+from distrib.job.spec.targets import Target
 from distrib.train.callbacks import build_callbacks
 from distrib.train.checkpoint.plain_state import dump_state
 from distrib.train.optimization.lr_schedule import SchedulerState, check_length

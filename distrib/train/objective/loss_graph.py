@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from distrib.compat.torch_autograd import saved
+from distrib.compat.pytorch.autograd import saved
 
 _MAX_NODES = 64
 """Losses are near the root of the graph."""

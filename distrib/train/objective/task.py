@@ -14,7 +14,8 @@ from torch import nn
 
 from distrib.errors import DistribError
 from distrib.job.fields import nearest
-from distrib.job.spec import JobSpec, Target
+from distrib.job.spec.job import JobSpec
+from distrib.job.spec.targets import Target
 from distrib.train.data.batches import tensors_in
 from distrib.train.objective.loss_weights import LossForm, loss_form
 from distrib.train.process.randomness import reseed

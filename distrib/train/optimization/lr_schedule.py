@@ -13,7 +13,8 @@ import torch
 
 from distrib.errors import DistribError
 from distrib.job.plan import StepPlan, with_steps
-from distrib.job.spec import DEFAULT_OPTIMIZER, LearningRateSchedule, Target
+from distrib.job.spec.targets import Target
+from distrib.job.spec.training import DEFAULT_OPTIMIZER, LearningRateSchedule
 from distrib.train.checkpoint.plain_state import FromJob
 from distrib.train.resolved_job import ResolvedJob
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from distrib.compat.torch_backward import call_after_gradients
-from distrib.compat.torch_tensors import multiply_
+from distrib.compat.pytorch.backward import call_after_gradients
+from distrib.compat.pytorch.tensors import multiply_
 from distrib.errors import DistribError, TrainingFailedError
 from distrib.job.plan import StepPlan
 from distrib.train.checkpoint.parts import LOSS, MODEL

@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from distrib.compat.torch_distributed import set_timeout
+from distrib.compat.pytorch.distributed import set_timeout
 from distrib.job.plan import Request
 from distrib.train.context import RankContext
 

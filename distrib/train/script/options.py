@@ -10,7 +10,8 @@ from typing import Any, get_args
 from torch.utils.data import IterableDataset
 
 from distrib.job.plan import StepPlan, split_evenly
-from distrib.job.spec import SAVE_INTERVAL_PATTERN, STEP_INTERVAL_PATTERN, Interval
+from distrib.job.spec.amounts import Interval
+from distrib.job.spec.patterns import SAVE_INTERVAL_PATTERN, STEP_INTERVAL_PATTERN
 from distrib.train.data.order import Order, Sequential, Shuffle
 from distrib.train.script.errors import UsageError
 from distrib.train.settings import PrecisionName, TrainingSettings

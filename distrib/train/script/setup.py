@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from distrib.job.spec import METRIC_PATTERN, PATTERNS_IN_WORDS
+from distrib.job.spec.patterns import METRIC_PATTERN, PATTERNS_IN_WORDS
 from distrib.train.checkpoint.extra_state import check_model_state
 from distrib.train.checkpoint.parts import MODEL, OPTIMIZER
 from distrib.train.script.errors import UsageError

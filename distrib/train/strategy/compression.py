@@ -10,9 +10,9 @@ import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from distrib.compat.torch_powersgd import PowerSgdMemory
+from distrib.compat.pytorch.powersgd import PowerSgdMemory
 from distrib.errors import TrainingFailedError
-from distrib.job.spec import PowerSgdSettings
+from distrib.job.spec.resources import PowerSgdSettings
 from distrib.train.process.randomness import derive_seed
 
 _EPSILON = 1e-8

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distrib.compat import torch_ddp
+from distrib.compat.pytorch import ddp as ddp_internals
 from distrib.errors import TrainingFailedError
 from distrib.job.plan import Memory
 from distrib.train.checkpoint.extra_state import extra_states, has_extra_state, is_expanded, set_extra_states
@@ -68,12 +68,12 @@ class Ddp:
         """`model` in DDP; itself while all of its parameters are frozen, which DDP refuses."""
         before = self._wrapped.pop(name, None)
         if before is not None and before.ddp is not None:
-            torch_ddp.detach(before.ddp)
+            ddp_internals.detach(before.ddp)
         if not any(_trainable(tuple(model.parameters()))):
             self._wrapped[name] = _Wrapped.of(model, None)
             return model
         try:
-            ddp = torch_ddp.with_ready_order(
+            ddp = ddp_internals.with_ready_order(
                 model,
                 self._ready_orders.pop(name, None),
                 device_ids=[self._device.index] if self._device.type == "cuda" else None,
@@ -124,7 +124,7 @@ class Ddp:
             self._check_complete(name, wrapped.ddp)
             return
         is_frozen = [not parameter.requires_grad for parameter in wrapped.parameters]
-        is_incomplete = wrapped.ddp is not None and torch_ddp.parameters_without_gradient(wrapped.ddp)
+        is_incomplete = wrapped.ddp is not None and ddp_internals.parameters_without_gradient(wrapped.ddp)
         if is_incomplete and any(map(operator.and_, is_frozen, wrapped.are_synced)):
             raise TrainingFailedError(
                 "parameters were frozen during a step, so the gradients were not synchronized between the ranks; set "
@@ -139,7 +139,7 @@ class Ddp:
 
     def _check_complete(self, name: str, ddp: DistributedDataParallel | None) -> None:
         """Refuses a step that leaves gradients unsynchronized since the loss did not reach all parameters."""
-        missing = [] if ddp is None else torch_ddp.parameters_without_gradient(ddp)
+        missing = [] if ddp is None else ddp_internals.parameters_without_gradient(ddp)
         if not missing:
             return
         prefix = f"{LOSS}." if name == LOSS else ""
@@ -184,13 +184,13 @@ class Ddp:
         """DDP's buckets; unknown with unused parameters, for which DDP keeps its first ones."""
         if not isinstance(wrapped, DistributedDataParallel):
             return []
-        buckets = torch_ddp.bucket_layout(wrapped)
+        buckets = ddp_internals.bucket_layout(wrapped)
         num_gradients = sum(_trainable(tuple(wrapped.parameters())))
         return buckets if sum(map(len, buckets)) == num_gradients else None
 
     def gradient_bytes(self, wrapped: nn.Module) -> list[float]:
         """The sizes of DDP's buckets."""
-        return torch_ddp.bucket_bytes(wrapped) if isinstance(wrapped, DistributedDataParallel) else []
+        return ddp_internals.bucket_bytes(wrapped) if isinstance(wrapped, DistributedDataParallel) else []
 
     def state_dict(self) -> dict[str, Any]:
         """The order of each model's gradients; none before DDP has rebuilt its buckets, and while it is outdated."""
@@ -199,7 +199,7 @@ class Ddp:
             for name, wrapped in self._wrapped.items()
             if wrapped.ddp is not None and not self.is_outdated(name)
         }
-        orders = {name: torch_ddp.ready_order(ddp) for name, ddp in wrappers.items()}
+        orders = {name: ddp_internals.ready_order(ddp) for name, ddp in wrappers.items()}
         state: dict[str, Any] = {"ready_orders": {name: order for name, order in orders.items() if order is not None}}
         return state if self._compression is None else {**state, "compression": self._compression.state_dict()}
 

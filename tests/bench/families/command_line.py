@@ -10,7 +10,7 @@ from tests.bench.process import REPOSITORY, run_side
 
 BOUND = 2.0
 HELP_IMPORTS = "import typer, rich"
-SPEC_IMPORTS = "import typer, rich, pydantic, yaml, distrib.job.spec"
+SPEC_IMPORTS = "import typer, rich, pydantic, yaml, distrib.job.spec.job"
 WRONG_SPEC_EXIT_CODE = 2
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from distrib.compat import ray_kv
+from distrib.compat.ray import kv
 from distrib.job.plan import Request
 from distrib.launch.launcher import Attempt, Placement
 from distrib.launch.ray import attempt as attempt_module
@@ -24,9 +24,9 @@ REPORTED = f"{RankFailedError.__name__}: the launcher knows why"
 def control(monkeypatch):
     """A control store in a dictionary."""
     entries = {}
-    monkeypatch.setattr(ray_kv, "put", entries.__setitem__)
-    monkeypatch.setattr(ray_kv, "get", entries.get)
-    monkeypatch.setattr(ray_kv, "count", lambda prefix: sum(key.startswith(prefix) for key in entries))
+    monkeypatch.setattr(kv, "put", entries.__setitem__)
+    monkeypatch.setattr(kv, "get", entries.get)
+    monkeypatch.setattr(kv, "count", lambda prefix: sum(key.startswith(prefix) for key in entries))
     return RayControlStore("key")
 
 
@@ -214,4 +214,4 @@ def test_entries_are_json_and_count_by_prefix(control):
     control.write("ready/1/a", value=True)
     assert control.count("ready/0/") == 2
     assert control.read("missing") is None
-    assert json.loads(ray_kv.get("key/ready/0/a")) is True
+    assert json.loads(kv.get("key/ready/0/a")) is True

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distrib.compat.ray_packaging import shipped_sizes
+from distrib.compat.ray.packaging import shipped_sizes
 from distrib.errors import JobError
 from distrib.launch.ray.cluster.packing import EXCLUDED, check_size
 

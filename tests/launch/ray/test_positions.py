@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from distrib.compat import ray_kv
+from distrib.compat.ray import kv
 from distrib.launch.ray import positions
 from distrib.launch.ray.control_store import RayControlStore
 from distrib.launch.ray.positions import PositionPublisher, PublishedPositions, publish_seconds
@@ -16,8 +16,8 @@ from distrib.train.phases import Phase, RankProgress
 def control(monkeypatch):
     """A control store in a dictionary, to which publishers may write at any time."""
     entries = {}
-    monkeypatch.setattr(ray_kv, "put", entries.__setitem__)
-    monkeypatch.setattr(ray_kv, "get", entries.get)
+    monkeypatch.setattr(kv, "put", entries.__setitem__)
+    monkeypatch.setattr(kv, "get", entries.get)
     monkeypatch.setattr(positions, "publish_seconds", lambda world_size: 0.0)
     return RayControlStore("key")
 

@@ -13,7 +13,7 @@ import pytest
 
 from distrib.errors import JobError
 from distrib.job.reader import Job
-from distrib.job.spec import TrackerTarget
+from distrib.job.spec.targets import TrackerTarget
 from distrib.observe.trackers import observer as observers
 from distrib.observe.trackers.observer import TrackerObserver
 from distrib.observe.trackers.registry import check_trackers

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distrib.job.spec import PowerSgdSettings
+from distrib.job.spec.resources import PowerSgdSettings
 from distrib.train.state import TrainingState
 from distrib.train.strategy.compression import PowerSgd
 from tests.support.memory_checkpoint import MemoryCheckpoint

@@ -12,7 +12,7 @@ import secrets
 import urllib.request
 from collections.abc import Mapping
 
-from distrib.compat import ray_gcs
+from distrib.compat.ray import gcs
 from distrib.errors import LaunchError
 from distrib.job.secret_names import is_secret_name
 from distrib.launch.ray.access.token import Token
@@ -66,7 +66,7 @@ def receive_secrets() -> None:
     source, address = os.environ.pop(SOURCE_VARIABLE, None), os.environ.get("RAY_ADDRESS")
     if source is None or address is None:
         return
-    text = ray_gcs.take(address, source)
+    text = gcs.take(address, source)
     if text is None:
         raise LaunchError("the secrets of `env` are gone: each submitted job can read them once; submit it again")
     received: dict[str, str] = json.loads(text)

@@ -8,8 +8,8 @@ import signal
 import threading
 from typing import Any
 
-from distrib.compat.ray_gcs import refuses_token
-from distrib.compat.ray_start import silence_worker_deaths
+from distrib.compat.ray.gcs import refuses_token
+from distrib.compat.ray.start import silence_worker_deaths
 from distrib.errors import LaunchError
 from distrib.launch.network import answers
 from distrib.launch.ray.access.token import MODE_VARIABLE, describe_refusal, find_token

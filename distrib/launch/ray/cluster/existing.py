@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from distrib.compat.ray_cluster import has_autoscaler
+from distrib.compat.ray.cluster import has_autoscaler
 from distrib.errors import JobError, LaunchError
 from distrib.job.plan import Request
 from distrib.job.script import AnyJob

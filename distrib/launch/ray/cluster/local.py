@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from distrib.compat.ray_start import local_cluster_options, silence_worker_deaths, start_autoscaling_coordinator
+from distrib.compat.ray.start import local_cluster_options, silence_worker_deaths, start_autoscaling_coordinator
 from distrib.errors import LaunchError
 from distrib.job.plan import Request
 from distrib.job.script import AnyJob
-from distrib.job.spec import WorkerRange
+from distrib.job.spec.resources import WorkerRange
 from distrib.launch.process.environment import environment_defaults
 from distrib.launch.ray.cluster.reaper import Reaper
 from distrib.launch.ray.cluster.settings import RAY_SETTINGS

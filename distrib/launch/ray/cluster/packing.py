@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distrib.compat.ray_packaging import max_package_bytes, shipped_sizes
+from distrib.compat.ray.packaging import max_package_bytes, shipped_sizes
 from distrib.errors import JobError
 from distrib.job.script import AnyJob
 from distrib.job.source_folder import source_folder

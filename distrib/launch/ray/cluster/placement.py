@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import ray
 
-from distrib.compat.ray_cluster import draining_nodes, free_resources
+from distrib.compat.ray.cluster import draining_nodes, free_resources
 from distrib.job.plan import Request
 from distrib.launch.launcher import Placement
 from distrib.launch.network import answers

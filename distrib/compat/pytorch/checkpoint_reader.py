@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import torch
 
+from distrib.compat.pytorch.checkpoint import METADATA
 from distrib.compat.symbols import PYTHON_VERSIONS, TORCH_VERSIONS, PrivateSymbol
-from distrib.compat.torch_checkpoint import METADATA
 
 SYMBOLS = (
     PrivateSymbol(
