@@ -10,7 +10,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from distrib import Job, Run, RunOptions, run
+from distrib import Job, Run, RunOptions, Session, run, session
 from distrib.cli.main import app
 from distrib.cli.schema import make_schema
 
@@ -29,11 +29,20 @@ def main() -> None:
 def spec_page(schema: dict[str, Any]) -> str:
     """The fields of the spec, as one table per section in the order of their use."""
     sections: dict[str, dict[str, Any]] = schema["$defs"]
-    lines = ["# Job spec", "", schema["description"], "", "`distrib schema` prints the JSON Schema.", ""]
-    lines += _table(schema, sections)
-    for name in _ordered(schema, sections):
-        lines += [f"## {name}", "", sections[name].get("description", ""), "", *_table(sections[name], sections)]
+    training, script = sections["TrainingJob"], sections["ScriptJob"]
+    lines = ["# Job spec", "", training["description"], "", "`distrib schema` prints the JSON Schema.", ""]
+    lines += _table(training, sections)
+    names = _ordered(training, sections)
+    for name in names:
+        lines += _section(name, sections[name], sections)
+    lines += _section("A script instead of a job", script, sections)
+    for name in _ordered(script, sections):
+        lines += [] if name in names else _section(name, sections[name], sections)
     return "\n".join(lines)
+
+
+def _section(title: str, section: dict[str, Any], sections: dict[str, dict[str, Any]]) -> list[str]:
+    return [f"## {title}", "", section.get("description", ""), "", *_table(section, sections)]
 
 
 def _ordered(schema: dict[str, Any], sections: dict[str, dict[str, Any]]) -> list[str]:
@@ -96,8 +105,9 @@ def _help(*arguments: str) -> str:
 
 def python_page() -> str:
     """The docstrings of the public names."""
-    lines = ["# Python", "", "```python", "from distrib import Job, Run, RunOptions, run", "```", ""]
-    for name, value in (("run", run), ("RunOptions", RunOptions), ("Job", Job), ("Run", Run)):
+    lines = ["# Python", "", "```python", "from distrib import Job, Run, RunOptions, Session, run, session", "```", ""]
+    for value in (run, RunOptions, Job, Run, session, Session):
+        name = value.__name__
         lines += [f"## {name}", "", *_documentation(value)]
         for member, attribute in vars(value).items() if isinstance(value, type) else ():
             function = getattr(attribute, "fget", None) or getattr(attribute, "__func__", attribute)
