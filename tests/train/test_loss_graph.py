@@ -28,7 +28,6 @@ def found(*losses, num_samples=8):
         functional.cross_entropy(INPUTS, CLASSES, reduction="none").mean(),
         INPUTS.logsumexp(1).mean(),
     ],
-    ids=str,
 )
 def test_means_over_samples_are_none(loss):
     assert found(loss) is None
@@ -41,7 +40,6 @@ def test_means_over_samples_are_none(loss):
         functional.cross_entropy(INPUTS, SOME, label_smoothing=0.1),
         2 * functional.cross_entropy(INPUTS, CLASSES, weight=torch.tensor([1.0, 2.0, 3.0])) + INPUTS.mean(),
     ],
-    ids=str,
 )
 def test_targets_that_do_not_count_are_found(loss):
     assert "divides by the targets that count" in found(loss)
@@ -54,7 +52,6 @@ def test_targets_that_do_not_count_are_found(loss):
         functional.mse_loss(INPUTS, torch.zeros(8, 3), reduction="sum") + INPUTS.mean(),
         functional.cross_entropy(INPUTS, CLASSES, reduction="none").sum(),
     ],
-    ids=str,
 )
 def test_sums_are_found(loss):
     assert found(loss) == "is a sum over the batch"
