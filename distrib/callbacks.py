@@ -80,8 +80,12 @@ class Ema:
         self._averages: dict[str, torch.Tensor] = {}
 
     def attach(self, model: nn.Module) -> None:
-        """Begins with the parameters that `model` has; those of half precision are averaged in single precision."""
-        self._parameters = dict(model.named_parameters())
+        """Begins with the parameters that `model` has; those of half precision are averaged in single precision.
+
+        Integers, as of quantized layers, are not averaged.
+        """
+        named = model.named_parameters()
+        self._parameters = {name: each for name, each in named if each.is_floating_point() or each.is_complex()}
         for name, parameter in self._parameters.items():
             is_half = parameter.dtype in (torch.float16, torch.bfloat16)
             self._averages[name] = parameter.detach().to(torch.float32 if is_half else parameter.dtype, copy=True)

@@ -232,6 +232,8 @@ class StepBoundary:
         self._records.event("end", self.completed_steps, message=message)
 
     def _end(self) -> None:
+        for message in self._training.take_warnings():  # of an evaluation at this very step
+            self._records.warn(self.completed_steps, message)
         if self._saving.is_enabled:
             self._saving.finish_saving(self.completed_steps)
         else:

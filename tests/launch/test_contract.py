@@ -63,7 +63,7 @@ def test_a_launcher_has_the_methods_of_the_protocol(launcher):
 def test_a_description_is_plain_data_and_starts_nothing(launcher, workplace):
     request = make_request(Job.load(workplace.job).spec, "local", "cpu")
     description = launcher.describe(request)
-    assert description.workers
+    assert description.worker
     assert json.loads(json.dumps(description.settings)) == description.settings
     workplace.assert_clean()
 

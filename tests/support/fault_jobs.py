@@ -243,3 +243,29 @@ class WiderOnRank1(nn.Module):
 
     def forward(self, inputs):
         return self.layer(inputs)
+
+
+class ReorderedOnRank1(nn.Module):
+    """Two layers alike, whose order in the model is not the same on all ranks."""
+
+    def __init__(self):
+        super().__init__()
+        names = ["left", "right"] if os.environ.get("RANK") != "1" else ["right", "left"]
+        self.layers = nn.ModuleDict({name: nn.Linear(FEATURES, CLASSES).double() for name in names})
+
+    def forward(self, inputs):
+        return self.layers["left"](inputs) + self.layers["right"](inputs)
+
+
+class Noisy(torch.optim.SGD):
+    """Adds noise to each update, as stochastic gradient Langevin dynamics does."""
+
+    def __init__(self, params):
+        super().__init__(params, lr=0.1)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.add_(torch.randn_like(parameter), alpha=0.01)

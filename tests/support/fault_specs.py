@@ -73,6 +73,8 @@ FAULT_SPECS = {
     **{f"fault-drift-{size}": drifting(size) for size in (2, 3)},
     "fault-longer-data": spec(3, data={"train": "fault_jobs:LongerOnRank1"}),
     "fault-wider-model": spec(3, model="fault_jobs:WiderOnRank1"),
+    "fault-reordered-model": spec(3, model="fault_jobs:ReorderedOnRank1"),
+    **{f"fault-noisy-{size}": spec(size, optimizer="fault_jobs:Noisy") for size in (1, 3)},
     "fault-drift-unsaved": drifting(2, every="never"),
     "fault-drift-warn": drifting(2, every="2 steps", drift="warn"),
     "fault-drift-own-3": spec(3, loss=None, step="fault_jobs:with_own_optimizer", checkpoint={"every": "5 steps"}),

@@ -33,6 +33,7 @@ def difference(ours, theirs):
         "frozen",
         "freezing",
         "share",
+        "noisy",
     ),
 )
 def test_three_workers_train_what_one_does(runs, name):

@@ -37,4 +37,4 @@ def test_an_error_of_the_package_itself_is_shown_whole():
     with pytest.raises(ValueError, match="unpack") as caught:
         Interval.parse("soon")
     shown = user_traceback(without_the_test(caught.value))
-    assert "spec.py" in shown
+    assert "amounts.py" in shown

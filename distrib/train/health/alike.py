@@ -67,6 +67,9 @@ def _compare(rows: list[dict[str, Any]]) -> tuple[str, int, Any, Any] | None:
         for name in {**rows[0], **other}:
             if rows[0].get(name) != other.get(name):
                 return name, rank, rows[0].get(name), other.get(name)
+        for number, (name, there) in enumerate(zip(rows[0], other, strict=True)):
+            if name != there:
+                return name, rank, f"number {number + 1}", f"number {list(other).index(name) + 1}"
     return None
 
 

@@ -24,6 +24,10 @@ _ADVICE = (
     "gradients that are not synchronized; if there is none, a device or its memory may be faulty. The checkpoints "
     "before this step are kept; failures.drift=warn continues in spite of the difference"
 )
+_PARTIAL = (
+    "the optimizer splits its state over the ranks, but checkpoints hold only what rank 0 has, so a resumed run is not "
+    "exact; use an optimizer that keeps all state on every rank"
+)
 _ROUNDING = "the ranks run on different hardware or versions, which round differently, so their weights drift apart"
 
 
@@ -76,12 +80,14 @@ class Difference:
         rank: The only rank that differs from all others, if there is one.
         host: Its host.
         is_same_hardware: Whether all ranks have the same hardware, so that rounding cannot be the reason.
+        is_partial: Whether tensors are only missing on some ranks and equal elsewhere.
     """
 
     description: str
     rank: int | None
     host: str | None
     is_same_hardware: bool
+    is_partial: bool
 
 
 class ReplicaCheck:
@@ -114,11 +120,11 @@ class ReplicaCheck:
         found = None if sums is None else compare_replicas(sums, self._tree, self._identity)
         if found is None:
             return
-        if self._policy == "stop" and found.is_same_hardware:
+        if self._policy == "stop" and found.is_same_hardware and not found.is_partial:
             raise DriftError(_message(found, step, _ADVICE), found.rank, found.host)
         if not self._has_warned:
             self._has_warned = True
-            self._warnings.append(_message(found, step, _ADVICE if found.is_same_hardware else _ROUNDING))
+            self._warnings.append(_message(found, step, _advice(found)))
 
     def take_warnings(self) -> list[str]:
         """What is to be reported since the last call."""
@@ -149,6 +155,12 @@ def hardware_of(device: torch.device) -> str:
     """What the rounding of an update may depend on besides its inputs."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return f"{kind}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def _advice(found: Difference) -> str:
+    if found.is_partial:
+        return _PARTIAL
+    return _ADVICE if found.is_same_hardware else _ROUNDING
 
 
 def _message(found: Difference, step: int, advice: str) -> str:
@@ -193,7 +205,10 @@ def _as_words(flat: torch.Tensor) -> torch.Tensor:
 def _difference(ranks: list[tuple[dict[str, tuple[int, int]], Identity]]) -> Difference:
     """Which tensors differ, and on which ranks; called with what all ranks have."""
     names = dict.fromkeys(name for sums, _ in ranks for name in sums)
-    different = [name for name in names if len({sums.get(name) for sums, _ in ranks}) > 1]
+    held = {name: {sums[name] for sums, _ in ranks if name in sums} for name in names}
+    different = [name for name in names if len(held[name]) > 1]
+    is_partial = not different
+    different = different or [name for name in names if any(name not in sums for sums, _ in ranks)]
     values = [sums.get(different[0]) for sums, _ in ranks]
     ((common, count),) = Counter(values).most_common(1)
     rank = host = None
@@ -209,4 +224,4 @@ def _difference(ranks: list[tuple[dict[str, tuple[int, int]], Identity]]) -> Dif
         where = f"is not the same on ranks {', '.join(map(str, range(len(ranks))))}"
     more = f" (and {len(different) - 1} more, such as {different[1]})" if len(different) > 1 else ""
     is_same_hardware = len({identity.hardware for _, identity in ranks}) == 1
-    return Difference(f"{different[0]} {where}{more}", rank, host, is_same_hardware)
+    return Difference(f"{different[0]} {where}{more}", rank, host, is_same_hardware, is_partial)

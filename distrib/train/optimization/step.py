@@ -20,6 +20,7 @@ from distrib.train.objective.autograd_graph import parameters_beside
 from distrib.train.objective.batch_norm import as_stand_in, find_batch_norms
 from distrib.train.objective.task import StepOutput, TaskError
 from distrib.train.phases import Phase
+from distrib.train.process.randomness import derive_seed, reseed
 from distrib.train.rank import Rank
 from distrib.train.session.minimize import Slice
 from distrib.train.training import Training
@@ -63,6 +64,10 @@ class TrainStep:
         self._losses = training.losses
         self._step_plan = step_plan
         self._clip_norm = rank.settings.clip_norm
+        self._seed = rank.settings.seed
+        self._may_draw = any(
+            not type(optimizer).__module__.startswith("torch.optim.") for optimizer in self._state.optimizers.values()
+        )
         self._control_group = rank.control_group
         self._device = rank.device
         self._weighting = training.weighting
@@ -220,6 +225,8 @@ class TrainStep:
         """Unscales and clips the gradients and steps the optimizers."""
         self._progress.enter(Phase.OPTIMIZER)
         scaler, optimizers = self._precision.scaler, self._state.optimizers.values()
+        if self._may_draw:  # random numbers of an update, unlike those of dropout, are the same on all ranks
+            reseed(derive_seed("update", self._seed, self._state.completed_steps))
         if self._clip_norm is not None:
             for optimizer in optimizers:
                 scaler.unscale_(optimizer)

@@ -22,3 +22,11 @@ def test_a_model_of_other_shapes(run):
         in error["message"]
     )
     assert not run.events("train")
+
+
+@pytest.mark.runs("fault-reordered-model")
+def test_a_model_with_its_parameters_in_another_order(run):
+    error = run.output["error"]
+    assert (run.exit_code, error["type"], error["kind"]) == (1, "RanksDifferError", "user")
+    assert "parameter layers.left.weight is number 1 on rank 0 but number 3 on rank 1" in error["message"]
+    assert not run.events("train")

@@ -121,3 +121,10 @@ def test_state_that_some_ranks_lack_differs():
     found = _difference([({"a": (1, 1)}, HERE), ({}, HERE), ({}, HERE), ({"a": (1, 1)}, HERE)])
     assert found.description == "a is not the same on ranks 0, 1, 2, 3"
     assert found.is_same_hardware
+    assert found.is_partial
+
+
+def test_a_weight_that_differs_counts_even_if_other_state_is_split():
+    found = _difference([({"a": (1, 1), "b": (1, 1)}, HERE), ({"a": (2, 2)}, HERE)])
+    assert found.description.startswith("a is not the same")
+    assert not found.is_partial
