@@ -62,3 +62,23 @@ def test_a_killed_run_comes_to_the_same_bits(make_place, kind):
     assert_same(place, reference, world_size, STEPS, is_shuffled=kind != "recurrent")
     weights = sorted(path.name for path in reference.folder.glob("weights-*.pt"))
     assert len(weights) == STEPS
+
+
+@pytest.mark.long
+@pytest.mark.ray
+@pytest.mark.parametrize(("kind", "order"), [("gan", "order_jobs:bucketed"), ("recurrent", "session_jobs:in_step")])
+def test_a_killed_run_comes_to_the_same_bits_on_ray(make_place, kind, order):
+    """With averages of the weights; the reference is a local run."""
+    spec = make_job(kind)
+    spec["data"]["order"] = order
+    spec["resources"] = {"workers": 2, "device": "cpu"}
+    spec["callbacks"] = [{"target": "distrib.callbacks:Ema", "args": {"decay": 0.9}}]
+    reference = make_place("reference", spec)
+    reference.start()
+    place = make_place("killed", spec, is_program=True)
+    place.environment["RAY_USAGE_STATS_ENABLED"] = "0"
+    place.plan([{"moment": "update", "rank": 1, "nth": 19, "victim": "self"}])
+    place.finish("--on", "ray", timeout=100)
+    assert not list(place.strikes.iterdir())
+    assert_same(place, reference, 2, STEPS, is_shuffled=False)
+    assert place.events("restart")
