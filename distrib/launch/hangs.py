@@ -15,6 +15,8 @@ from distrib.train.process.process_groups import LONG_SECONDS
 _POLL_SECONDS = 1.0
 _MARGIN_SECONDS = 2.0
 """How much later than `failures.hang_timeout` a hang is reported: a step may end just then."""
+_SUSPENDED_SECONDS = 5.0
+"""The time between two polls, which come several times a second, from which on this process must have been stopped."""
 _IDLE_SHARE = 0.02
 """Ranks that use less than this share of a CPU together are idle; threads that poll use less."""
 _WAITED_SHARE = 0.9
@@ -145,7 +147,9 @@ class HangWatch:
 
     @property
     def has_waited(self) -> bool:
-        """Whether no step has ended for about as long as a rank waits for another."""
+        """Whether no step has ended for as long as a rank waits for another; not known of scripts without steps."""
+        if self._is_script and not any(position.completed_steps for position in self._last.values()):
+            return False
         return time.monotonic() - self._step_ended >= _WAITED_SHARE * self.timeout_seconds
 
     def poll(self) -> Hang | None:
@@ -155,6 +159,9 @@ class HangWatch:
         if elapsed < _POLL_SECONDS:
             return None
         self._polled = now
+        if elapsed > _SUSPENDED_SECONDS:  # all processes were stopped, or the machine slept: nobody could advance
+            for name in ("_advanced", "_active", "_step_ended"):
+                setattr(self, name, getattr(self, name) + elapsed)
         positions = self._positions.read()
         if positions != self._last or not positions:
             if _steps(positions) != _steps(self._last):
@@ -190,12 +197,11 @@ class HangWatch:
         if self._is_script:
             return float("inf"), usual
         late = [positions[rank] for rank in hang.late]
-        if any(each.phase is Phase.CHECKPOINT for each in late):
-            return longer, longer
-        if any(each.phase is Phase.EVALUATION or not each.completed_steps for each in late):
-            return longer, usual
+        is_saving = any(each.phase is Phase.CHECKPOINT for each in late)
+        is_long = is_saving or any(each.phase is Phase.EVALUATION or not each.completed_steps for each in late)
         is_waited_for = any(each.phase is Phase.REDUCE for each in positions.values())
-        return (usual if is_waited_for else float("inf")), usual
+        busy_limit = longer if is_long else usual
+        return (busy_limit if is_waited_for else float("inf")), (longer if is_saving else usual)
 
 
 def _steps(positions: Mapping[int, Position]) -> dict[int, int]:

@@ -308,8 +308,29 @@ def test_a_stall_is_shown_once_before_it_is_a_hang(clock):
     )
 
 
-def test_a_busy_rank_that_nobody_waits_for_does_not_hang(clock):
-    assert seconds_until_hang(clock, Ranks(at(5, Phase.FORWARD, clock)), cpu_share=1.0) is None
+@pytest.mark.parametrize("phase", [Phase.FORWARD, Phase.EVALUATION, Phase.CHECKPOINT])
+@pytest.mark.parametrize("step", [0, 5])
+def test_a_busy_rank_that_nobody_waits_for_does_not_hang(clock, step, phase):
+    assert seconds_until_hang(clock, Ranks(at(step, phase, clock)), cpu_share=1.0) is None
+
+
+def test_the_time_for_which_all_processes_were_stopped_does_not_count(clock):
+    ranks = Ranks(at(5, Phase.REDUCE, clock), at(5, Phase.FORWARD, clock))
+    watch = HangWatch(ranks, 20, is_script=False)
+    clock.now += 1000
+    assert watch.poll() is None
+    clock.now += 1.1
+    assert watch.poll() is None
+    assert seconds_until_hang(clock, ranks)[0] < 30
+
+
+def test_a_script_that_reports_no_steps_is_not_known_to_have_waited(clock):
+    ranks = Ranks(at(0, Phase.START, clock))
+    watch = HangWatch(ranks, 20, is_script=True)
+    for _ in range(60):
+        clock.now += 1.1
+        watch.poll()
+    assert not watch.has_waited
 
 
 def test_steps_that_vary_tenfold_raise_no_alarm(clock):

@@ -53,8 +53,8 @@ class Evaluator:
         reseed(derive_seed("eval", self._fetcher.seed, self._rank.info.rank))
         with self._evaluating():
             sums = self._run(self._batches)
-            self._rank.progress.enter(Phase.REDUCE)
-            loss_sum, weight_sum = RankTree(self._control).sums(sums)
+            with self._rank.progress.during(Phase.REDUCE):
+                loss_sum, weight_sum = RankTree(self._control).sums(sums)
             loss = loss_sum / weight_sum if weight_sum else None
             num_samples = sum(micro_batch.num_samples for micro_batch in self._batches)
             logs = self._logs()
