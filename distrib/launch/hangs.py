@@ -160,8 +160,9 @@ class HangWatch:
             return None
         self._polled = now
         if elapsed > _SUSPENDED_SECONDS:  # all processes were stopped, or the machine slept: nobody could advance
-            for name in ("_advanced", "_active", "_step_ended"):
-                setattr(self, name, getattr(self, name) + elapsed)
+            self._advanced += elapsed
+            self._active += elapsed
+            self._step_ended += elapsed
         positions = self._positions.read()
         if positions != self._last or not positions:
             if _steps(positions) != _steps(self._last):
