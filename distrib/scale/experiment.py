@@ -117,6 +117,17 @@ class Experiment:
             StoppedError: A signal stopped the experiment; what was measured is kept.
         """
         result = self._begin(is_resumed)
+        try:
+            return self._measure_missing(result)
+        except (StoppedError, KeyboardInterrupt):
+            num_measured = len(read_result(self.folder).samples)
+            raise StoppedError(
+                f"stopped after {num_measured} of {len(self.design.order())} runs; the measurements are in "
+                f"{self.folder / RESULT_FILE}; to continue, repeat the command with `out` {self.folder} `resume`"
+            ) from None
+
+    def _measure_missing(self, result: ExperimentResult) -> ExperimentResult:
+        """Adds each run that the result lacks, and writes scale.json after it."""
         done = {(sample.repeat, sample.workers) for sample in result.samples}
         failed = {sample.workers for sample in result.samples if sample.error}
         order = self.design.order()
@@ -124,13 +135,7 @@ class Experiment:
             if (repeat, size) in done or size in failed:
                 continue
             self.notice(f"run {number} of {len(order)}: {plural(size, 'worker')}")
-            try:
-                sample = self._measure(repeat, size)
-            except (StoppedError, KeyboardInterrupt):
-                raise StoppedError(
-                    f"stopped after {len(result.samples)} of {len(order)} runs; the measurements are in "
-                    f"{self.folder / RESULT_FILE}; to continue, repeat the command with `out` {self.folder} `resume`"
-                ) from None
+            sample = self._measure(repeat, size)
             if sample.error:
                 failed.add(size)
                 self.notice(f"{plural(size, 'worker')}: {sample.error}")

@@ -28,6 +28,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 STRIKES = Path(__file__).with_name("strikes")
 RELEASED = Path(__file__).with_name("released")
+GATES = Path(__file__).with_name("gates")
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 ON_RENAME = {
@@ -77,6 +78,25 @@ class FragileHalf(Fragile):
     def __init__(self, **args):
         super().__init__(**args)
         self.layers = self.layers.float()
+
+
+class Gates:
+    """A callback that holds rank 0 at the end of a step, or of the training, while a file `gates/STEP` or `gates/end`
+    exists; a file `reached-…` beside it says that the rank has come there.
+    """
+
+    def on_step(self, session, output):
+        self._hold(session, session.completed_steps)
+
+    def on_end(self, session):
+        self._hold(session, "end")
+
+    def _hold(self, session, name):
+        gate = GATES / str(name)
+        if session.rank == 0 and gate.exists():
+            gate.with_name(f"reached-{name}").touch()
+            while gate.exists():
+                time.sleep(0.002)
 
 
 class One(Fragile):

@@ -137,6 +137,19 @@ class Place:
         for number, strike in enumerate(strikes):
             (self.strikes / f"{number:03}.json").write_text(json.dumps(strike))
 
+    def close_gates(self, *names):
+        """Makes the job, which needs `recovery_jobs:Gates`, stand still at these steps, or at the `end`."""
+        (self.folder / "gates").mkdir()
+        for name in names:
+            (self.folder / "gates" / str(name)).touch()
+
+    def wait_at_gate(self, launch, name):
+        """Waits until the launch stands still there."""
+        launch.wait_until((self.folder / "gates" / f"reached-{name}").exists)
+
+    def open_gate(self, name):
+        (self.folder / "gates" / str(name)).unlink()
+
     def copy(self, folder):
         """Another place with the same job and the same runs."""
         shutil.copytree(self.folder, folder)
