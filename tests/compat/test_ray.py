@@ -2,10 +2,12 @@
 
 import inspect
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from distrib.compat.ray import cluster, gcs, kv, packaging, start
+from distrib.compat.ray import cluster, gcs, kv, packaging, raylet_log, start
 from distrib.errors import LaunchError
 
 PACKAGING = "ray._private.runtime_env.packaging"
@@ -131,3 +133,29 @@ def test_the_coordinator_is_started_where_there_is_one(monkeypatch):
     monkeypatch.setitem(sys.modules, COORDINATOR, None)
     start.start_autoscaling_coordinator()
     assert started == [True]
+
+
+@pytest.mark.relies_on("ray._private.worker._global_node.get_logs_dir_path")
+def test_the_folder_of_this_host_s_logs(tmp_path, monkeypatch):
+    from ray._private import node, worker
+
+    assert callable(node.Node.get_logs_dir_path)
+    assert hasattr(worker, "_global_node")
+    monkeypatch.setattr(worker, "_global_node", SimpleNamespace(get_logs_dir_path=lambda: str(tmp_path)))
+    (tmp_path / "raylet.out").write_text("12")
+    assert raylet_log.RayletLog.from_the_beginning() == raylet_log.RayletLog(tmp_path)
+    assert raylet_log.RayletLog.from_now() == raylet_log.RayletLog(tmp_path, 2, 0)
+    monkeypatch.delattr(worker, "_global_node")
+    assert raylet_log.RayletLog.from_now() == raylet_log.RayletLog(None)
+    assert raylet_log.RayletLog(None).started_workers() == raylet_log.RayletLog(None).error_lines() == []
+
+
+@pytest.mark.relies_on("raylet: text of a started worker process")
+def test_the_raylet_logs_which_workers_it_starts(tmp_path):
+    import ray
+
+    assert b"Started worker process with pid " in Path(ray.__path__[0], "core/src/ray/raylet/raylet").read_bytes()
+    (tmp_path / "raylet.out").write_text("x: Started worker process with pid 26022 worker_id=9fe\n")
+    (tmp_path / "python-core-worker-9fe_26022.log").touch()
+    log = raylet_log.RayletLog(tmp_path)
+    assert (log.started_workers(), log.has_registered(26022), log.has_registered(7)) == ([26022], True, False)

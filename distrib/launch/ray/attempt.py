@@ -11,8 +11,8 @@ from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.ray.failures import host_lost, is_reported, ray_failure
 from distrib.launch.ray.positions import PublishedPositions
 from distrib.launch.ray.resize import Resize
-from distrib.launch.ray.run_trainers import RunTrainers
-from distrib.launch.ray.trainer import TrainerHandle
+from distrib.launch.ray.trainers.handle import TrainerHandle
+from distrib.launch.ray.trainers.run_trainers import RunTrainers
 from distrib.runs.layout import RunLayout
 from distrib.train.failure import Failure
 
@@ -92,6 +92,7 @@ class RayAttempt:
         """Passes on what the ranks write until the attempt ends; returns why it was broken off, if it was."""
         deadline: float | None = None
         polled = 0.0
+        start = self._trainers.watch_start(trainer, self._monitor.notice)
         while not trainer.is_over and not self._is_done:
             if time.monotonic() - polled > _TRAINER_POLL_SECONDS:
                 polled = time.monotonic()
@@ -99,6 +100,7 @@ class RayAttempt:
                     break
             time.sleep(_POLL_SECONDS)
             self._monitor.poll()
+            start.poll()
             if self._monitor.stop_requested() and deadline is None:
                 self._control.send_command(self._number, "stop")
                 deadline = time.monotonic() + self._config.request.grace_seconds

@@ -10,11 +10,11 @@ from distrib.job.script import AnyJob
 from distrib.launch.devices import choose_cluster_device
 from distrib.launch.ray.cluster.existing import ExistingRay
 from distrib.launch.ray.cluster.local import LocalRay
-from distrib.launch.ray.scaling import scaling_settings
+from distrib.launch.ray.trainers.scaling import scaling_settings
 
 if TYPE_CHECKING:
     from distrib.launch.launcher import Attempt, AttemptResult, Placement
-    from distrib.launch.ray.run_trainers import RunTrainers
+    from distrib.launch.ray.trainers.run_trainers import RunTrainers
     from distrib.observe.observer import Observer
 
 Result = TypeVar("Result")
@@ -78,7 +78,7 @@ class RayLauncher:
         return RayAttempt(attempt, self._trainers_for(attempt.config.request)).run()
 
     def _trainers_for(self, request: Request) -> RunTrainers:
-        from distrib.launch.ray.run_trainers import RunTrainers
+        from distrib.launch.ray.trainers.run_trainers import RunTrainers
 
         if self._trainers is None:
             self._trainers = RunTrainers(self._cluster, request)

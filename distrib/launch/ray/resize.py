@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from distrib.launch.launcher import Attempt, Placement
 from distrib.launch.ray.cluster.node_monitor import NodeMonitor
 from distrib.launch.ray.cluster.placement import place
-from distrib.launch.ray.run_trainers import RunTrainers
+from distrib.launch.ray.trainers.run_trainers import RunTrainers
 
 _READY_SECONDS = 20.0
 """How long workers that start before a resize have to get ready, if there is room for them."""

@@ -103,6 +103,7 @@ def parts(control, tmp_path, monkeypatch):
         is_next_ready=False,
         begin=lambda config, placement: trainer,
         node_monitor=lambda: nodes,
+        watch_start=lambda trainer, notice: SimpleNamespace(poll=lambda: None),
         nodes_of=lambda attempt, world_size: {},
     )
     request = SimpleNamespace(grace_seconds=0.3, hang_timeout_seconds=300.0)

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from distrib.compat.ray.cluster import has_autoscaler
+from distrib.compat.ray.raylet_log import RayletLog
 from distrib.errors import JobError, LaunchError
 from distrib.job.plan import Request
 from distrib.job.script import AnyJob
@@ -119,6 +120,10 @@ class ExistingRay:
 
         self._connected.result()
         return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+
+    def raylet_log(self) -> RayletLog:
+        """What Ray logs on this machine from now on."""
+        return RayletLog.from_now()
 
     def node_monitor(self, request: Request) -> NodeMonitor:
         """Watches the hosts from the first call on."""

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from distrib.compat.ray.raylet_log import RayletLog
 from distrib.compat.ray.start import local_cluster_options, silence_worker_deaths, start_autoscaling_coordinator
 from distrib.errors import LaunchError
 from distrib.job.plan import Request
@@ -86,6 +87,10 @@ class LocalRay:
         import torch
 
         return torch.cuda.device_count()
+
+    def raylet_log(self) -> RayletLog:
+        """What Ray logs on this machine."""
+        return RayletLog.from_the_beginning()
 
     def node_monitor(self, request: Request) -> None:
         """The only host needs no monitor."""

@@ -13,7 +13,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from distrib.launch.launcher import Placement
 from distrib.launch.ray.control_store import RayControlStore
-from distrib.launch.ray.scaling import scaling_settings
+from distrib.launch.ray.trainers.scaling import scaling_settings
 from distrib.launch.ray.worker import CANCELLED, WorkerConfig, train_as_ray_worker
 from distrib.launch.script.config import AnyConfig
 
@@ -119,9 +119,14 @@ class TrainerHandle:
             self.error = error
 
     @property
+    def num_ready(self) -> int:
+        """The number of workers that have started and wait for an attempt, or have begun one."""
+        return self.control.count(f"ready/{self.number}/")
+
+    @property
     def is_ready(self) -> bool:
         """Whether all its workers have started and wait for an attempt, or train."""
-        return self.control.count(f"ready/{self.number}/") >= self.placement.world_size
+        return self.num_ready >= self.placement.world_size
 
     def begin(self, attempt: int) -> None:
         """Has the workers begin an attempt."""

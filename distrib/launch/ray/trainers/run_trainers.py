@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from distrib.job.plan import Request
 from distrib.launch.launcher import Placement
 from distrib.launch.ray.control_store import SECRETS, RayControlStore
-from distrib.launch.ray.trainer import TrainerHandle
+from distrib.launch.ray.trainers.handle import TrainerHandle
+from distrib.launch.ray.trainers.start_watch import StartWatch
 from distrib.launch.script.config import AnyConfig
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class RunTrainers:
         self._current: TrainerHandle | None = None
         self._next: TrainerHandle | None = None
         self._started: list[TrainerHandle] = []
+        self._raylet_log = cluster.raylet_log()
 
     def close(self) -> None:
         """Ends all trainers and removes their entries."""
@@ -111,6 +113,10 @@ class RunTrainers:
     def is_next_ready(self) -> bool:
         """Whether the workers of the next attempt wait for its beginning."""
         return self._next is not None and self._next.is_ready
+
+    def watch_start(self, trainer: TrainerHandle, notice: Callable[[str], None]) -> StartWatch:
+        """Watches a trainer until the first of its workers runs."""
+        return StartWatch(trainer, self._raylet_log, notice)
 
     def _start(self, config: AnyConfig, placement: Placement) -> TrainerHandle:
         trainer = TrainerHandle(self.control, len(self._started), placement)
