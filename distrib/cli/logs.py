@@ -10,8 +10,10 @@ import typer
 
 from distrib.cli.options import JobServerOption, RunArgument, RunsDirOption, find_job, find_run, no_run
 from distrib.errors import JobError
+from distrib.observe.format import clock_time
 
 if TYPE_CHECKING:
+    from distrib.observe.rank_logs import LogLine
     from distrib.runs.run import Run
 
 
@@ -20,16 +22,17 @@ def logs(
     *,
     rank: Annotated[int | None, typer.Option("--rank", min=0, metavar="N", help="Only this rank.")] = None,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue until the run has ended.")] = False,
+    times: Annotated[bool, typer.Option("-t", "--times", help="Show when each line was printed.")] = False,
     runs_dir: RunsDirOption = None,
     address: JobServerOption = None,
 ) -> None:
-    """Print the output of the ranks of a run, each line with its rank.
+    """Print the output of the ranks of a run in the order of time, each line with its rank and host.
 
     If the run's folder cannot be read from here, the output of its Ray job is printed instead.
     """
     found = find_run(run, runs_dir)
     if found is not None:
-        _print_ranks(found, rank, is_following=follow)
+        _print_ranks(found, rank, is_following=follow, has_times=times)
         return
     on_cluster = find_job(run, address)
     if on_cluster is None:
@@ -48,7 +51,13 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _print_ranks(run: Run, rank: int | None, *, is_following: bool) -> None:
+def _shown(line: LogLine, *, has_rank: bool, has_time: bool) -> str:
+    when = clock_time(line.time) if has_time else ""
+    prefix = " ".join(part for part in (when, line.origin if has_rank else "") if part)
+    return f"[{prefix}] {line.text}" if prefix else line.text
+
+
+def _print_ranks(run: Run, rank: int | None, *, is_following: bool, has_times: bool) -> None:
     from distrib.observe.rank_logs import RankLogs
 
     run.storage.fetch_logs()
@@ -58,9 +67,9 @@ def _print_ranks(run: Run, rank: int | None, *, is_following: bool) -> None:
     has_output = False
     while True:
         is_over = run.status != "running"
-        for number, line in tails.poll(is_last=is_over or not is_following):
+        for line in tails.poll(is_last=is_over or not is_following):
             has_output = True
-            print(line if rank is not None else f"[rank {number}] {line}")
+            print(_shown(line, has_rank=rank is None, has_time=has_times))
         sys.stdout.flush()
         if is_over or not is_following:
             break

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from distrib.runs.layout import RunLayout
+from distrib.runs.log_times import mark_time
 from distrib.train.failure import Failure
 
 _LEFT = "RankExited"
@@ -31,6 +32,7 @@ def log_errors(run_folder: Path, failures: Mapping[int, Failure]) -> None:
     layout = RunLayout(run_folder)
     for rank, failure in failures.items():
         text = failure.traceback or f"{failure.type}: {failure.message}"
+        mark_time(layout.rank_log(rank), layout.rank_log_times(rank), failure.time)
         with (
             contextlib.suppress(OSError),
             layout.rank_log(rank).open("a", encoding="utf-8", errors="backslashreplace") as log,

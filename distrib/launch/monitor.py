@@ -7,7 +7,8 @@ from typing import Any
 
 from distrib.launch.process.signals import StopSignals
 from distrib.observe.observer import Observer
-from distrib.runs.events import EventTail, LineTail
+from distrib.observe.rank_logs import LogLine, RankLog
+from distrib.runs.events import EventTail
 from distrib.runs.lease import Lease
 from distrib.runs.record import update_record
 from distrib.runs.run import Run
@@ -31,7 +32,7 @@ class RunMonitor:
         self._run = run
         self.observer = observer
         self._events = EventTail(run.layout.metrics_file)
-        self._lines = LineTail(run.layout.rank_log(0))
+        self._log = RankLog(run.layout, 0)
         self._signals = signals
         self._is_stop_announced = False
         self.num_events = 0
@@ -39,7 +40,7 @@ class RunMonitor:
         self._last_events: dict[str, dict[str, Any]] = {}
         self.started = started
         self._events.poll()  # skips what earlier attempts wrote
-        self._lines.poll()
+        self._log.poll()
         self._sync = run.storage.sync(lease)
 
     def follow_store(self, attempt: int) -> None:
@@ -75,8 +76,7 @@ class RunMonitor:
         events = self._events.poll()
         for event in events:
             self._receive(event)
-        for line in self._lines.poll():
-            self.observer.output(0, line)
+        self._show(self._log.poll())
         if not events:
             self.observer.idle()
 
@@ -84,13 +84,15 @@ class RunMonitor:
         """Passes on the rest once all ranks have stopped writing."""
         self._sync.finish()
         self.poll()
-        rest = self._lines.rest()
-        if rest:
-            self.observer.output(0, rest)
+        self._show(self._log.poll(is_last=True))
+
+    def _show(self, lines: list[LogLine]) -> None:
+        for line in lines:
+            self.observer.output(line.rank, line.host, line.text)
 
     def skip_output(self) -> None:
         """Skips the part of rank 0's log that has not been passed on."""
-        self._lines.poll()
+        self._log.poll()
 
     def last(self, kind: str) -> dict[str, Any] | None:
         """The last event of this kind that was written, or None."""

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 
 import distrib
+from distrib.runs.log_times import mark_time
 
 NATIVE_SECONDS = 4.0
 """How long py-spy may take for all ranks of a host."""
@@ -48,11 +50,13 @@ class LogMark:
 
     Args:
         log: The log of a rank.
+        times: The times of its lines.
         heading: A line that is written first, saying what follows.
     """
 
-    def __init__(self, log: Path, heading: str) -> None:
+    def __init__(self, log: Path, times: Path, heading: str) -> None:
         self._log = log
+        mark_time(log, times, time.time())
         with suppress(OSError), log.open("ab") as file:
             file.write(f"\n{heading}\n".encode())
         self._start = self._size()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,11 @@ def clock(seconds: float) -> str:
     whole = round(seconds)
     hours, minutes, rest = whole // HOUR, whole % HOUR // MINUTE, whole % MINUTE
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def clock_time(time: float) -> str:
+    """Unix seconds as the local time of day: `14:05:09.123`; a dash if it is 0, which is not known."""
+    return f"{datetime.fromtimestamp(time):%H:%M:%S.%f}"[:-3] if time else "–"
 
 
 def age(seconds: float) -> str:

@@ -40,9 +40,9 @@ class ObserverGroup:
         """Passes it on."""
         self._call_each(lambda observer: observer.event(event))
 
-    def output(self, rank: int, line: str) -> None:
+    def output(self, rank: int, host: str, line: str) -> None:
         """Passes it on."""
-        self._call_each(lambda observer: observer.output(rank, line))
+        self._call_each(lambda observer: observer.output(rank, host, line))
 
     def notice(self, message: str) -> None:
         """Passes it on."""

@@ -23,8 +23,8 @@ class Observer(Protocol):
     def event(self, event: Mapping[str, Any]) -> None:
         """One event of metrics.jsonl, right after it was written."""
 
-    def output(self, rank: int, line: str) -> None:
-        """One line that a rank printed, without the line break."""
+    def output(self, rank: int, host: str, line: str) -> None:
+        """One line that a rank printed, without the line break; `host` is "" if its host is not known."""
 
     def notice(self, message: str) -> None:
         """A message of the launcher itself, for example that the run is stopping."""
@@ -48,7 +48,7 @@ class SilentObserver:
     def event(self, event: Mapping[str, Any]) -> None:
         """Ignored."""
 
-    def output(self, rank: int, line: str) -> None:
+    def output(self, rank: int, host: str, line: str) -> None:
         """Ignored."""
 
     def notice(self, message: str) -> None:

@@ -126,6 +126,11 @@ class _LinesOfBytes:
         self._position = 0
         self._partial = b""
 
+    @property
+    def next_offset(self) -> int:
+        """Where the next line begins, in bytes."""
+        return self._position - len(self._partial)
+
     def poll(self) -> list[bytes]:
         """The lines completed since the last call; none while there is no file."""
         try:
@@ -163,9 +168,22 @@ class LineTail:
     def __init__(self, path: Path) -> None:
         self._lines = _LinesOfBytes(path)
 
+    @property
+    def next_offset(self) -> int:
+        """Where the next line begins, in bytes."""
+        return self._lines.next_offset
+
     def poll(self) -> list[str]:
         """The lines completed since the last call, without their ends."""
-        return [_as_seen(line) for line in self._lines.poll()]
+        return [line for _, line in self.poll_offsets()]
+
+    def poll_offsets(self) -> list[tuple[int, str]]:
+        """The lines completed since the last call, each with the byte at which it begins."""
+        offset, found = self.next_offset, []
+        for line in self._lines.poll():
+            found.append((offset, _as_seen(line)))
+            offset += len(line) + 1
+        return found
 
     def rest(self) -> str | None:
         """What follows the last complete line, for use once the writer has ended."""

@@ -65,6 +65,10 @@ class RunLayout:
         """The output of rank `rank`."""
         return self.folder / "logs" / f"rank-{rank}.log"
 
+    def rank_log_times(self, rank: int) -> Path:
+        """When the lines of that output were written, and on which host."""
+        return self.folder / "logs" / f"rank-{rank}.times"
+
     def native_stacks(self, rank: int) -> Path:
         """Where rank `rank` stood when the ranks hung, with native frames, if py-spy could look at it."""
         return self.folder / "logs" / f"rank-{rank}.native-stacks.txt"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from functools import cache
 
 import pytest
@@ -93,9 +94,8 @@ def test_what_ranks_print_is_in_their_logs_once(finished, on):
         expected = [f"child of {rank}", f"print of {rank}", f"stderr of {rank}", f"unfinished line of {rank}"]
         assert sorted(lines) == expected
     shown = [line for line in launch.stdout.splitlines() if line.startswith("[rank")]
-    assert sorted(shown) == [
-        *("[rank 0] child of 0", "[rank 0] print of 0", "[rank 0] stderr of 0", "[rank 0] unfinished line of 0")
-    ]
+    texts = ["child of 0", "print of 0", "stderr of 0", "unfinished line of 0"]
+    assert sorted(shown) == [f"[rank 0 on {socket.gethostname()}] {text}" for text in texts]
     assert launch.stdout.count("print of") == 1
     assert launch.stderr == ""
 
@@ -137,7 +137,7 @@ def test_a_run_folder_does_not_know_its_place(finished, on):
     files = [path for path in run.folder.rglob("*") if path.is_file()]
     names = {path.relative_to(run.folder).as_posix() for path in files}
     checkpoints = {name for name in names if name.startswith("checkpoints/step-0000000")}
-    logs = {f"logs/rank-{rank}.log" for rank in range(3)}
+    logs = {f"logs/rank-{rank}.{kind}" for rank in range(3) for kind in ("log", "times")}
     assert sum(name.endswith("/COMMITTED") for name in checkpoints) == 2
     assert names - checkpoints == {"job.yaml", "run.json", "metrics.jsonl", "model.safetensors", *logs}
     assert [path for path in files if str(run.folder).encode() in path.read_bytes()] == []

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_each_rank_runs_it_as_main_with_the_environment_of_torchrun(workplace, s
         assert (found["WORLD_SIZE"], found["LOCAL_WORLD_SIZE"]) == ("2", "2")
         assert (found["TORCHELASTIC_MAX_RESTARTS"], found["TORCHELASTIC_RUN_ID"]) == ("3", "one")
         assert f"hello of {rank}" in launch.run.layout.rank_log(rank).read_text()
-    assert "[rank 0] hello of 0" in launch.stdout
+    assert f"[rank 0 on {socket.gethostname()}] hello of 0" in launch.stdout
     assert launch.run.status == "finished"
     launch.seconds_until_gone(2)
 
@@ -128,7 +129,7 @@ def test_the_example_and_a_spec(workplace):
     launch = workplace.start(job="script.yaml")
     assert launch.wait(90) == 0, launch.stdout + launch.stderr
     assert (workplace.folder / "saved.pt").exists()
-    assert "[rank 0] epoch 1: loss " in launch.stdout
+    assert f"[rank 0 on {socket.gethostname()}] epoch 1: loss " in launch.stdout
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class ToyRankContext:
 def rank(config, context, results):
     from distrib.train.worker import main
 
-    redirect_output(RunLayout(config.run_folder).rank_log(context.rank_info.rank))
+    redirect_output(RunLayout(config.run_folder), context.rank_info.rank, context.rank_info.host_name)
     results.put((context.rank_info.rank, main(config, context).status))
 
 

@@ -120,7 +120,7 @@ class RankProcesses:
             The stacks that have been written, by rank.
         """
         layout = RunLayout(self._attempt.config.run_folder)
-        marks = {rank: LogMark(layout.rank_log(rank), heading) for rank in self._pids}
+        marks = {rank: LogMark(layout.rank_log(rank), layout.rank_log_times(rank), heading) for rank in self._pids}
         for pid in self._pids.values():
             os.kill(pid, STACK_SIGNAL)
         write_native_stacks((pid, layout.native_stacks(rank)) for rank, pid in self._pids.items())

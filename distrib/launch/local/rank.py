@@ -91,7 +91,7 @@ def rank_main(config: AnyConfig, context: LocalRankContext, datasets: Datasets |
         else:
             signal.signal(signal.SIGTERM, lambda *_: _TERMINATED.set())
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
-        redirect_output(RunLayout(config.run_folder).rank_log(context.rank_info.rank))
+        redirect_output(RunLayout(config.run_folder), context.rank_info.rank, context.rank_info.host_name)
         write_stacks_on_signal()
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, _LOOPBACK)

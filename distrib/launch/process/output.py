@@ -6,7 +6,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from io import BufferedWriter, FileIO, TextIOWrapper
+from typing import TYPE_CHECKING
+
+from distrib.runs.layout import RunLayout
+from distrib.runs.log_times import LogClock
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _OUTPUTS = (1, 2)
 
@@ -30,9 +37,33 @@ def open_standard_streams() -> None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
-def redirect_output(path: Path) -> None:
-    """Appends standard output and standard error to a file from now on; standard input becomes empty."""
-    _send_to(path)
+class _TimedOutput(FileIO):
+    """A standard stream whose writes are timed.
+
+    Args:
+        descriptor: The stream's descriptor.
+        clock: Records the times.
+    """
+
+    def __init__(self, descriptor: int, clock: LogClock) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self._clock = clock
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Records the time and writes."""
+        self._clock.mark()
+        return super().write(data)
+
+
+def redirect_output(layout: RunLayout, rank: int, host: str) -> None:
+    """Appends standard output and standard error to a rank's log from now on; standard input becomes empty.
+
+    Args:
+        layout: The run's files.
+        rank: The rank.
+        host: The name of its host.
+    """
+    _send_to(layout, rank, host)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     if null:
@@ -40,12 +71,12 @@ def redirect_output(path: Path) -> None:
 
 
 @contextmanager
-def output_redirected(path: Path) -> Iterator[None]:
-    """Appends standard output and standard error to a file while in this context."""
+def output_redirected(layout: RunLayout, rank: int, host: str) -> Iterator[None]:
+    """Appends standard output and standard error to a rank's log while in this context; see `redirect_output`."""
     streams = sys.stdout, sys.stderr
     flush_output()
     kept = [os.dup(descriptor) for descriptor in _OUTPUTS]
-    _send_to(path)
+    _send_to(layout, rank, host)
     try:
         yield
     finally:
@@ -63,14 +94,21 @@ def flush_output() -> None:
             stream.flush()
 
 
-def _send_to(path: Path) -> None:
+def _send_to(layout: RunLayout, rank: int, host: str) -> None:
+    path = layout.rank_log(rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for descriptor in _OUTPUTS:
         os.dup2(log, descriptor)
     if log not in _OUTPUTS:
         os.close(log)
+    clock = LogClock(_OUTPUTS[0], layout.rank_log_times(rank), host)
     sys.stdout, sys.stderr = (
-        os.fdopen(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        TextIOWrapper(
+            BufferedWriter(_TimedOutput(descriptor, clock)),
+            encoding="utf-8",
+            errors="backslashreplace",
+            line_buffering=True,
+        )
         for descriptor in _OUTPUTS
     )

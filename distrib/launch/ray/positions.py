@@ -70,7 +70,9 @@ class PositionPublisher:
             script_pids: The process of the script, if the rank runs one; otherwise this process is the rank.
         """
         log = layout.rank_log(self._rank)
-        mark = LogMark(log, "distrib: the ranks do not advance; stacks of this rank:")
+        mark = LogMark(
+            log, layout.rank_log_times(self._rank), "distrib: the ranks do not advance; stacks of this rank:"
+        )
         with suppress(OSError), log.open("ab") as file:
             if not script_pids:
                 faulthandler.dump_traceback(file, all_threads=True)

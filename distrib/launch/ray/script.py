@@ -15,7 +15,7 @@ import torch.distributed as dist
 from distrib.launch.failure_cause import find_cause
 from distrib.launch.local.rank import EXIT_STATUS
 from distrib.launch.process.child import FORWARDED_SIGNALS, spawn_child
-from distrib.launch.process.output import flush_output
+from distrib.launch.process.output import flush_output, redirect_output
 from distrib.launch.script.config import ScriptConfig
 from distrib.launch.script.program import run_script
 from distrib.train.context import RankInfo
@@ -117,6 +117,7 @@ def _main(config: ScriptConfig, context: ScriptProcessContext, _inherited: None)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the script may handle it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED_SIGNALS)
+        redirect_output(config.layout, context.rank_info.rank, context.rank_info.host_name)
         write_stacks_on_signal()
         status = EXIT_STATUS[run_script(config, context).status]
         flush_output()

@@ -138,7 +138,7 @@ def train_as_ray_worker(config: dict[str, WorkerConfig]) -> None:
     use_interface_of(address)
     set_rank_variables(info)
     attempt = replace(attempt, request=_without_pretense(attempt.request))
-    with output_redirected(attempt.layout.rank_log(info.rank)):  # past Ray's capture, which cuts lines
+    with output_redirected(attempt.layout, info.rank, name):  # past Ray's capture, which cuts lines
         result = _run(attempt, rank_context)
     if result.failure is not None:
         control.report_failure(number, info.rank, result.failure)

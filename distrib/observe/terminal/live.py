@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from distrib.observe.history import RunLength
+from distrib.observe.rank_logs import rank_on_host
 from distrib.observe.state import RunState
 from distrib.observe.terminal.lines import event_line, has_line, headline, wrapped_event_line
 from distrib.observe.terminal.stream import PatientStream
@@ -71,9 +72,9 @@ class LiveProgress:
             line = wrapped_event_line(event, self._state.length, self._console.width)
             self._print(Text(line, style=_STYLES.get(event["event"], "")))
 
-    def output(self, rank: int, line: str) -> None:
+    def output(self, rank: int, host: str, line: str) -> None:
         """Prints what a rank printed above the moving lines, with its colors."""
-        self._print(Text(f"[rank {rank}] ", style="dim") + Text.from_ansi(line))
+        self._print(Text(f"[{rank_on_host(rank, host)}] ", style="dim") + Text.from_ansi(line))
 
     def notice(self, message: str) -> None:
         """Prints a message of the launcher above the moving lines."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from distrib.observe.history import RunLength
+from distrib.observe.rank_logs import rank_on_host
 from distrib.observe.state import RunState
 from distrib.observe.terminal.lines import event_line, has_line, headline
 from distrib.observe.terminal.stream import PatientStream
@@ -56,9 +57,9 @@ class PlainProgress:
         if has_line(event):
             self._print(event_line(event, self._state.length))
 
-    def output(self, rank: int, line: str) -> None:
+    def output(self, rank: int, host: str, line: str) -> None:
         """Prints what a rank printed."""
-        self._print(f"[rank {rank}] {line}")
+        self._print(f"[{rank_on_host(rank, host)}] {line}")
 
     def notice(self, message: str) -> None:
         """Prints a message of the launcher."""

@@ -25,7 +25,7 @@ def test_plain_lines(run, plan, train):
     progress.event({**WARNING, "step": 1})
     for event in (train(1), train(2), EVAL, WARNING, train(11), train(12)):
         progress.event(event)
-    progress.output(0, "hello")
+    progress.output(0, "host1", "hello")
     progress.idle()
     progress.notice("the run is stopping")
     progress.finished(run)
@@ -36,7 +36,7 @@ def test_plain_lines(run, plan, train):
         "epoch 1/4  step  3/12  evaluation: accuracy 0.7500  loss 0.5000",
         "epoch 2/4  step  4/12  warning: no [loss]",
         "epoch 4/4  step 12/12  loss 0.08333  80.00 samples/s",
-        "[rank 0] hello",
+        "[rank 0 on host1] hello",
         "the run is stopping",
     ]
 
@@ -63,7 +63,7 @@ def test_a_reader_that_goes_away_does_not_stop_the_training(run, plan):
         reader.wait()
         progress = PlainProgress(reader.stdin)
         for _ in range(3):
-            progress.output(0, "no reader")
+            progress.output(0, "host1", "no reader")
         progress.finished(run)
         assert progress.finished_run is run
 
@@ -95,7 +95,7 @@ def test_live_line_and_what_scrolls_above_it(run, plan, terminal, train):
         for event in (train(1), EVAL, WARNING):
             now[0] += 1.0
             progress.event(event)
-        progress.output(0, "hello \x1b[31mred\x1b[0m [bold]")
+        progress.output(0, "host1", "hello \x1b[31mred\x1b[0m [bold]")
         now[0] = 100.6
         progress.event(train(6, loss=None))
         now[0] += 1.0
@@ -107,7 +107,7 @@ def test_live_line_and_what_scrolls_above_it(run, plan, terminal, train):
     assert max(map(len, lines)) <= 80
     assert "epoch 1/4  step  3/12  evaluation: accuracy 0.7500  loss 0.5000" in lines
     assert "epoch 2/4  step  4/12  warning: no [loss]" in lines
-    assert "[rank 0] hello red [bold]" in lines
+    assert "[rank 0 on host1] hello red [bold]" in lines
     assert any(line.startswith("epoch 2/4  step  6/12  ━") for line in lines)
     assert "loss –  80.00 samples/s" in lines
     assert "epoch 4/4  step 12/12  loss 0.08333  80.00 samples/s" in lines

@@ -112,12 +112,12 @@ class StoreRank:
             return
         sys.stdout.flush()
         sys.stderr.flush()
-        log = self.layout.rank_log(self._rank)
         try:
             if has_failed:
                 self.publish_records()
-            if log.exists():
-                self.publish(log)
+            for file in (self.layout.rank_log(self._rank), self.layout.rank_log_times(self._rank)):
+                if file.exists():
+                    self.publish(file)
         except (OSError, StorageError) as error:
             print(f"not all of this rank's records were published: {error}", file=sys.stderr, flush=True)
 

@@ -137,7 +137,8 @@ class StoreRun:
     def publish_leftovers(self, attempt: int) -> None:
         """Uploads events, logs and sample records that killed ranks of this host could not."""
         self.publish_events(attempt)
-        for file in sorted(self.layout.rank_log(0).parent.glob("rank-*.log")):
+        logs = self.layout.rank_log(0).parent
+        for file in sorted([*logs.glob("rank-*.log"), *logs.glob("rank-*.times")]):
             self.publish(file)
         for file in self.layout.samples_file(0).parent.glob("rank-*.jsonl"):
             rank = int(file.stem.removeprefix("rank-"))

@@ -115,11 +115,12 @@ class _Follower:
         """Downloads the last events and rank 0's output."""
         if self._mirror.has_writer(self._attempt):
             return
-        log = self._mirror.layout.rank_log(0)
+        layout = self._mirror.layout
         with contextlib.suppress(StorageError):
             self._events.poll()
-            with contextlib.suppress(FileNotFoundError):
-                self._storage.get_file(log.relative_to(self._mirror.folder).as_posix(), log)
+            for file in (layout.rank_log_times(0), layout.rank_log(0)):
+                with contextlib.suppress(FileNotFoundError):
+                    self._storage.get_file(file.relative_to(self._mirror.folder).as_posix(), file)
 
 
 if TYPE_CHECKING:
