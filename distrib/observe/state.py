@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from distrib.observe.activity import STALLED
 from distrib.observe.history import Event, RunLength
 from distrib.observe.rank_table import RankHealth
 from distrib.observe.terminal.sparkline import Sparkline
 from distrib.runs.events import is_number
+
+_NUM_RECENT = 3
+"""The train events that are kept, for the summary of a run that failed."""
 
 
 class RunState:
@@ -21,6 +26,7 @@ class RunState:
         self.length = length
         self.started = started
         self.last_train: Event | None = None
+        self.recent_train: deque[Event] = deque(maxlen=_NUM_RECENT)
         self.last_eval: Event | None = None
         self.last_checkpoint: Event | None = None
         self.last: Event | None = None
@@ -106,5 +112,6 @@ class RunState:
         if self._first_of_attempt is None or event["attempt"] != self._first_of_attempt["attempt"]:
             self._first_of_attempt = event
         self.last_train = event
+        self.recent_train.append(event)
         if is_number(event.get("loss")):
             self.losses.add(float(event["loss"]))

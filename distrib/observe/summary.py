@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distrib.observe.format import duration, flow, num_bytes, plural, rate, short_path, value_pairs
+from distrib.observe.format import duration, flow, num_bytes, number, plural, rate, short_path, value_pairs
 from distrib.observe.history import EventReader, RunLength
 from distrib.observe.resume_command import resume_command
 from distrib.observe.state import RunState
@@ -65,6 +65,7 @@ def summary_lines(run: Run, width: int | None = None) -> list[str]:
         "speed": None if error else _speed(speed),
         "run": short_path(run.location),
         "log": _log(run, error) if error else None,
+        "last steps": _last_steps(error, state) if error else None,
         "advice": error.get("advice") if error else None,
         "then": error.get("others") if error else None,
         "weights": _weights(run),
@@ -188,6 +189,18 @@ def _steps(state: RunState) -> str:
     if state.length is None:
         return f"{state.step:,} done"
     return f"{state.step:,} of {state.length.total_steps:,} done"
+
+
+def _last_steps(error: Mapping[str, Any], state: RunState) -> str | None:
+    """Where the rank that failed stood, and the last losses: `12 completed, failed in forward; loss 0.3 at step 10`."""
+    steps, phase = error.get("completed_steps"), error.get("phase")
+    where = None
+    if phase == "start":
+        where = "none, failed before the first step"
+    elif phase is not None and is_number(steps):
+        where = f"{steps:,} completed, failed in {phase}" if steps else f"failed in {phase} of the first step"
+    losses = ", ".join(f"{number(event.get('loss'))} at step {event['step']:,}" for event in state.recent_train)
+    return "; ".join(part for part in (where, f"loss {losses}" if losses else None) if part) or None
 
 
 def _weights(run: Run) -> str | None:

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from distrib.errors import DistribError
 from distrib.train.advice import advice_for
 from distrib.train.context import RankInfo
 from distrib.train.data.loader import LoaderFailedError
+from distrib.train.phases import Position
 from distrib.train.process.tracebacks import is_raised_by_torch, user_traceback
 
 Kind = Literal["user", "infrastructure", "hang"]
@@ -66,6 +67,8 @@ class Failure:
             cause: the rank's own error, a lost peer, or one that hangs.
         advice: What to do about it, if its text does not say so.
         others: What other ranks reported, in one line.
+        completed_steps: The optimizer steps that the rank had completed; None if that is not known.
+        phase: What it did after them.
     """
 
     rank: int | None
@@ -78,10 +81,12 @@ class Failure:
     is_in_collective: bool = False
     advice: str | None = None
     others: str | None = None
+    completed_steps: int | None = None
+    phase: str | None = None
 
     @classmethod
-    def of(cls, error: BaseException, place: RankInfo) -> Failure:
-        """Describes an exception of the rank at `place`."""
+    def of(cls, error: BaseException, place: RankInfo, position: Position | None = None) -> Failure:
+        """Describes an exception of the rank at `place`, which stood at this position."""
         name, message, shown = type(error).__name__, error_text(error), None
         if isinstance(error, LoaderFailedError):
             name, message, shown = error.type, error.message, error.traceback or None
@@ -92,7 +97,14 @@ class Failure:
         if isinstance(error, DriftError):
             rank, host = error.rank if error.rank is not None else rank, error.host or host
         advice = None if isinstance(error, DistribError) else advice_for(name, message)
-        return cls(rank, host, name, message, shown, _kind(error), time.time(), in_collective, advice)
+        failure = cls(rank, host, name, message, shown, _kind(error), time.time(), in_collective, advice)
+        return failure if position is None else failure.at(position)
+
+    def at(self, position: Position) -> Failure:
+        """The failure with the position at which its rank stood, unless that is known already."""
+        if self.phase is not None:
+            return self
+        return replace(self, completed_steps=position.completed_steps, phase=position.phase.label)
 
     @classmethod
     def of_launcher(cls, error: BaseException) -> Failure:

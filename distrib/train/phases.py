@@ -94,10 +94,8 @@ class RankProgress:
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
-        """A phase within another one, which continues afterwards."""
+        """A phase within another one, which continues afterwards; after an error the rank counts as failed in it."""
         outer = self._phase
         self.enter(phase)
-        try:
-            yield
-        finally:
-            self.enter(outer)
+        yield
+        self.enter(outer)

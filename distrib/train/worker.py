@@ -67,7 +67,7 @@ def main(config: AttemptConfig, context: RankContext, datasets: Datasets | None 
         with temporary_files_removed(config.job.spec.data.loader_workers):
             is_finished = _run(config, context, datasets, storage)
     except BaseException as error:
-        failure = Failure.of(error, info)
+        failure = Failure.of(error, info, context.progress.position)
         if storage.may_write:
             failure.write(storage.layout.rank_error(info.rank))
         result = RankResult("failed", failure)

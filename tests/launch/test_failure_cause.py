@@ -48,6 +48,8 @@ def test_an_exception_while_others_wait_for_the_rank(workplace, on, limit):
     assert (error["rank"], error["type"], error["kind"]) == (1, "ValueError", "user")
     assert error["message"] == "rank 1 has had enough"
     assert error["host"] == socket.gethostname()
+    assert (error["completed_steps"], error["phase"]) == (2, "forward")
+    assert "  last steps  2 completed, failed in forward" in launch.stdout
     assert error["traceback"].splitlines()[-1] == "ValueError: rank 1 has had enough"
     assert "logs/rank-1.log" in launch.stdout
     assert "ValueError: rank 1 has had enough" in launch.run.layout.rank_log(1).read_text()
@@ -67,6 +69,7 @@ def test_a_killed_rank(workplace):
     assert seconds < 5
     error = launch.run.error
     assert (error["rank"], error["type"], error["kind"]) == (1, "SIGKILL", "infrastructure")
+    assert (error["completed_steps"], error["phase"]) == (2, "forward")
     assert f"rank 1 on {socket.gethostname()}: SIGKILL: the rank's process was " in launch.stdout
     assert_one_attempt(workplace, launch)
 

@@ -16,6 +16,9 @@ ERROR = {
     "message": "no such label",
     "traceback": 'Traceback (most recent call last):\n  File "a.py", line 3, in f\nValueError: no such label\n',
     "kind": "user",
+    "completed_steps": 6,
+    "phase": "evaluation",
+    "others": "ranks 0, 2: PeerFailedError",
 }
 
 
@@ -45,7 +48,8 @@ def test_a_finished_run(finished, monkeypatch):
 
 
 def test_a_failed_run_shows_the_culprit_its_traceback_and_its_log(run, writer):
-    writer.write("train", step=5, epoch=1, samples=37, loss=1.0, samples_per_second=10.0)
+    for step, loss in ((1, 2.5), (2, 1.75), (4, 1.5), (5, 1.0)):
+        writer.write("train", step=step, epoch=1, samples=8 * step, loss=loss, samples_per_second=10.0)
     run.layout.rank_log(1).parent.mkdir()
     run.layout.rank_log(1).touch()
     update_record(run.folder, status="failed", ended=run.record["started"] + 2, error=ERROR)
@@ -58,6 +62,8 @@ def test_a_failed_run_shows_the_culprit_its_traceback_and_its_log(run, writer):
         "  duration    2.0 s",
         f"  run         {run.folder}",
         f"  log         {run.folder}/logs/rank-1.log",
+        "  last steps  6 completed, failed in evaluation; loss 1.750 at step 2, 1.500 at step 4, 1.000 at step 5",
+        "  then        ranks 0, 2: PeerFailedError",
         f"  continue    distrib run {run.folder}/job.yaml --run-id digits-1",
         f"  all runs    distrib list --runs-dir {run.folder.parent}",
     ]

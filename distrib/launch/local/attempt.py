@@ -44,6 +44,7 @@ class LocalAttempt:
         try:
             self._ranks.start()
             statuses = self._wait()
+            positions = {} if self._is_script else self._ranks.last_positions()
         finally:
             self._ranks.close()
         self._monitor.drain()
@@ -57,7 +58,8 @@ class LocalAttempt:
         if self._hang is not None and all(rank in failures for rank in deaths):
             return AttemptResult("failed", self._hang)
         if deaths:
-            return AttemptResult("failed", find_cause(failures, deaths, self._sigkill_reason()))
+            cause = find_cause(failures, deaths, self._sigkill_reason())
+            return AttemptResult("failed", cause.at(positions[cause.rank]) if cause.rank in positions else cause)
         is_finished = list(statuses.values()) == [EXIT_STATUS["finished"]] * world_size
         return AttemptResult("finished" if is_finished else "stopped")
 

@@ -143,6 +143,10 @@ class RankProcesses:
         positions = self._progress.read()
         return {rank: positions[rank] for rank in self._pids}
 
+    def last_positions(self) -> dict[int, Position]:
+        """Where all ranks stand, or stood when they ended."""
+        return self._progress.read()
+
     def cpu_seconds(self) -> float:
         """The CPU time that the ranks which are left and their children have used."""
         total = 0.0

@@ -53,6 +53,8 @@ def run_script(config: ScriptConfig, context: RankContext) -> RankResult:
         status = "stopped"
     except BaseException as error:
         failure = _failure(error, info)
+        if rank is not None and rank.session is not None:
+            failure = failure.at(context.progress.position)
     if failure is not None:
         failure.write(config.layout.rank_error(info.rank))
         status = "failed"
