@@ -101,6 +101,8 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
         from distrib.train.profiler import StepProfiler
 
         return StepProfiler(rank, config.measurement, training, step_plan, loader, step).run()
+    if training.session is None:  # with one, the job's code may change the dataset between two steps
+        rank.times.meanwhile(loader.fetch_while_waiting)
     records = Records(rank, step_plan, _count_samples(training, step_plan))
     saving = _make_saving(rank, spec.checkpoint.best, training, step_plan, records)
     evaluator = _make_evaluator(rank, training, resolved, datasets, step_plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -19,15 +20,11 @@ SYMBOLS = (
 )
 
 
-def call_after_gradients(loss: torch.Tensor, function: Callable[[], None]) -> None:
-    """Calls `function` once in the backward pass of `loss`: after its computation, before DDP waits for other ranks."""
-    engine = getattr(torch.autograd.Variable, "_execution_engine", None)
-    if engine is None or not hasattr(engine, "queue_callback") or not loss.requires_grad:
-        return
+def call_after_gradients(function: Callable[[], object]) -> None:
+    """In a hook of a backward pass, has `function` called once the gradients are computed, before DDP waits for others.
 
-    def queue(_: torch.Tensor) -> None:
-        engine.queue_callback(
-            function
-        )  # callbacks run in the order in which they were queued; DDP queues its own later
-
-    loss.register_hook(queue)  # type: ignore[no-untyped-call]
+    Functions are called in the order in which they were queued, and DDP queues its own with the last gradient.
+    """
+    engine: Any = getattr(torch.autograd.Variable, "_execution_engine", None)
+    if hasattr(engine, "queue_callback"):
+        engine.queue_callback(function)

@@ -168,7 +168,8 @@ class StepBatch:
 class StepLoader:
     """A rank's batches step by step, on its device.
 
-    On CUDA the next step's batches are copied from pinned memory on a side stream while the current step computes.
+    On CUDA the next step's batches are copied from pinned memory on a side stream while the current step computes. On
+    CPU, rows of a `TensorDataset` can be fetched while the rank waits for the others' gradients.
     """
 
     def __init__(
@@ -186,6 +187,9 @@ class StepLoader:
         self._device = device
         self._order_check = order_check
         self._num_left = step_plan.total_steps - first_step
+        self._position = step_plan.position
+        self._total_steps = step_plan.total_steps
+        self._is_plain = fetcher.is_whole and loader_workers == 0 and device.type == "cpu"
         self._side_stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         micro_batches = SamplerOfRun(sampler, step_plan.position, first_step, step_plan.total_steps)
         self._fetched = iterate(fetcher, micro_batches, loader_workers, pin_memory=device.type == "cuda")
@@ -211,6 +215,13 @@ class StepLoader:
         """On CUDA, starts to copy the batches of the step after; call it between steps, since it may use randomness."""
         if self._side_stream is not None and self._ahead is None and self._num_left:
             self._ahead = self._load()
+
+    def fetch_while_waiting(self) -> None:
+        """Fetches the next step's batches if that runs no code of the job, draws no random number, begins no epoch."""
+        if self._is_plain and self._ahead is None and self._num_left:
+            _, step_of_epoch = self._position(self._total_steps - self._num_left)
+            if step_of_epoch > 0:
+                self._ahead = self._load()
 
     def _load(self) -> StepBatch:
         fetched = [next(self._fetched)]

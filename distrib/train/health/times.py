@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from distrib.compat.pytorch.backward import call_after_gradients
 from distrib.train.phases import Phase, RankProgress
 from distrib.train.process.clock import Clock
 
@@ -79,6 +80,7 @@ class RankTimes:
     late. What does is the moment at which a rank has computed its last gradient and begins to wait for those of the
     others. A hook on the parameter whose gradient comes last marks that moment. A step in which that gradient does not
     come is not measured, and the next one finds out anew which gradient comes last.
+    A rank that waits says so in its progress, and may do something else `meanwhile`.
 
     Args:
         device: The rank's device. On CUDA, times are those of the GPU and become known at `flush`.
@@ -94,6 +96,9 @@ class RankTimes:
         self._hooks: dict[int, Any] = {}
         self._last: int | None = None
         self._arrived: Any = None
+        self._while_waiting: Callable[[], object] = lambda: None
+        self._is_synced = False
+        self._has_varied = False
         self._is_measured = True
         self._step = _Step()
         self._open = _Sums()
@@ -104,26 +109,35 @@ class RankTimes:
         """Marks from now on when the gradients of these parameters, which other ranks wait for, are computed."""
         self._parameters = () if self._is_alone else parameters
 
+    def meanwhile(self, function: Callable[[], object]) -> None:
+        """Has `function` called in each step once this rank's gradients are computed and it waits for the others'."""
+        self._while_waiting = function
+
     def begin_step(self) -> None:
         """Begins a step; its batch is there."""
         self._step = _Step(self._clock.mark())
         self._is_measured = True
 
-    def begin_backward(self) -> None:
-        """Begins the backward pass whose gradients are synchronized."""
-        self._arrived = None
+    def begin_backward(self, loss: torch.Tensor) -> None:
+        """Begins the backward pass of `loss`, whose gradients are synchronized."""
+        if not self._parameters:
+            return
+        self._arrived, self._is_synced = None, True
         if not self._hooks:
             for number, parameter in enumerate(self._parameters):
                 if parameter.requires_grad:
                     hook = parameter.register_post_accumulate_grad_hook(self._mark(number))  # type: ignore[no-untyped-call]
                     self._hooks[number] = hook
+        if loss.requires_grad and not self._knows_last:
+            loss.register_hook(lambda _: call_after_gradients(self._begin_waiting))  # type: ignore[no-untyped-call]
 
     def end_backward(self) -> None:
         """Ends that backward pass; all ranks' gradients have arrived."""
         if not self._parameters:
             return
+        self._is_synced = False
         if self._arrived is None:
-            self._is_measured = False
+            self._is_measured, self._has_varied = False, True
             self._keep_hook(None)
             return
         self._step.waits.append((self._arrived, self._clock.mark()))
@@ -172,8 +186,19 @@ class RankTimes:
         def mark(_: torch.Tensor) -> None:
             self._arrived = self._clock.mark()
             self._last = number
+            if self._is_synced and self._knows_last:
+                call_after_gradients(self._begin_waiting)
 
         return mark
+
+    @property
+    def _knows_last(self) -> bool:
+        """Whether the gradient that came last has done so in every step since."""
+        return len(self._hooks) == 1 and not self._has_varied
+
+    def _begin_waiting(self) -> None:
+        self._progress.enter(Phase.REDUCE)
+        self._while_waiting()
 
     def _keep_hook(self, kept: int | None) -> None:
         for number in [number for number in self._hooks if number != kept]:

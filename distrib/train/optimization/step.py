@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from distrib.compat.pytorch.backward import call_after_gradients
 from distrib.compat.pytorch.tensors import multiply_
 from distrib.errors import DistribError, TrainingFailedError
 from distrib.job.plan import StepPlan
@@ -95,8 +94,8 @@ class TrainStep:
         on_gradients()
         if is_synced:
             self._update()
-        for model in self._state.models.values():
-            model.zero_grad()
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def _forward_backward(self, batch: StepBatch, is_synced: bool) -> None:
         """Leaves the gradient of the global batch's mean loss in the parameters, the same on every rank."""
@@ -127,7 +126,6 @@ class TrainStep:
                         pending = dist.all_reduce(total, async_op=True)
                 if last:
                     self._check_trainable(is_first=number == 0)
-                self._times.begin_backward()
                 self._backward(output, weight, batch, is_synced=is_last and is_synced)
         self._finish_backward(pending, is_synced)
         if self._weighting.is_weighted:
@@ -213,13 +211,10 @@ class TrainStep:
         weighing = nullcontext() if self._session is None else self._session.weighing(weight)
         scaled = self._precision.scaler.scale(loss)
         self._progress.enter(Phase.BACKWARD)
-        if is_synced and world_size > 1:
-            call_after_gradients(scaled, self._enter_reduce)
+        if is_synced:
+            self._times.begin_backward(scaled)
         with self._zero_gradients_of_zero_weight(weight), weighing:
             scaled.backward()  # type: ignore[no-untyped-call]
-
-    def _enter_reduce(self) -> None:
-        self._progress.enter(Phase.REDUCE)
 
     def _update(self) -> None:
         """Unscales and clips the gradients and steps the optimizers."""

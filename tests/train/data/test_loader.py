@@ -1,5 +1,7 @@
 """Fetching: the augmentation of a sample depends on nothing but seed, epoch and index."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from exact_jobs import Augmented
@@ -7,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset, default_collate
 
-from distrib.train.data.loader import Fetcher, iterate
-from distrib.train.data.sampler import EpochIndices, MicroBatch
+from distrib.train.data.loader import Fetcher, StepLoader, iterate
+from distrib.train.data.order import Sequential
+from distrib.train.data.sampler import EpochIndices, GlobalBatchSampler, MicroBatch
 
 index_lists = st.lists(st.integers(0, 19), min_size=1, max_size=6)
 
@@ -76,3 +79,35 @@ def test_loader_workers_give_the_same_batches_in_order():
     loaded = [(part, inputs.tolist()) for part, (inputs, _) in iterate(fetcher, parts, 2, pin_memory=False)]
     assert loaded == plain
     assert [part.indices.epoch for part, _ in loaded] == [indices.epoch for indices in lists]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "fetched"),
+    [
+        # Rows of tensors are fetched while the rank waits, but not those of the next epoch.
+        (TensorDataset(torch.arange(6)), [(0, 2), (1, 3), (2, 3), (3, 5), (4, 6), (5, 6)]),
+        # What runs code of the job is fetched when it is needed.
+        (Augmented(6), [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6)]),
+    ],
+)
+def test_rows_of_tensors_are_fetched_while_the_rank_waits(dataset, fetched):
+    seen = []
+
+    class Counting(Fetcher):
+        def __getitems__(self, indices):
+            seen.append(list(indices))
+            return super().__getitems__(indices)
+
+    plan = SimpleNamespace(total_steps=6, position=lambda step: divmod(step, 3))
+    sampler = GlobalBatchSampler(dataset, Sequential(6, 2), num_replicas=1, rank=0)
+    check = SimpleNamespace(begin_step=lambda epoch: None)
+    loader = StepLoader(Counting(dataset, None, seed=0), sampler, plan, torch.device("cpu"), 0, 0, check)
+    found = []
+    for step in range(6):
+        batch = loader.next()
+        assert batch.global_step == step
+        assert batch.sample_ids == [2 * (step % 3), 2 * (step % 3) + 1]
+        loader.fetch_while_waiting()
+        loader.fetch_while_waiting()
+        found.append((step, len(seen)))
+    assert found == fetched

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from distrib.train.health.times import RankTimes
-from distrib.train.phases import RankProgress
+from distrib.train.phases import Phase, RankProgress
 from tests.support.ranks import run_ranks
 
 pytestmark = pytest.mark.timeout(120)
@@ -43,7 +43,7 @@ def measure(rank, world_size, where):
     for number in range(1 + NUM_STEPS):
         times.begin_step()
         loss = wrapped(torch.ones(2, 4)).sum()
-        times.begin_backward()
+        times.begin_backward(loss)
         loss.backward()
         times.end_backward()
         times.end_step(0.01)
@@ -73,8 +73,9 @@ def test_a_rank_without_others_has_no_hooks_and_never_waits():
     times = RankTimes(torch.device("cpu"), 1, RankProgress.private())
     times.watch(list(model.parameters()))
     times.begin_step()
-    times.begin_backward()
-    model(torch.ones(2, 4)).sum().backward()
+    loss = model(torch.ones(2, 4)).sum()
+    times.begin_backward(loss)
+    loss.backward()
     times.end_backward()
     times.end_step(0.5)
     times.end_window(1)
@@ -95,8 +96,9 @@ def test_the_hook_moves_to_the_gradient_that_comes_last():
         times.begin_step()
         for module in modules:
             value = module(value)
-        times.begin_backward()
-        value.sum().backward()
+        loss = value.sum()
+        times.begin_backward(loss)
+        loss.backward()
         times.end_backward()
         times.end_step(0.0)
 
@@ -112,6 +114,38 @@ def test_the_hook_moves_to_the_gradient_that_comes_last():
     assert hooked() == ["second"]
     times.end_window(3)
     assert times._closed[3].num_steps == 2
+
+
+def test_a_rank_waits_once_its_gradients_are_computed_whichever_comes_last():
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    parameters = [*first.parameters(), *second.parameters()]
+    progress = RankProgress.private()
+    times = RankTimes(torch.device("cpu"), 2, progress)
+    times.watch(parameters)
+    seen = []
+    times.meanwhile(lambda: seen.append((progress.position.phase, sum(each.grad is not None for each in parameters))))
+
+    def step(*modules):
+        for each in parameters:
+            each.grad = None
+        value = torch.ones(1, 2)
+        for module in modules:
+            value = module(value)
+        loss = value.sum()
+        loss.backward(retain_graph=True)  # the first of two micro-batches: nobody is waited for
+        progress.enter(Phase.BACKWARD)
+        times.begin_backward(loss)
+        loss.backward()
+        times.end_backward()
+
+    step(first, second)
+    step(first, second)
+    assert seen == [(Phase.REDUCE, 4)] * 2
+    for _ in range(2):
+        step(second)
+        step(first, second)
+    # The step in which the gradient that came last does not come is not seen; all later ones are.
+    assert seen[2:] == [(Phase.REDUCE, 4), (Phase.REDUCE, 2), (Phase.REDUCE, 4)]
 
 
 def test_waiting_for_a_collective_counts():
