@@ -11,7 +11,9 @@ from distrib.job.yaml.nodes import ListNode, MapNode, Node, ScalarNode, SourceLo
 from distrib.job.yaml.scalars import read_scalar
 
 PLAN_NUMBERS = ("$steps", "$steps_per_epoch")
-"""Numbers that the plan fills in; allowed as whole values under args."""
+"""Numbers that the plan fills in; allowed as whole values under the args of optimizers and schedules."""
+
+_FILLED_IN = ("optimizer", "optimizers", "schedule")
 
 _DOLLAR_NAME = re.compile(r"\$\w*")
 
@@ -54,11 +56,11 @@ def _read(node: Node, path: tuple[str, ...], location: SourceLocation, values: V
 
 
 def _refuse_unknown_number(node: ScalarNode, path: tuple[str, ...]) -> None:
-    is_under_args = "args" in path[:-1]
+    is_under_args = "args" in path[:-1] and path[0] in _FILLED_IN
     if not _DOLLAR_NAME.fullmatch(node.text) or (is_under_args and node.text in PLAN_NUMBERS):
         return
     if node.text in PLAN_NUMBERS:
-        raise ValueError(f"{node.text} is available only under args")
+        raise ValueError(f"{node.text} is available only under the args of optimizer and schedule")
     guess = nearest(node.text, PLAN_NUMBERS) if is_under_args else None
     if guess:
         raise ValueError(f"'{node.text}' is unknown; did you mean {guess}?")

@@ -10,6 +10,7 @@ from datetime import datetime
 from distrib.errors import JobError
 from distrib.job.resume_identity import differing_fields
 from distrib.job.script import AnyJob, load_any_job
+from distrib.job.spec.section import Section
 from distrib.runs.layout import new_run_id
 from distrib.runs.lease import Lease
 from distrib.runs.run import Run
@@ -17,6 +18,7 @@ from distrib.runs.storage.location import join
 from distrib.runs.storage.open import open_storage
 
 _LENGTH = ("train.epochs", "train.steps")
+_SCHEDULE = "schedule"
 
 
 @dataclass(frozen=True)
@@ -141,14 +143,26 @@ def _planned_steps(run: Run) -> int:
 
 def _check_same_job(run: Run, request: RunRequest) -> None:
     """Refuses a job that would train something else than the run's."""
-    ignored = _LENGTH if request.is_extended else ()
+    before = load_any_job(run.job_file).spec
+    may_differ = _fields_of_extension(before, request.job.spec) if request.is_extended else ()
     differing = [
-        f"{field}: {before!r} then, {now!r} now"
-        for field, before, now in differing_fields(load_any_job(run.job_file).spec, request.job.spec)
-        if field not in ignored
+        f"{field}: {old!r} then, {new!r} now"
+        for field, old, new in differing_fields(before, request.job.spec)
+        if field not in may_differ
     ]
     if differing:
+        advice = "`extend` to train beyond its end"
+        if request.is_extended:
+            advice = "change no more than its length and the args of a schedule by steps or epochs to extend it"
         raise JobError(
             f"run {run.id} was made by another job; what differs:\n  " + "\n  ".join(differing) + "\n"
-            "use the same job, `extend` to train beyond its end, or `fresh` to start a new run beside it"
+            f"use the same job, {advice}, or `fresh` to start a new run beside it"
         )
+
+
+def _fields_of_extension(before: Section, now: Section) -> tuple[str, ...]:
+    """The fields that may differ where a run is extended: its length, and with it the numbers of its schedule."""
+    old, new = getattr(before, _SCHEDULE, None), getattr(now, _SCHEDULE, None)
+    if old is None or new is None or (old.target, old.every) != (new.target, new.every) or new.every == "eval":
+        return _LENGTH
+    return (*_LENGTH, _SCHEDULE)

@@ -198,4 +198,4 @@ def _try_out(rank: Rank, spec: JobSpec, training: Training, evaluator: Evaluator
 def _warnings(training: Training, step_plan: StepPlan) -> list[str]:
     """What is to be reported of the model at the start."""
     batch_norm = batch_norm_warning(training.state.model, step_plan)
-    return [*training.task.notices, *([] if batch_norm is None else [batch_norm])]
+    return [*training.task.notices, *training.schedules.warnings, *([] if batch_norm is None else [batch_norm])]

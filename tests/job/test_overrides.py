@@ -106,11 +106,10 @@ def test_values_are_yaml(load: Load, text: str, monkeypatch: pytest.MonkeyPatch)
     args = load(
         text,
         "model.args.a=1e-3", "model.args.b=on", "model.args.c='1'", "model.args.d={x: [1, ~]}", "model.args.e=a=b",
-        "model.args.hidden=${HIDDEN}", "model.args.f=''", "model.args.g.h.i=1", "model.args.j=$steps",
+        "model.args.hidden=${HIDDEN}", "model.args.f=''", "model.args.g.h.i=1",
     )  # fmt: skip
     assert args.spec.model.args == {
         "a": 0.001, "b": "on", "c": "1", "d": {"x": [1, None]}, "e": "a=b", "hidden": 17, "f": "", "g": {"h": {"i": 1}},
-        "j": "$steps",
     }  # fmt: skip
 
 
@@ -166,7 +165,7 @@ def test_loss_gives_way_to_step(load: Load, text: str) -> None:
         ("train.epochs=three", "train.epochs: expected a whole number, got 'three'"),
         ("resources.workers={min: 3, max: 2}", "resources.workers: min (3) is greater than max (2); swap them"),
         ("metrics.loss=a:b", "metrics.loss: 'loss' is a field of events"),
-        ("model.args.x=$step", "model.args.x: '$step' is unknown; did you mean $steps?"),
+        ("optimizer.args.x=$step", "optimizer.args.x: '$step' is unknown; did you mean $steps?"),
         ("schedule.args.T_max=$steps", "schedule.target: required"),
         ("storage=gs://", "storage: '' cannot be a bucket's name; write gs://bucket/prefix"),
     ],

@@ -31,7 +31,8 @@ CHANGES = [
     ("batch_size: 64", "batch_size: 64.5", "7: data.batch_size: expected a whole number, got 64.5"),
     ("batch_size: 64", "batch_size: true", "7: data.batch_size: expected a whole number, got true"),
     ("batch_size: 64", "batch_size:", "7: data.batch_size: expected a whole number, got nothing (null)"),
-    ("batch_size: 64", "batch_size: $steps", "7: data.batch_size: $steps is available only under args"),
+    ("batch_size: 64", "batch_size: $steps", "7: data.batch_size: $steps is available only under the args of"),
+    ("hidden: 256", "hidden: $steps", "3: model.args.hidden: $steps is available only under the args of optimizer"),
     ("batch_size: 64", "batchsize: 64", "4: data.batch_size: required: Samples per"),
     ("name: digits", "name: digits\nbatch_size: 4", "3: batch_size: unknown key 'batch_size'; did you mean 'data."),
     ("name: digits", "name: digits\nfoo: 4", "3: foo: unknown key 'foo'; the keys here are: name, model,"),
@@ -72,8 +73,8 @@ CHANGES = [
     ("train:", "storage: hdfs://bucket/runs\ntrain:", "12: storage: 'hdfs://' is not supported; use a folder, s3://"),
     ("train:", "storage: s3://key:secret@bucket\ntrain:", "12: storage: leave credentials and addresses out of"),
     ("train:", "storage: $HOME\ntrain:", "12: storage: '$HOME' is unknown; an environment variable is written ${HO"),
-    ("hidden: 256", "hidden: $step", "3: model.args.hidden: '$step' is unknown; did you mean $steps?"),
-    ("hidden: 256", "hidden: [1, $steps_per_epochs]", "3: model.args.hidden.1: ", "did you mean $steps_per_epoch?"),
+    ("er: torch.optim:AdamW", "er: {args: {a: $step}}", "optimizer.args.a: '$step' is unknown; did you mean $steps?"),
+    ("er: torch.optim:AdamW", "er: {args: {a: [$steps_per_epochs]}}", "args.a.0: ", "did you mean $steps_per_epoch?"),
     ("hidden: 256", "hidden: {args: '$'}", "3: model.args.hidden.args: '$' is unknown; an environment variable is"),
     ("train:", "schedule: {every: eval, target: a:b}\ntrain:", "12: schedule.every: every: eval needs metric"),
     ("train:", "schedule: {metric: loss, target: a:b}\ntrain:", "12: schedule.metric: metric works only with every:"),
@@ -154,7 +155,7 @@ def test_all_undefined_variables_are_reported(refusal: Refusal, text: str) -> No
 
 
 def test_what_looks_odd_but_is_right_passes(load: Callable[..., Job], text: str) -> None:
-    changed = text.replace("hidden: 256", "hidden: {0: $steps, true: a$b, on: 12:30:00, day: 2024-01-01, price: $5.0}")
+    changed = text.replace("hidden: 256", "hidden: {0: steps, true: a$b, on: 12:30:00, day: 2024-01-01, price: $5.0}")
     assert load(changed).spec.model.args["hidden"] == {
-        0: "$steps", True: "a$b", "on": "12:30:00", "day": "2024-01-01", "price": "$5.0",
+        0: "steps", True: "a$b", "on": "12:30:00", "day": "2024-01-01", "price": "$5.0",
     }  # fmt: skip

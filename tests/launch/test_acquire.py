@@ -110,6 +110,21 @@ def test_extending(acquire):
     assert acquire("one", "train.steps=18", num_steps=18, is_extended=True).attempt == 3
 
 
+def test_the_numbers_of_a_schedule_may_change_only_where_a_run_is_extended(acquire):
+    def cosine(length):
+        schedule = f"schedule={{target: torch.optim.lr_scheduler:CosineAnnealingLR, args: {{T_max: {length}}}}}"
+        return "one", schedule, "train.steps=18" if length > 9 else "train.steps=9"
+
+    begin(acquire(*cosine(9)), "finished", step=9)
+    with pytest.raises(JobError, match=r"what differs:\n  schedule: "):
+        acquire(*cosine(18), num_steps=18)
+    with pytest.raises(JobError, match="change no more than its length and the args of a schedule"):
+        acquire(*cosine(18), "train.seed=4", num_steps=18, is_extended=True)
+    with pytest.raises(JobError, match=r"what differs:\n  schedule: "):
+        acquire(*cosine(18), "schedule.every=epoch", num_steps=18, is_extended=True)
+    assert acquire(*cosine(18), num_steps=18, is_extended=True).attempt == 3
+
+
 def test_fresh_ones_get_names_of_their_own(acquire, location):
     begin(acquire(), "finished")
     assert acquire(is_fresh=True).run.id == "one-2"

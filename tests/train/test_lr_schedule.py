@@ -9,12 +9,12 @@ from distrib.errors import JobError
 from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
 from distrib.train.checkpoint.parts import OPTIMIZER
+from distrib.train.optimization.group_values import ExtensionError, depends_on_length
 from distrib.train.optimization.lr_schedule import (
     ScheduleError,
     SchedulerState,
     check_extension,
     check_length,
-    depends_on_length,
 )
 from distrib.train.resolved_job import ResolvedJob
 
@@ -26,6 +26,8 @@ SPEC = {
     "optimizer": {"target": "torch.optim:SGD", "args": {"lr": 0.1, "momentum": 0.9}},
     "train": {"epochs": 2},
 }
+PLANNED = {"target": "torch.optim:SGD", "args": {"lr": "$steps"}}
+"""Depends on the length of the run; for it, the tests build a `Planned`."""
 LR = "torch.optim.lr_scheduler"
 SCHEDULES = {
     "cosine": {"target": f"{LR}:CosineAnnealingLR", "args": {"T_max": "$steps"}},
@@ -37,15 +39,28 @@ SCHEDULES = {
 
 @pytest.fixture
 def load(tmp_path):
-    """`load(schedule, epochs)`: the resolved job and its plan."""
+    """`load(schedule, epochs, optimizer)`: the resolved job and its plan."""
 
-    def load(schedule, epochs=2):
+    def load(schedule, epochs=2, optimizer=SPEC["optimizer"]):
         path = tmp_path / "job.yaml"
-        path.write_text(json.dumps({**SPEC, "schedule": schedule, "train": {"epochs": epochs}}))
+        spec = {**SPEC, "optimizer": optimizer, "train": {"epochs": epochs}}
+        path.write_text(json.dumps(spec if schedule is None else {**spec, "schedule": schedule}))
         job = Job.load(path)
         return ResolvedJob.resolve(job), make_step_plan(job.spec, Facts(40), 2)
 
     return load
+
+
+class Planned(torch.optim.SGD):
+    """Keeps the length of the run, and a count of steps, in its groups."""
+
+    def __init__(self, total):
+        super().__init__([torch.nn.Parameter(torch.zeros(()))], lr=0.1, momentum=0.9)
+        self.param_groups[0].update(total=total, num_steps=0)
+
+    def step(self, closure=None):
+        self.param_groups[0]["num_steps"] += 1
+        super().step(closure)
 
 
 def make_optimizer():
@@ -77,6 +92,50 @@ def test_an_extended_schedule_is_that_of_the_longer_run(load, name):
     whole = advance(SchedulerState(*long, whole_optimizer), whole_optimizer, range(16))
     for ours, expected in zip(advance(extended, continued, range(8, 16)), whole[8:], strict=True):
         assert ours == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("schedule", [None, SCHEDULES["one cycle"]], ids=["alone", "scheduled"])
+def test_an_extended_optimizer_has_the_plan_of_the_longer_run_and_its_own_count(load, schedule):
+    optimizer, continued = Planned(8), Planned(16)
+    scheduler = SchedulerState(*load(schedule, 2, PLANNED), optimizer)
+    extended = SchedulerState(*load(schedule, 4, PLANNED), continued)
+    advance(scheduler, optimizer, range(8))
+    continued.load_state_dict(optimizer.state_dict())
+    extended.load_state_dict(scheduler.state_dict())
+    assert (continued.param_groups[0]["total"], continued.param_groups[0]["num_steps"]) == (16, 8)
+    assert not extended.warnings
+
+
+def test_a_value_of_the_plan_that_changes_in_training_cannot_be_extended(load):
+    optimizer, continued = Planned(8), Planned(16)
+    scheduler = SchedulerState(*load(None, 2, PLANNED), optimizer)
+    extended = SchedulerState(*load(None, 4, PLANNED), continued)
+    optimizer.param_groups[0]["total"] -= 1
+    continued.load_state_dict(optimizer.state_dict())
+    with pytest.raises(ExtensionError, match=r"'total' depends on \$steps and changes during training"):
+        extended.load_state_dict(scheduler.state_dict())
+
+
+def test_a_length_in_numbers_is_reported_when_a_run_is_extended_and_can_be_changed(load):
+    fixed = {"target": f"{LR}:CosineAnnealingLR", "args": {"T_max": 8, "eta_min": 0.01}}
+    optimizer = make_optimizer()
+    scheduler = SchedulerState(*load(fixed), optimizer)
+    advance(scheduler, optimizer, range(8))
+
+    def extend(schedule):
+        continued = make_optimizer()
+        extended = SchedulerState(*load(schedule, 4), continued)
+        continued.load_state_dict(optimizer.state_dict())
+        extended.load_state_dict(scheduler.state_dict())
+        return extended, continued.param_groups[0]["lr"]
+
+    same, rate = extend(fixed)
+    assert rate == pytest.approx(0.01)
+    (message,) = same.warnings
+    assert "T_max is 8, the length of the run before it was extended, and stays so" in message
+    changed, rate = extend({**fixed, "args": {**fixed["args"], "T_max": 16}})
+    assert rate == pytest.approx(0.055)
+    assert not changed.warnings
 
 
 def test_a_resumed_schedule_of_the_same_length_has_the_same_bits(load):

@@ -25,7 +25,8 @@ class Target(Section):
     target: Annotated[TargetText, Resume.MUST_MATCH]
     """`module:attribute`, as in `torch.nn:CrossEntropyLoss`."""
     args: Annotated[dict[str, Any], Resume.MUST_MATCH] = {}
-    """Keyword arguments. A value `$steps` or `$steps_per_epoch` is replaced by the number of steps in the plan."""
+    """Keyword arguments. In those of optimizers and schedules, the plan's numbers replace `$steps` and
+    `$steps_per_epoch`."""
 
 
 TrackerText = Annotated[str, StringConstraints(pattern=TRACKER_PATTERN)]

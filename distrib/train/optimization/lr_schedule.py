@@ -13,9 +13,15 @@ import torch
 
 from distrib.errors import DistribError
 from distrib.job.plan import StepPlan, with_steps
-from distrib.job.spec.targets import Target
 from distrib.job.spec.training import DEFAULT_OPTIMIZER, LearningRateSchedule
 from distrib.train.checkpoint.plain_state import FromJob
+from distrib.train.optimization.group_values import (
+    depends_on_length,
+    group_values,
+    is_same,
+    replace_planned,
+    without_parameters,
+)
 from distrib.train.resolved_job import ResolvedJob
 
 _MAX_TRIED_STEPS = 100_000
@@ -28,8 +34,11 @@ class ScheduleError(DistribError):
 class SchedulerState:
     """The learning-rate schedule, advanced after each step, epoch or evaluation as the spec says.
 
-    Its state names the length of the run for which it was built. If a run is extended, a schedule whose arguments
-    depend on that length is built for the new one and advanced to where the run is.
+    Its state has the arguments with which it was built. If a run is extended, and they depend on its length or were
+    changed, the schedule is built anew and advanced to where the run is.
+
+    Attributes:
+        warnings: What the user should know of the schedule of an extended run.
     """
 
     def __init__(
@@ -40,52 +49,95 @@ class SchedulerState:
         name: str = DEFAULT_OPTIMIZER,
     ) -> None:
         spec = resolved.job.spec.optimizer_specs[name]
+        self.warnings: list[str] = []
         self._spec = spec.schedule
+        self._field = spec.schedule_field
+        self._optimizer_field = spec.field
+        self._args: dict[str, Any] = {}
+        self._depends_on_length = depends_on_length(spec.target)
         self._step_plan = step_plan
         self._optimizer = optimizer
         self._num_advances = 0
-        self._first_groups = [_values(group) for group in optimizer.param_groups]
+        self._first_groups = group_values(optimizer)
         self._build: Callable[[], Any] | None = None
         self._scheduler: Any = None
         factory = resolved.schedules[name]
         if self._spec is not None and factory is not None:
-            args = with_steps(self._spec, step_plan).args
+            args = self._args = dict(with_steps(self._spec, step_plan).args)
             self._build = lambda: factory(optimizer, **args)
             self._scheduler = self._build()
             _check_interface(self._scheduler, self._spec, spec.schedule_field)
 
     def state_dict(self) -> dict[str, Any]:
-        """The scheduler's state, and for which length; empty without one."""
-        if self._scheduler is None:
-            return {}
-        return {
-            "scheduler": _without_code(self._scheduler.state_dict()),
-            "total_steps": self._step_plan.total_steps,
-            "num_advances": self._num_advances,
-        }
+        """The scheduler's state, and for which arguments and length; empty if nothing depends on these."""
+        state: dict[str, Any] = {}
+        if self._scheduler is not None:
+            state = {
+                "scheduler": _without_code(self._scheduler.state_dict()),
+                "args": self._args,
+                "num_advances": self._num_advances,
+            }
+        if self._depends_on_length:
+            state["first_groups"] = self._first_groups
+        return state and {**state, "total_steps": self._step_plan.total_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned; call it after the optimizer is restored."""
+        is_extended = bool(state) and state["total_steps"] != self._step_plan.total_steps
+        if is_extended and self._depends_on_length:
+            replace_planned(self._optimizer, state["first_groups"], self._first_groups, self._optimizer_field)
         if self._scheduler is None or not state:
             return
-        assert self._spec is not None
-        if state["total_steps"] != self._step_plan.total_steps and depends_on_length(self._spec):
+        if state["args"] != self._args:
             self._rebuild(state["num_advances"])
-        else:
-            self._num_advances = state["num_advances"]
-            self._scheduler.load_state_dict(_with_code(state["scheduler"], self._scheduler.state_dict()))
+            return
+        self._num_advances = state["num_advances"]
+        self._scheduler.load_state_dict(_with_code(state["scheduler"], self._scheduler.state_dict()))
+        if is_extended:
+            self.warnings += self._outdated_numbers(state["total_steps"])
+
+    def _outdated_numbers(self, total_steps: int) -> list[str]:
+        """Reports an argument that is the length of the run before it was extended."""
+        assert self._spec is not None
+        if self._spec.every == "eval":
+            return []
+        length = total_steps if self._spec.every == "step" else self._step_plan.position(total_steps)[0]
+        return [
+            f"{self._field}: {name} is {length}, the length of the run before it was extended, and stays so; if the "
+            f"schedule is to end with the run, use $steps, or set {self._field}.args.{name} where you extend"
+            for name, value in self._args.items()
+            if type(value) is int and value == length == self._spec.args[name]
+        ]
 
     def _rebuild(self, num_advances: int) -> None:
-        """Builds the schedule anew, from the optimizer's first values on, and advances it."""
+        """Builds the schedule anew, from the optimizer's first values on, and advances it.
+
+        Values that it does not set, such as an optimizer's own counters, stay as they are.
+        """
         assert self._build is not None
-        for group, first in zip(self._optimizer.param_groups, self._first_groups, strict=True):
-            for name in _values(group):
+        groups = self._optimizer.param_groups
+        before = [without_parameters(group) for group in groups]
+        for group, first in zip(groups, self._first_groups, strict=True):
+            for name in without_parameters(group):
                 del group[name]
             group.update(copy.deepcopy(first))
         self._scheduler = self._build()
+        set_by_schedule = self._changed_values()
         with warnings.catch_warnings(action="ignore"):  # of steps of a scheduler without steps of the optimizer
             for _ in range(num_advances):
                 self._advance()
+                set_by_schedule |= self._changed_values()
+        for group, values in zip(groups, before, strict=True):
+            group.update({name: value for name, value in values.items() if name not in set_by_schedule})
+
+    def _changed_values(self) -> set[str]:
+        """The names of the groups' values that are not those with which the optimizer was built."""
+        return {"lr"} | {
+            name
+            for group, first in zip(self._optimizer.param_groups, self._first_groups, strict=True)
+            for name, value in without_parameters(group).items()
+            if name not in first or not is_same(value, first[name])
+        }
 
     def _advance(self, *metric: Any) -> None:
         self._num_advances += 1
@@ -126,6 +178,11 @@ class Schedules:
         """The learning rate, or those of all optimizers by name if the job names them."""
         rates = {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in self._optimizers.items()}
         return rates if self._has_names else next(iter(rates.values()))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know of the schedules of an extended run."""
+        return [message for state in self._states.values() for message in state.warnings]
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each schedule."""
@@ -168,17 +225,6 @@ def _with_code(state: Any, built: Any) -> Any:
         others = built if type(built) is type(state) and len(built) == len(state) else [None] * len(state)
         return type(state)(_with_code(value, other) for value, other in zip(state, others, strict=True))
     return state
-
-
-def depends_on_length(target: Target) -> bool:
-    """Whether a target's arguments contain `$steps`."""
-
-    def is_in(value: Any) -> bool:
-        if isinstance(value, Mapping):
-            return any(map(is_in, value.values()))
-        return any(map(is_in, value)) if isinstance(value, list) else value == "$steps"
-
-    return is_in(target.args)
 
 
 def check_extension(resolved: ResolvedJob) -> None:
@@ -263,8 +309,3 @@ def _needs_metric(scheduler: Any) -> bool:
     """Whether a scheduler's step needs a metric."""
     parameters = list(inspect.signature(scheduler.step).parameters.values())
     return bool(parameters) and parameters[0].default is inspect.Parameter.empty
-
-
-def _values(group: Mapping[str, Any]) -> dict[str, Any]:
-    """What a parameter group holds beside its parameters."""
-    return {name: copy.deepcopy(value) for name, value in group.items() if name not in ("params", "param_names")}
