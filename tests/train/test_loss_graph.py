@@ -66,3 +66,26 @@ def test_a_division_by_what_is_masked_is_found():
     constant = [losses[:size].sum() / 4 for size in (8, 6)]
     graph = LossGraph()
     assert [graph.find(loss, size) for loss, size in zip(constant, (8, 6), strict=True)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        functional.mse_loss,
+        functional.l1_loss,
+        functional.binary_cross_entropy_with_logits,
+        lambda outputs, targets: ((outputs - targets) ** 2).mean() + 0.1 * INPUTS.pow(2).mean(),
+        lambda outputs, targets: functional.cross_entropy(
+            outputs.flatten()[:, None] * INPUTS[:1], targets.flatten().long()
+        ),
+    ],
+)
+def test_a_mean_over_a_varying_number_of_elements_is_found(loss):
+    """As over sequences that each slice pads to its own longest one."""
+    outputs = torch.randn(8, 6, requires_grad=True)
+    longer, shorter, fewer = outputs, outputs[:, :4], outputs[:5]
+    zeros = torch.zeros(8, 6)
+    graph = LossGraph()
+    assert graph.find(loss(longer, zeros), 8) is None
+    assert graph.find(loss(fewer, zeros[:5]), 5) is None
+    assert "is a mean over elements" in graph.find(loss(shorter, zeros[:, :4]), 8)

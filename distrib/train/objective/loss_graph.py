@@ -20,16 +20,17 @@ _MEAN, _SUM = 1, 2
 class LossGraph:
     """Looks for what makes a loss another than the mean over the samples of its batch; nothing is computed.
 
-    It finds torch's cross entropy that ignores targets or weighs classes, sums over the samples, and a division by a
-    number that is in no fixed proportion to the samples, as by the number of unmasked tokens.
+    It finds torch's cross entropy that ignores targets or weighs classes, sums over the samples, a division by a number
+    that is in no fixed proportion to the samples, as by the number of unmasked tokens, and a mean over elements whose
+    number per sample varies, as over the padded positions of sequences.
     """
 
     def __init__(self) -> None:
-        self._divisors: set[tuple[float, int]] = set()
+        self._divisors: dict[tuple[str, int], set[tuple[float, int]]] = {}
 
     def find(self, loss: torch.Tensor, num_samples: int) -> str | None:
         """What is found in the graph of the loss of a batch, as the end of a sentence; None if nothing is."""
-        for node, is_direct in _nodes(loss):
+        for number, (node, is_direct) in enumerate(_nodes(loss)):
             reduction, target = saved(node, "reduction"), saved(node, "target")
             total_weight = saved(node, "total_weight")
             if reduction == _MEAN and target is not None and total_weight is not None:
@@ -38,18 +39,40 @@ class LossGraph:
                     return f"divides by the targets that count, {counted:g} of {num_targets} in this batch"
             if is_direct and (reduction == _SUM or _sums_samples(node, num_samples)):
                 return "is a sum over the batch"
-            if is_direct and type(node).__name__.startswith("Div") and self._varies(node, num_samples):
+            if not is_direct:
+                continue
+            place = type(node).__name__, number
+            if (divisor := _divisor(node)) is not None and self._varies(place, divisor, num_samples):
                 return "divides by a number that is in no fixed proportion to the samples"
+            if (elements := _num_averaged(node)) is not None and self._varies(place, elements, num_samples):
+                return "is a mean over elements whose number per sample varies"
         return None
 
-    def _varies(self, node: Any, num_samples: int) -> bool:
-        """Whether divisors so far are neither constant nor proportional to the number of samples."""
-        divisor = saved(node, "other")
-        if divisor is None or divisor.numel() != 1 or divisor.requires_grad:
-            return False
-        self._divisors.add((float(divisor), num_samples))
-        values = {value for value, _ in self._divisors}
-        return len(values) > 1 and len({value / number for value, number in self._divisors}) > 1
+    def _varies(self, place: tuple[str, int], divisor: float, num_samples: int) -> bool:
+        """Whether the divisors at this place so far are neither constant nor proportional to the number of samples."""
+        divisors = self._divisors.setdefault(place, set())
+        divisors.add((divisor, num_samples))
+        values = {value for value, _ in divisors}
+        return len(values) > 1 and len({value / number for value, number in divisors}) > 1
+
+
+def _divisor(node: Any) -> float | None:
+    """What a node divides by, if that is a number that is not trained."""
+    divisor = saved(node, "other") if type(node).__name__.startswith("Div") else None
+    if divisor is None or divisor.numel() != 1 or divisor.requires_grad:
+        return None
+    return float(divisor)
+
+
+def _num_averaged(node: Any) -> int | None:
+    """How many elements a node averages; None if it is no mean over all of them."""
+    if type(node).__name__ == "MeanBackward0":
+        num_elements: int | None = saved(node, "self_sym_numel")
+        return num_elements
+    if saved(node, "reduction") != _MEAN:
+        return None
+    averaged = saved(node, "self" if saved(node, "total_weight") is None else "target")
+    return None if averaged is None else int(averaged.numel())
 
 
 def _sums_samples(node: Any, num_samples: int) -> bool:

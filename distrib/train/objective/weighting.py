@@ -12,6 +12,7 @@ from distrib.job.plan import StepPlan
 from distrib.train.data.sampler import MicroBatch
 from distrib.train.objective.loss_graph import LossGraph
 from distrib.train.objective.loss_probe import is_mean_over_samples
+from distrib.train.objective.loss_weights import LossForm
 from distrib.train.objective.task import StepOutput, Task
 from distrib.train.process.process_groups import gather_rows
 from distrib.train.process.shared_steps import SharedSteps, share_steps
@@ -56,7 +57,8 @@ class Weighting:
             self._uneven = share_steps(group)
             self.counts_targets = self._uneven is None
         self.warnings: list[str] = []
-        self._graph = LossGraph() if self._is_split and not task.form.is_known else None
+        is_mean = not task.form.is_known or task.form == LossForm(is_known=True)
+        self._graph = LossGraph() if self._is_split and is_mean else None
         self._num_looked_at = 0
         self._is_weighted: bool | None = None
         self._rows_per_sample = 0.0
