@@ -7,13 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedWriter, FileIO, TextIOWrapper
-from typing import TYPE_CHECKING
+from typing import Any
 
 from distrib.runs.layout import RunLayout
 from distrib.runs.log_times import LogClock
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 _OUTPUTS = (1, 2)
 
@@ -49,7 +46,7 @@ class _TimedOutput(FileIO):
         super().__init__(descriptor, "w", closefd=False)
         self._clock = clock
 
-    def write(self, data: ReadableBuffer, /) -> int:
+    def write(self, data: Any, /) -> int:
         """Records the time and writes."""
         self._clock.mark()
         return super().write(data)
