@@ -81,7 +81,7 @@ def run(
     if max_restarts is not None:
         overrides.append(f"failures.max_restarts={max_restarts}")
     loaded = load_runnable(job, module, arguments or [], overrides)
-    check_training_options(loaded, extend=extend, record_samples=record_samples)
+    check_training_options(loaded, extend=extend)
     check_run_id(run_id)
     launcher, cluster_address = choose_launcher(on, address)
     stream = sys.stderr if as_json else sys.stdout

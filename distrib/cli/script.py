@@ -56,7 +56,7 @@ def load_runnable(name: str | None, module: str | None, arguments: Sequence[str]
     return load_any_job(name, overrides)
 
 
-def check_training_options(job: AnyJob, *, extend: bool, record_samples: bool) -> None:
+def check_training_options(job: AnyJob, *, extend: bool) -> None:
     """Refuses options that only a declared training has.
 
     Raises:
@@ -64,6 +64,5 @@ def check_training_options(job: AnyJob, *, extend: bool, record_samples: bool) -
     """
     from distrib.job.script import ScriptJob
 
-    if isinstance(job, ScriptJob) and (extend or record_samples):
-        option = "--extend" if extend else "--record-samples"
-        raise JobError("a script decides itself how long it trains and on which samples", field=option)
+    if isinstance(job, ScriptJob) and extend:
+        raise JobError("a script decides itself how long it trains; change its arguments", field="--extend")

@@ -78,7 +78,7 @@ def submit(
 
     variables = _variables(env or [])
     loaded = load_any_job(job, make_overrides(sets, workers=workers, device=device, runs_dir=runs_dir))
-    check_training_options(loaded, extend=extend, record_samples=record_samples)
+    check_training_options(loaded, extend=extend)
     check_run_id(run_id)
 
     from distrib.runs.layout import new_run_id

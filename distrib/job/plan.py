@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -254,24 +254,70 @@ def make_request(spec: JobSpec | ScriptSpec, launcher: LauncherName, device: Dev
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """What decides about the steps of a run besides its data: what a job's spec says, or a script's loop.
+
+    Attributes:
+        batch_size: Samples of a global batch.
+        epochs: Passes over the data; None if `steps` is given.
+        steps: The number of steps.
+        accumulate: Micro-batches per step and rank.
+        eval_batch_size: Samples that a rank evaluates at a time; None for a rank's part of a global batch.
+        eval_every: The interval of evaluations.
+        log_every: Steps between train events.
+        save_every: The interval of checkpoints.
+    """
+
+    batch_size: int
+    epochs: int | None
+    steps: int | None
+    log_every: int
+    save_every: str
+    accumulate: int = 1
+    eval_batch_size: int | None = None
+    eval_every: str = "never"
+
+    @classmethod
+    def of_job(cls, spec: JobSpec) -> StepSettings:
+        """Those of a job."""
+        return cls(
+            batch_size=spec.data.batch_size,
+            epochs=spec.train.epochs,
+            steps=spec.train.steps,
+            log_every=spec.train.log_every,
+            save_every=spec.checkpoint.every,
+            accumulate=spec.train.accumulate,
+            eval_batch_size=spec.data.eval_batch_size,
+            eval_every=spec.train.eval_every,
+        )
+
+
 def make_step_plan(spec: JobSpec, facts: Facts, world_size: int) -> StepPlan:
     """The step plan of `spec` on `world_size` ranks; the same on every rank and in `distrib plan`."""
-    samples, batch, order = facts.train_samples, spec.data.batch_size, facts.order
+    return replace(
+        plan_steps(StepSettings.of_job(spec), facts, world_size), notes=tuple(_notes(spec, facts, world_size))
+    )
+
+
+def plan_steps(settings: StepSettings, facts: Facts, world_size: int) -> StepPlan:
+    """The step plan on `world_size` ranks, without notes."""
+    samples, batch, order = facts.train_samples, settings.batch_size, facts.order
     if order is not None:
         samples = order.samples
     full_batch = min(batch, samples)
-    eval_batch = spec.data.eval_batch_size or -(-full_batch // world_size)
     steps_per_epoch = -(-samples // batch)
     last_batch = samples - (steps_per_epoch - 1) * batch
+    eval_batch = settings.eval_batch_size or -(-full_batch // world_size)
     if order is not None and order.batch_sizes is not None:
         steps_per_epoch = order.num_steps[0]
         _, full_batch, last_batch = order.batch_sizes
     if order is not None and order.may_differ:
-        total_steps = spec.train.steps or sum(order.num_steps[: spec.train.epochs])
+        total_steps = settings.steps or sum(order.num_steps[: settings.epochs])
     else:
-        total_steps = spec.train.steps or (spec.train.epochs or 0) * steps_per_epoch
+        total_steps = settings.steps or (settings.epochs or 0) * steps_per_epoch
     rank_batches = split_evenly(full_batch, world_size)
-    save_interval, eval_interval = Interval.parse(spec.checkpoint.every), Interval.parse(spec.train.eval_every)
+    save_interval, eval_interval = Interval.parse(settings.save_every), Interval.parse(settings.eval_every)
     if not facts.eval_samples:
         eval_interval = Interval(0, "step")
     return StepPlan(
@@ -284,14 +330,14 @@ def make_step_plan(spec: JobSpec, facts: Facts, world_size: int) -> StepPlan:
         total_steps=total_steps,
         rank_batches=rank_batches,
         last_rank_batches=split_evenly(last_batch, world_size),
-        micro_batches=tuple(size for size in split_evenly(max(rank_batches), spec.train.accumulate) if size),
-        accumulate=spec.train.accumulate,
+        micro_batches=tuple(size for size in split_evenly(max(rank_batches), settings.accumulate) if size),
+        accumulate=settings.accumulate,
         eval_batch_size=eval_batch,
         eval_interval_steps=_in_steps(eval_interval, steps_per_epoch, order),
-        log_interval_steps=spec.train.log_every,
+        log_interval_steps=settings.log_every,
         save_interval_steps=_in_steps(save_interval, steps_per_epoch, order),
         save_interval_seconds=save_interval.count if save_interval.unit == "second" else 0,
-        notes=tuple(_notes(spec, facts, world_size)),
+        notes=(),
         order=order,
         eval_global_batch_size=min(batch, samples),
         eval_interval_epochs=_in_epochs(eval_interval, order),

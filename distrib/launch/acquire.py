@@ -9,7 +9,7 @@ from datetime import datetime
 
 from distrib.errors import JobError
 from distrib.job.resume_identity import differing_fields
-from distrib.job.script import AnyJob, load_any_job
+from distrib.job.script import AnyJob, ScriptJob, load_any_job
 from distrib.job.spec.section import Section
 from distrib.runs.layout import new_run_id
 from distrib.runs.lease import Lease
@@ -151,12 +151,14 @@ def _check_same_job(run: Run, request: RunRequest) -> None:
         if field not in may_differ
     ]
     if differing:
-        advice = "`extend` to train beyond its end"
+        advice = ", `extend` to train beyond its end,"
         if request.is_extended:
-            advice = "change no more than its length and the args of a schedule by steps or epochs to extend it"
+            advice = ", change no more than its length and the args of a schedule by steps or epochs to extend it,"
+        elif isinstance(request.job, ScriptJob):
+            advice = ""
         raise JobError(
             f"run {run.id} was made by another job; what differs:\n  " + "\n  ".join(differing) + "\n"
-            f"use the same job, {advice}, or `fresh` to start a new run beside it"
+            f"use the same job{advice} or `fresh` to start a new run beside it"
         )
 
 

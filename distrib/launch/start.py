@@ -86,9 +86,8 @@ def _execute(
     request = RunRequest(prepared.job, options.run_id, plan.total_steps or None, options.fresh, options.extend)
     acquired = acquire_run(request, lambda: prepared.check_start(plan), lambda: prepared.check_extension(plan))
     if acquired.lease is None:
-        observer.notice(
-            f"{acquired.run.id} has finished already; `extend` continues it, `fresh` starts a new run beside it"
-        )
+        extend = "" if isinstance(prepared.job, ScriptJob) else "`extend` continues it, "
+        observer.notice(f"{acquired.run.id} has finished already; {extend}`fresh` starts a new run beside it")
         observer.finished(acquired.run)
         return acquired.run
     signals.begin_run()
@@ -115,6 +114,7 @@ def _config(prepared: Prepared, acquired: AcquiredRun, options: RunOptions) -> A
             run_location=str(acquired.run.location),
             working_directory=Path.cwd(),
             lease=acquired.lease.token,
+            record_samples=options.record_samples,
         )
     limit = prepared.job.spec.train.time_limit
     return AttemptConfig(

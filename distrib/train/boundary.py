@@ -152,9 +152,10 @@ class StepBoundary:
 
     def _call(self, method: str, *arguments: Any) -> None:
         """Calls a method of the job's callbacks."""
-        if self._training.session is not None:
+        session = self._training.session
+        if session is not None and session.callbacks.has(method):
             with self._rank.progress.during(Phase.CALLBACKS):
-                self._training.session.call(method, *arguments)
+                session.call(method, *arguments)
 
     def prepare_saving(self) -> None:
         """Gets ready for the first save in the background; call it after the first step."""

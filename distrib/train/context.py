@@ -70,6 +70,7 @@ class RankConfig:
         working_directory: Where the command was given.
         lease: The token of the launcher's lease on the run; without it no checkpoint is committed.
         attempt: From 0, over the run's whole life.
+        record_samples: Whether each rank records the ids of its samples.
     """
 
     request: Request
@@ -77,6 +78,7 @@ class RankConfig:
     working_directory: Path
     lease: str = ""
     attempt: int = 0
+    record_samples: bool = False
 
     @property
     def layout(self) -> RunLayout:
@@ -95,13 +97,11 @@ class AttemptConfig(RankConfig):
 
     Attributes:
         job: What to train.
-        record_samples: Whether each rank records the ids of its samples.
         measurement: What to measure instead of training, if anything.
         deadline: When the run is to stop, in Unix seconds, if `train.time_limit` is set.
     """
 
     job: Job
-    record_samples: bool = False
     measurement: Measurement | None = None
     deadline: float | None = None
     is_script: ClassVar[bool] = False

@@ -114,7 +114,11 @@ class TrainingState:
         if stored is not None:
             restore_layout(model, stored[LAYOUT])
         with trainable_as(model, first if stored is None else stored[TRAINABLE]):
-            self.wrapped[name] = self.strategy.wrap(model, name) if is_wrapped else model
+            if is_wrapped:
+                self.wrapped[name] = self.strategy.wrap(model, name)
+            else:
+                self.strategy.broadcast(model)
+                self.wrapped[name] = model
         self.models[name] = model
         self.register(name, model)
 

@@ -97,7 +97,7 @@ def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, store
     state.register("weighting", weighting)
     session = None
     callbacks = build_callbacks(resolved)
-    if task.takes_session or spec.callbacks:
+    if spec.step is not None or spec.callbacks:
         session = SessionControl(Session(rank, state, precision, _session_rules(rank, task)), callbacks)
         callbacks.register(state)
     if session is not None and task.takes_session:

@@ -187,7 +187,8 @@ def misspelled(model, batch):
 
 
 def ignoring(model, batch):
-    return nn.functional.cross_entropy(model(batch[0]), batch[1], ignore_index=255)
+    loss = nn.functional.cross_entropy(model(batch[0]), batch[1], ignore_index=255)
+    return {"loss": loss, "log": {"ignored": (batch[1] == 255).double().mean()}}
 
 
 def detached(model, batch):

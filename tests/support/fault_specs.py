@@ -85,7 +85,10 @@ FAULT_SPECS = {
     "fault-eval-mode": spec(1, model="fault_jobs:pretrained"),
     "fault-extra-state-1": spec(1, model="fault_jobs:Scaled", checkpoint={"every": "1 epoch"}),
     "fault-no-outputs": stepping("silent", data={"eval": points(seed=1)}, metrics={"f1": F1}),
-    "fault-ignoring": stepping("ignoring", data={"train": points(ignored=255, num_samples=8)}),
+    "fault-ignoring": stepping(
+        "ignoring",
+        data={"train": points(ignored=255, num_samples=8), "eval": points(ignored=255, num_samples=11, seed=1)},
+    ),
     "fault-detached": stepping("detached"),
     "fault-backward": spec(1, loss=None, step="fault_jobs:backward"),
     **{f"fault-{kind}": holding(kind) for kind in ("expanded", "sparse", "short")},

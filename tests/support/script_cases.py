@@ -8,15 +8,35 @@ from pathlib import Path
 import torch
 from exact_jobs import Mlp, Points, Sentences, token_mean
 from exact_specs import BATCH_SIZE, NUM_SAMPLES, SEED, WEIGHTLESS
-from session_jobs import Encoder, Experts, Gan, Hidden, Unlabeled, contrast, critic_loss, generator_loss
+from session_jobs import (
+    Carried,
+    Encoder,
+    Experts,
+    Gan,
+    Hidden,
+    Recurrent,
+    Sam,
+    Series,
+    Unlabeled,
+    contrast,
+    critic_loss,
+    generator_loss,
+    in_step,
+)
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import distrib
 
 NAME = sys.argv[1]
 OPTIONS = dict(argument.split("=") for argument in sys.argv[2:])
 STEPS = int(OPTIONS.get("steps", 9))
-session = distrib.session(seed=SEED, log_every=1, checkpoint=OPTIONS.get("checkpoint", "never"))
+session = distrib.session(
+    seed=SEED,
+    log_every=1,
+    checkpoint=OPTIONS.get("checkpoint", "never"),
+    precision="fp16" if NAME == "half" else "fp32",
+)
 
 
 def build(make):
@@ -135,6 +155,74 @@ def carried():
         session.update(optimizer)
         hidden.value = 0.9 * hidden.value + 0.1 * session.sum(outputs.detach().sum(0)) / 9
         end_body(model)
+
+
+def sam():
+    """A loss that the optimizer evaluates twice."""
+    model, _ = session.setup(model := build(Mlp), Sam(model.parameters()))
+    for inputs, targets in batches(Points(NUM_SAMPLES)):
+        session.minimize(lambda: functional.cross_entropy(model(inputs), targets))  # noqa: B023
+        end_body(model)
+
+
+def muon():
+    """Muon for matrices, AdamW for the rest."""
+    model = build(Mlp)
+    named = dict(model.named_parameters())
+    matrices = torch.optim.Muon([each for name, each in named.items() if name.endswith("weight")], lr=0.02)
+    rest = torch.optim.AdamW([each for name, each in named.items() if name.endswith("bias")], lr=0.01)
+    session.setup(model, matrices, rest)
+    for inputs, targets in batches(Points(NUM_SAMPLES)):
+        session.minimize(functional.cross_entropy(model(inputs), targets))
+        end_body(model)
+
+
+def averaged():
+    """An exponential moving average of the weights, which is written instead of them."""
+    model, optimizer = session.setup(model := build(Mlp), sgd(model))
+    averages = session.keep("ema", AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.8)))
+    for inputs, targets in batches(Points(NUM_SAMPLES)):
+        session.minimize(functional.cross_entropy(model(inputs), targets))
+        averages.update_parameters(model)
+        end_body(averages.module)
+    assert optimizer.state
+
+
+def recurrent():
+    """An LSTM with the state of its lanes, in an order of the script's own."""
+    model, _ = session.setup(model := build(Recurrent), sgd(model))
+    carried = session.keep("carried", Carried(), per_rank=True)
+    for inputs, targets in session.batches(Series(), batch_size=5, steps=STEPS, order=in_step):
+        outputs, state = model(inputs, carried.state)
+        carried.state = tuple(part.detach() for part in state)
+        session.minimize(functional.mse_loss(outputs, targets))
+        end_body(model)
+
+
+def half():
+    """A loss so large that its gradients overflow fp16 at first."""
+    model, _ = session.setup(model := build(lambda: Mlp(dtype="float32")), sgd(model))
+    for inputs, targets in batches(Points(NUM_SAMPLES, dtype="float32")):
+        with session.autocast():
+            loss = functional.cross_entropy(model(inputs), targets) * 32.0
+        session.minimize(loss)
+        end_body(model)
+
+
+def stopping():
+    """Ends in its third step; a later loop has no steps, and what is logged after it is the result."""
+    model, optimizer = session.setup(model := build(Mlp), sgd(model))
+    for _ in range(2):
+        for inputs, targets in batches(Points(NUM_SAMPLES), order="order_jobs:bucketed"):
+            session.minimize(functional.cross_entropy(model(inputs), targets))
+            if session.completed_steps == 2:
+                session.stop("it is good enough")
+    rows = 0
+    for inputs, _ in session.shard(Points(20, seed=1), batch_size=6):
+        rows += len(inputs)
+        session.log(mean_input=inputs.mean())
+    session.log(rows=session.sum(rows), late=1.5 if session.rank == 0 else 2.5)
+    assert optimizer.state
 
 
 def stages():

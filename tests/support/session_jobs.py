@@ -113,9 +113,8 @@ def contrastive(model, batch, session):
     others, start = session.gather(second)
     loss = contrast(first, second, others, start)
     session.minimize(loss)
-    session.log(rows=float(len(others)))
     note(session, model)
-    return {"loss": loss}
+    return {"loss": loss, "log": {"rows": float(len(others))}}
 
 
 def returned_contrastive(model, batch, session):

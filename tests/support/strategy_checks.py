@@ -115,6 +115,17 @@ def check_buffers(rank, world_size, name):
     return model.layers[2].running_mean.tolist()
 
 
+def check_broadcast(rank, world_size, name):
+    """The state of a model that is not wrapped, and whose weights only rank 0 has as they were built."""
+    strategy, model = make_strategy(name, rank, world_size), Network().to(memory_format=torch.channels_last)
+    model.scale = torch.nn.Parameter(torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), False)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.fill_(rank)
+    strategy.broadcast(model)
+    return [set(tensor.flatten().tolist()) for tensor in model.state_dict().values()]
+
+
 def check_full_weights(rank, world_size, name):
     """The weights that this rank has to write, and the model's state."""
     strategy, model = make_strategy(name, rank, world_size), Network()

@@ -83,6 +83,14 @@ def test_a_step_whose_loss_ignores_targets_is_reported(run):
     assert 'return {"loss": …, "weight": …}' in message
 
 
+@pytest.mark.runs("fault-ignoring")
+def test_what_a_step_logs_in_its_dict_is_a_mean_over_the_samples(run):
+    for kind, samples in (("train", Points(8, ignored=255)), ("eval", Points(11, seed=1, ignored=255))):
+        expected = float((samples.targets == 255).double().mean())
+        assert 0 < expected < 1
+        assert [event["ignored"] for event in run.events(kind)] == pytest.approx([expected] * len(run.events(kind)))
+
+
 @pytest.mark.runs("fault-eval-mode")
 def test_a_model_in_evaluation_mode_is_trained(run):
     """With dropout, so another loss than in evaluation mode."""

@@ -75,6 +75,8 @@ def _run_to_the_end(script: Script, working_directory: Path, rank: ScriptRank) -
             raise
     if rank.session is not None:
         rank.session.finish()
+    elif rank.config.record_samples and rank.rank_info.rank == 0:
+        print("--record-samples: the script has no distrib.session(), so there is nothing to record", file=sys.stderr)
 
 
 def _serve_until_all_have_ended(store: dist.Store, info: RankInfo) -> None:

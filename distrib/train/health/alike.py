@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+import torch.distributed as dist
 from torch import nn
 
 from distrib.errors import DistribError
+from distrib.job.plan import StepPlan
 from distrib.train.process.rank_tree import RankTree
 
 
@@ -28,6 +30,24 @@ def check_datasets(facts: Any, tree: RankTree) -> None:
         raise RanksDifferError(
             f"{name}: the dataset has {first} samples on rank 0 but {other} on rank {rank}; all ranks need the same: "
             "look for files that only some hosts have, and for datasets that are split by rank (distrib does that)"
+        )
+
+
+def check_loops(plan: StepPlan, group: dist.ProcessGroup) -> None:
+    """Refuses loops of a script whose datasets or lengths differ between the ranks; all ranks call it together.
+
+    Raises:
+        RanksDifferError: They differ.
+    """
+    values = {"the length of the dataset": plan.train_samples}
+    if plan.order is None:  # otherwise the order itself is compared, at each epoch
+        values |= {"batch_size": plan.global_batch_size, "the number of steps": plan.total_steps}
+    different = _first_difference(RankTree(group), values)
+    if different is not None:
+        name, rank, first, other = different
+        raise RanksDifferError(
+            f"session.batches: {name} is {first} on rank 0 but {other} on rank {rank}; all ranks need the same: look "
+            "for files that only some hosts have, and for datasets that are split by rank (distrib does that)"
         )
 
 

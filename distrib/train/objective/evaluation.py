@@ -42,11 +42,12 @@ class Evaluator:
         self._warnings = training.weighting.warnings
         self._attributes = attributes_of(self._task.metrics) if rank.info.world_size > 1 else None
         self._control = rank.control_group
-        self._session = training.session if training.task.takes_session else None
+        self._session = training.session
+        self._takes_session = training.task.takes_session
         self._global_batch_size = step_plan.global_batch_size
         first = list(range(min(step_plan.eval_batch_size, step_plan.eval_samples or 0)))
         self._first = MicroBatch(EpochIndices(first, 0), step_plan.eval_batch_size)
-        self._batches = _own_slices(step_plan, rank) if self._session is None else _global_batches(step_plan, rank)
+        self._batches = _global_batches(step_plan, rank) if self._takes_session else _own_slices(step_plan, rank)
 
     def evaluate(self) -> dict[str, Any]:
         """The mean loss (None if nothing has weight) and every metric over the whole data, on every rank."""
@@ -81,7 +82,7 @@ class Evaluator:
     def copy(self) -> Evaluator:
         """One of copies of the model, the loss and the metrics."""
         other = copy.copy(self)
-        other._task = self._task.copy()
+        other._task, other._session = self._task.copy(), None  # which would keep what is logged
         return other
 
     @contextmanager
@@ -100,6 +101,8 @@ class Evaluator:
                 module.training = mode
             for metric in self._task.metrics.values():
                 metric.reset()
+            if self._session is not None:
+                self._session.session.is_training = True
 
     def _run(self, batches: list[MicroBatch], loader_workers: int | None = None) -> list[float]:
         """Runs batches and updates the metrics; Σ loss·weight and Σ weight."""
@@ -124,10 +127,13 @@ class Evaluator:
         if self._session is not None:
             self._session.begin(Slice(micro_batch.num_samples, self._global_batch_size), is_training=False)
         with self._precision.autocast():
-            if self._session is None or not self._task.drives:
+            if not self._task.drives:
                 output: StepOutput | SessionOutput = self._task.run(model, batch)
             else:
+                assert self._session is not None
                 output = read_output(self._task.call_step(model, batch), self._session.minimized)
+        if self._session is not None:
+            self._session.session.log(**output.logged)
         if not micro_batch.num_samples:
             return None
         self._update_metrics(output)

@@ -22,7 +22,7 @@ from distrib.train.process.randomness import reseed
 from distrib.train.resolved_job import ResolvedJob
 from distrib.train.session.mentions import mentions, takes_session
 
-_STEP_KEYS = ("loss", "weight", "outputs", "targets")
+_STEP_KEYS = ("loss", "weight", "outputs", "targets", "log")
 _MAX_NAMES = 3
 
 
@@ -43,6 +43,7 @@ class StepOutput:
         has_ignored: Whether a known loss ignores some of the targets; not looked at where these are counted.
         num_rows: The first dimension that all tensors of the batch share, or the number of targets that a known loss
             may count; None if there is no such number, or if it does not matter.
+        logged: Values to log, by name, as means over the samples.
     """
 
     loss: torch.Tensor
@@ -52,6 +53,7 @@ class StepOutput:
     count: Callable[[], torch.Tensor] | None = None
     has_ignored: bool = False
     num_rows: int | None = None
+    logged: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Task:
@@ -269,7 +271,7 @@ def check_keys(result: Mapping[Any, Any]) -> None:
     for key in result:
         if key not in _STEP_KEYS:
             match = nearest(str(key), _STEP_KEYS)
-            advice = f"it may have {', '.join(_STEP_KEYS)}; log other values with session.log(name=value)"
+            advice = f"it may have {', '.join(_STEP_KEYS)}; other values are logged as 'log': {{name: value}}"
             if match:
                 advice = f"did you mean '{match}'?"
             raise TaskError(f"step: the dict that it returns has an unknown key '{key}'; {advice}")
@@ -294,4 +296,24 @@ def read_step(result: Any) -> StepOutput:
     weight = result.get("weight")
     if isinstance(weight, torch.Tensor):
         weight = weight.detach().reshape(())
-    return StepOutput(_scalar(result["loss"], "step"), weight, result.get("outputs"), result.get("targets"))
+    return StepOutput(
+        _scalar(result["loss"], "step"),
+        weight,
+        result.get("outputs"),
+        result.get("targets"),
+        logged=read_logged(result),
+    )
+
+
+def read_logged(result: Mapping[Any, Any]) -> Mapping[str, Any]:
+    """The values that a step's dict has under `log`, by name.
+
+    Raises:
+        TaskError: It is no dict with names.
+    """
+    logged = result.get("log")
+    if logged is None:
+        return {}
+    if not isinstance(logged, Mapping) or not all(isinstance(name, str) for name in logged):
+        raise TaskError(f"step: 'log' is a dict of numbers and scalar tensors by name, not a {type(logged).__name__}")
+    return logged

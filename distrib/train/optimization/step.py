@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from distrib.compat.pytorch.tensors import multiply_
 from distrib.errors import DistribError, TrainingFailedError
 from distrib.job.plan import StepPlan
 from distrib.train.checkpoint.parts import LOSS, MODEL
@@ -18,8 +17,9 @@ from distrib.train.data.sampler import MicroBatch
 from distrib.train.objective.autograd_graph import parameters_beside
 from distrib.train.objective.batch_norm import as_stand_in, find_batch_norms
 from distrib.train.objective.task import StepOutput, TaskError
+from distrib.train.optimization.mean_gradients import divide_by_weight
+from distrib.train.optimization.update_randomness import UpdateRandomness
 from distrib.train.phases import Phase
-from distrib.train.process.randomness import derive_seed, reseed
 from distrib.train.rank import Rank
 from distrib.train.session.minimize import Slice
 from distrib.train.training import Training
@@ -63,10 +63,7 @@ class TrainStep:
         self._losses = training.losses
         self._step_plan = step_plan
         self._clip_norm = rank.settings.clip_norm
-        self._seed = rank.settings.seed
-        self._may_draw = any(
-            not type(optimizer).__module__.startswith("torch.optim.") for optimizer in self._state.optimizers.values()
-        )
+        self._randomness = UpdateRandomness(self._state, rank.settings.seed, rank.info.rank)
         self._control_group = rank.control_group
         self._device = rank.device
         self._weighting = training.weighting
@@ -119,6 +116,7 @@ class TrainStep:
                     )
                 if self._session is not None:
                     self._session.output = output
+                    self._session.session.log(**output.logged)
                 weight = self._weight(output, part, batch.global_step + 1)
                 if isinstance(weight, torch.Tensor):
                     total += weight
@@ -131,11 +129,11 @@ class TrainStep:
         if self._weighting.is_weighted:
             self._losses.add_total(total)
             if not self._is_whole(batch):
-                self._divide_by(total, self._step_plan.global_batch_size)
+                divide_by_weight(self._gradients(), total, self._step_plan.global_batch_size)
         elif is_synced and self._weighting.is_uneven(batch.global_step + 1):
             total += weight
             dist.all_reduce(total)
-            self._divide_by(total, batch.global_batch_size)
+            divide_by_weight(self._gradients(), total, batch.global_batch_size)
 
     def _finish_backward(self, pending: Any, is_synced: bool) -> None:
         """Waits until what the ranks sum is complete."""
@@ -220,14 +218,13 @@ class TrainStep:
         """Unscales and clips the gradients and steps the optimizers."""
         self._progress.enter(Phase.OPTIMIZER)
         scaler, optimizers = self._precision.scaler, self._state.optimizers.values()
-        if self._may_draw:  # random numbers of an update, unlike those of dropout, are the same on all ranks
-            reseed(derive_seed("update", self._seed, self._state.completed_steps))
         if self._clip_norm is not None:
             for optimizer in optimizers:
                 scaler.unscale_(optimizer)
             self._state.strategy.clip(self._parameters, self._clip_norm)
-        for optimizer in optimizers:
-            scaler.step(optimizer)
+        with self._randomness.shared(optimizers):
+            for optimizer in optimizers:
+                scaler.step(optimizer)
         scaler.update()
 
     @contextmanager
@@ -242,8 +239,5 @@ class TrainStep:
             for hook in hooks:
                 hook.remove()
 
-    def _divide_by(self, total: torch.Tensor, num_samples: int) -> None:
-        """Turns gradients of the sum over `num_samples` into those of the mean; zero if nothing has weight."""
-        factor = torch.where(total > 0, num_samples / total, 0.0)
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        multiply_(gradients, factor)
+    def _gradients(self) -> list[torch.Tensor]:
+        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]

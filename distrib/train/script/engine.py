@@ -19,14 +19,17 @@ from distrib.train.checkpoint.find import find_checkpoint
 from distrib.train.checkpoint.saving import Saving
 from distrib.train.control import Control, ExchangeInterval
 from distrib.train.data.loader import StepBatch, StepLoader
+from distrib.train.health.alike import check_loops
 from distrib.train.loop import Loop
 from distrib.train.objective.loss_accumulator import CAPACITY, LossAccumulator
 from distrib.train.optimization.precision import Precision
 from distrib.train.process.process_groups import long_timeout
+from distrib.train.process.randomness import derive_seed
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.script.errors import UsageError
 from distrib.train.script.steps import ScriptSteps
+from distrib.train.session.logs import LogAccumulator
 from distrib.train.session.minimize import Slice
 from distrib.train.session.session import Session, SessionControl
 from distrib.train.state import TrainingState
@@ -88,12 +91,13 @@ class ScriptEngine:
         self.is_resumed = stored is not None
         self.precision, self.losses = Precision(rank.settings.precision, rank.device), LossAccumulator(rank.device)
         self.losses.use_weights()
-        self.steps = ScriptSteps()
+        self.steps = ScriptSteps(self.state.completed_steps)
         self.state.register("scaler", self.precision)
         self.state.register("losses", self.losses, per_rank=True)
         self.state.register("loops", self.steps)
+        self.state.register("samples", self.steps.counter)
         self._boundary: StepBoundary | None = None
-        self._records = Records(rank, self.steps, is_kept=is_kept)
+        self._records = Records(rank, self.steps, self.steps.counter, is_kept=is_kept)
 
     @property
     def has_begun(self) -> bool:
@@ -123,13 +127,23 @@ class ScriptEngine:
             self.state.check_savable()
         rank.storage.start()
 
+    def next_seed(self) -> int:
+        """The seed of the next loop: of its order, and of the samples and steps in it.
+
+        Those of later loops have 31 bits, since orders of the script's own calculate with them.
+        """
+        seed, number = self.rank.settings.seed, self.steps.number + 1
+        return seed if number == 0 else derive_seed("loop", seed, number) >> 32
+
     def begin_loop(self, plan: StepPlan, order: str) -> bool:
         """Begins the next loop; returns whether it has steps left.
 
         Raises:
+            RanksDifferError: The ranks have different loops.
             UsageError: It does not fit the checkpoint that the run continues from.
         """
         assert self._boundary is not None
+        check_loops(plan, self.rank.control_group)
         difference = self.steps.begin(plan, order, self.state.completed_steps)
         if difference is not None:
             raise UsageError(
@@ -163,14 +177,20 @@ class ScriptEngine:
         self._records.end()
         raise Stopped(f"stopped after step {self.state.completed_steps}")
 
-    def finish(self, model: nn.Module | None) -> None:
+    def finish(self, model: nn.Module | None, logs: LogAccumulator) -> None:
         """Writes the final weights and the last records.
 
         Args:
             model: Whose weights to write.
+            logs: What the script has logged; what it has logged after its last step becomes an evaluation.
         """
         if not self._is_kept:
             return
+        step = self.state.completed_steps
+        logs.end_window(step)
+        values = logs.flush(self.rank.control_group)[step]
+        if values:
+            self._records.event("eval", step, **values)
         if model is not None:
             save_final_weights(self.rank, self.state, model)
         self._records.end()

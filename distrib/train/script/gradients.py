@@ -9,7 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from distrib.train.optimization.mean_gradients import divide_by_weight, total_weight
 from distrib.train.optimization.precision import Precision
+from distrib.train.optimization.update_randomness import UpdateRandomness
 from distrib.train.script.errors import UsageError
 from distrib.train.session.minimize import Slice, read_weight
 from distrib.train.session.reduction import GradientReducer
@@ -27,12 +29,16 @@ class ScriptGradients:
         state: The models and optimizers.
         precision: The gradient scaler.
         reducer: Sums gradients over the ranks.
+        randomness: The random numbers of updates.
     """
 
-    def __init__(self, state: TrainingState, precision: Precision, reducer: GradientReducer) -> None:
+    def __init__(
+        self, state: TrainingState, precision: Precision, reducer: GradientReducer, randomness: UpdateRandomness
+    ) -> None:
         self._state = state
         self._precision = precision
         self._reducer = reducer
+        self._randomness = randomness
         self._unsynced: set[int] = set()
         self._carried: dict[torch.Tensor, torch.Tensor] = {}
         self._weight: torch.Tensor | None = None
@@ -107,7 +113,8 @@ class ScriptGradients:
         if clip_norm is not None:
             scaler.unscale_(optimizer)
             self._state.strategy.clip(parameters, clip_norm)
-        scaler.step(optimizer)
+        with self._randomness.shared([optimizer]):
+            scaler.step(optimizer)
         self._scaler_is_due = self._has_updated = True
         return self._total
 
@@ -115,13 +122,9 @@ class ScriptGradients:
         """Turns sums of weighted gradients into means."""
         if self._total is None:
             assert self._weight is not None
-            self._total = self._weight.clone()
-            if dist.get_world_size() > 1:
-                dist.all_reduce(self._total)
-        factor = torch.where(self._total > 0, part.batch_size / self._total, 0.0)
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.mul_(factor.to(parameter.grad.dtype))
+            self._total = total_weight(self._weight)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        divide_by_weight(gradients, self._total, part.batch_size)
 
     def end_step(self) -> None:
         """Updates the scaler after the step's updates."""

@@ -9,14 +9,14 @@ from typing import Any, get_args
 
 from torch.utils.data import IterableDataset
 
-from distrib.job.plan import StepPlan, split_evenly
+from distrib.job.plan import Facts, StepPlan, StepSettings, plan_steps
 from distrib.job.spec.amounts import Interval
 from distrib.job.spec.patterns import SAVE_INTERVAL_PATTERN, STEP_INTERVAL_PATTERN
 from distrib.train.data.order import Order, Sequential, Shuffle
+from distrib.train.data.target_order import OrderError, OrderFunction, TargetOrder
 from distrib.train.script.errors import UsageError
+from distrib.train.script.orders import ORDERS, find_order, order_name, order_problem
 from distrib.train.settings import PrecisionName, TrainingSettings
-
-ORDERS = ("shuffle", "sequential")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class LoopOptions:
     batch_size: int
     epochs: int | None = None
     steps: int | None = None
-    order: str = "shuffle"
+    order: str | OrderFunction = "shuffle"
     collate: Callable[[list[Any]], Any] | None = None
     loader_workers: int = 0
 
@@ -78,42 +78,49 @@ class LoopOptions:
             )
         )
         if self.order not in ORDERS:
-            raise UsageError(f"session.batches: order is one of {', '.join(ORDERS)}, not {self.order!r}")
+            find_order(self.order)
         if self.collate is not None and not callable(self.collate):
             raise UsageError(f"session.batches: collate is a function of samples, not a {type(self.collate).__name__}")
 
+    @property
+    def order_name(self) -> str:
+        """The order, for people and checkpoints."""
+        return order_name(self.order)
+
     def make_order(self, seed: int) -> Order:
-        """The order of samples of each epoch."""
+        """The order of samples of each epoch; one of the script's own is called for the first epoch.
+
+        Raises:
+            UsageError: It gave what is no order of the dataset.
+        """
         if self.order == "sequential":
             return Sequential(len(self.dataset), self.batch_size)
-        return Shuffle(len(self.dataset), self.batch_size, seed)
+        if self.order == "shuffle":
+            return Shuffle(len(self.dataset), self.batch_size, seed)
+        try:
+            order = TargetOrder(
+                find_order(self.order),
+                self.order_name,
+                self.dataset,
+                batch_size=self.batch_size,
+                seed=seed,
+                train_length=(self.epochs, self.steps),
+            )
+            assert order.facts
+        except OrderError as error:
+            raise order_problem(error) from error
+        return order
 
-    def plan(self, options: SessionOptions, world_size: int) -> StepPlan:
+    def plan(self, options: SessionOptions, order: Order, world_size: int) -> StepPlan:
         """The steps of the loop, counted from 0."""
-        samples, batch = len(self.dataset), self.batch_size
-        full_batch, steps_per_epoch = min(batch, samples), -(-samples // batch)
-        last_batch = samples - (steps_per_epoch - 1) * batch
-        rank_batches = split_evenly(full_batch, world_size)
-        save = Interval.parse(options.checkpoint)
-        return StepPlan(
-            world_size=world_size,
-            train_samples=samples,
-            eval_samples=None,
-            global_batch_size=full_batch,
-            last_batch_size=last_batch,
-            steps_per_epoch=steps_per_epoch,
-            total_steps=self.steps or (self.epochs or 0) * steps_per_epoch,
-            rank_batches=rank_batches,
-            last_rank_batches=split_evenly(last_batch, world_size),
-            micro_batches=(max(rank_batches),),
-            accumulate=1,
-            eval_batch_size=0,
-            eval_interval_steps=0,
-            log_interval_steps=options.log_every,
-            save_interval_steps=save.in_steps(steps_per_epoch),
-            save_interval_seconds=save.count if save.unit == "second" else 0,
-            notes=(),
+        settings = StepSettings(
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            steps=self.steps,
+            log_every=options.log_every,
+            save_every=options.checkpoint,
         )
+        return plan_steps(settings, Facts(len(self.dataset), order=order.facts), world_size)
 
 
 def parse_interval(text: str) -> Interval:

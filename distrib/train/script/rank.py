@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def join(script: ScriptRank | None, settings: TrainingSettings) -> Rank:
     if script is None:
         return _alone(settings)
     config, info = script.config, script.rank_info
+    settings = replace(settings, record_samples=config.record_samples)
     storage = open_rank(config.run_location, info.rank, config.attempt, config.lease)
     device = use_device(config.request, info.gpu, deterministic=settings.deterministic)
     group = join_process_group(script, config.request)

@@ -12,8 +12,10 @@ import torch.distributed as dist
 from torch import nn
 
 from distrib.compat.torchmetrics_states import metrics_of
+from distrib.train.data.target_order import OrderFunction
 from distrib.train.objective.metrics import compute_metrics
 from distrib.train.objective.task import TaskError
+from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.script.code import script_mentions
 from distrib.train.script.engine import ScriptEngine
@@ -42,8 +44,9 @@ class ScriptSession(Session):
         self.options = options
         self._engine = engine
         self._whole = self._slice = Slice(1, self.world_size)
-        self._setup = ModelSetup(engine.state, self.device, is_resumed=engine.is_resumed)
-        self._gradients = ScriptGradients(engine.state, engine.precision, self._make_reducer(rank))
+        self._logs[False] = self._logs[True]  # a script has no evaluations of the engine's, whose event would take them
+        self._setup = ModelSetup(engine.state, self.device, RankTree(rank.control_group), is_resumed=engine.is_resumed)
+        self._gradients = ScriptGradients(engine.state, engine.precision, self._make_reducer(rank), self._randomness)
         self._loop: ScriptLoop | None = None
 
     @property
@@ -77,7 +80,7 @@ class ScriptSession(Session):
         batch_size: int,
         epochs: int | None = None,
         steps: int | None = None,
-        order: str = "shuffle",
+        order: str | OrderFunction = "shuffle",
         collate: Callable[[list[Any]], Any] | None = None,
         loader_workers: int = 0,
     ) -> Iterator[Any]:
@@ -91,7 +94,9 @@ class ScriptSession(Session):
             batch_size: Samples of a global batch, whatever the number of ranks.
             epochs: Passes over the dataset.
             steps: The number of steps instead.
-            order: `shuffle` or `sequential`.
+            order: `shuffle`, `sequential`, or a function of (dataset, epoch, seed) that returns the indices of an
+                epoch, or lists of indices, each list one global batch; or the name of one, as `module:function`. An
+                object with `num_steps(dataset, epoch, seed)` too may have epochs of different lengths.
             collate: Makes a batch of samples; by default PyTorch's own.
             loader_workers: Processes that fetch samples on this rank.
 
@@ -112,11 +117,13 @@ class ScriptSession(Session):
         if self._loop is not None and not self._loop.is_broken_off:
             raise UsageError("session.batches: called within another loop of session.batches; loops do not nest")
         self._end_broken_loop()
-        plan = options.plan(self.options, self.world_size)
+        seed = self._engine.next_seed()
+        samples = options.make_order(seed)
+        plan = options.plan(self.options, samples, self.world_size)
         self._engine.begin(self, is_ever_saved=plan.is_ever_saved)
-        if not self._engine.begin_loop(plan, order):
+        if not self._engine.begin_loop(plan, options.order_name):
             return iter(())
-        self._loop = ScriptLoop(self._engine, options, plan)
+        self._loop = ScriptLoop(self._engine, options, samples, plan, seed)
         return self._run(self._loop)
 
     def _run(self, loop: ScriptLoop) -> Iterator[Any]:
@@ -169,12 +176,19 @@ class ScriptSession(Session):
         self._slice = self._whole
         return self._evaluating(batches)
 
-    def _evaluating(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def _evaluating(self, batches: Iterator[tuple[int, Any]]) -> Iterator[Any]:
         self.is_training = False
         try:
-            yield from batches
+            for num_samples, batch in batches:
+                self._slice = Slice(num_samples, num_samples)
+                yield batch
         finally:
-            self.is_training = True
+            self._slice, self.is_training = self._whole, True
+
+    @property
+    def _trained_part(self) -> Slice:
+        """The present step's, even if an evaluation has come between."""
+        return self._slice if self._loop is None or self._loop.is_broken_off else self._loop.part
 
     def backward(self, loss: torch.Tensor, weight: torch.Tensor | float | None = None) -> torch.Tensor:
         """Adds the gradient of the mean loss over the global batch to that of each parameter, the same on all ranks.
@@ -193,7 +207,7 @@ class ScriptSession(Session):
         with self._collective("backward"):
             value = read_loss(loss)
             if self.is_training:
-                self._gradients.backward(value, weight, self._slice)
+                self._gradients.backward(value, weight, self._trained_part)
         self._losses.append((value.detach(), weight))
         return value.detach()
 
@@ -211,7 +225,7 @@ class ScriptSession(Session):
             if not any(optimizer is each for each in self._engine.state.optimizers.values()):
                 raise UsageError("session.update: the optimizer was not set up; pass it to session.setup")
             if self.is_training:
-                total = self._gradients.update(optimizer, clip_norm, self._slice)
+                total = self._gradients.update(optimizer, clip_norm, self._trained_part)
                 if total is not None:
                     self._engine.losses.add_total(total)
 
@@ -266,7 +280,9 @@ class ScriptSession(Session):
             )
         self._end_broken_loop()
         models = self._engine.state.models
-        self._engine.finish(next(iter(models.values())) if len(models) == 1 else nn.ModuleDict(models))
+        self._engine.finish(
+            next(iter(models.values())) if len(models) == 1 else nn.ModuleDict(models), self._logs[True]
+        )
 
     def close(self, *, has_failed: bool) -> None:
         """Called by distrib at the very end: publishes this rank's output."""

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from distrib.job.spec.patterns import METRIC_PATTERN, PATTERNS_IN_WORDS
 from distrib.train.checkpoint.extra_state import check_model_state
 from distrib.train.checkpoint.parts import MODEL, OPTIMIZER
+from distrib.train.health.alike import check_models
+from distrib.train.process.rank_tree import RankTree
 from distrib.train.script.errors import UsageError
 from distrib.train.state import TrainingState
 
-_TAKEN = ("logs", "loops", "losses", "scaler", "ending", "strategy", OPTIMIZER)
+_TAKEN = ("logs", "loops", "losses", "samples", "scaler", "ending", "strategy", OPTIMIZER)
 _WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel")
 
 
@@ -27,11 +28,13 @@ class ModelSetup:
     Args:
         state: What a checkpoint holds.
         device: This rank's.
+        tree: All ranks.
         is_resumed: Whether the run continues from a checkpoint.
     """
 
-    def __init__(self, state: TrainingState, device: torch.device, *, is_resumed: bool) -> None:
+    def __init__(self, state: TrainingState, device: torch.device, tree: RankTree, *, is_resumed: bool) -> None:
         self._state = state
+        self._tree = tree
         self._device = device
         self._is_resumed = is_resumed
         self._values: list[tuple[torch.optim.Optimizer, list[dict[str, Any]]]] = []
@@ -43,11 +46,8 @@ class ModelSetup:
             UsageError: Something cannot be set up.
         """
         self._check(model, optimizers, name)
+        check_models([model], self._tree)
         model.to(self._device)
-        if dist.get_world_size() > 1 and not self._is_resumed:
-            for parameter in model.parameters():
-                dist.broadcast(parameter.detach(), src=0)
-            self._state.strategy.sync_buffers(model)
         self._state.add_model(model, name, is_wrapped=False)
         for number, optimizer in enumerate(optimizers):
             own = OPTIMIZER if name == MODEL else f"{OPTIMIZER}.{name}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from distrib.job.plan import StepPlan
+from distrib.train.data.sample_record import SampleCounter
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,12 @@ class LoopSpan:
         batch_size: Samples of a global batch.
         order: The order of its samples.
         end_step: Completed steps of the run when it ends.
-        end_samples: Samples of the run when it ends.
     """
 
     num_samples: int
     batch_size: int
     order: str
     end_step: int
-    end_samples: int
 
     def difference(self, other: LoopSpan) -> str | None:
         """What makes the other loop one that cannot continue this one."""
@@ -39,15 +38,22 @@ class ScriptSteps:
     """The steps of a script: those of its loops, one after the other; see `Steps`. Part of checkpoints.
 
     A restarted script runs from its beginning. Loops that had ended are then recognized by their number and skipped.
+
+    Args:
+        completed_steps: Those of the run so far.
+
+    Attributes:
+        counter: Counts the samples of steps.
     """
 
     is_ever_evaluated = False
 
-    def __init__(self) -> None:
+    def __init__(self, completed_steps: int = 0) -> None:
+        self.counter = SampleCounter(completed_steps)
         self._spans: list[LoopSpan] = []
         self._num_begun = 0
         self._plan: StepPlan | None = None
-        self._first_step = self._first_samples = 0
+        self._first_step = 0
 
     def begin(self, plan: StepPlan, order: str, completed_steps: int) -> str | None:
         """Begins the next loop.
@@ -64,10 +70,9 @@ class ScriptSteps:
         self._num_begun += 1
         before = self._spans[number - 1] if number else None
         self._plan = plan
-        self._first_step, self._first_samples = (before.end_step, before.end_samples) if before else (0, 0)
+        self._first_step = before.end_step if before else 0
         end_step = self._first_step + plan.total_steps
-        end_samples = self._first_samples + plan.samples_after(plan.total_steps)
-        span = LoopSpan(plan.train_samples, plan.global_batch_size, order, end_step, end_samples)
+        span = LoopSpan(plan.train_samples, plan.global_batch_size, order, end_step)
         if number == len(self._spans):
             self._spans.append(span)
             return None
@@ -88,9 +93,7 @@ class ScriptSteps:
 
     def break_off(self, completed_steps: int) -> None:
         """Ends the present loop with this step."""
-        old = self._spans[self.number]
-        changes = {"end_step": completed_steps, "end_samples": self.samples_after(completed_steps)}
-        self._spans[self.number :] = [LoopSpan(**{**asdict(old), **changes})]
+        self._spans[self.number :] = [replace(self._spans[self.number], end_step=completed_steps)]
 
     @property
     def total_steps(self) -> int:
@@ -113,9 +116,7 @@ class ScriptSteps:
 
     def samples_after(self, completed_steps: int) -> int:
         """Samples of the whole run."""
-        if self._plan is None:
-            return 0
-        return self._first_samples + self._plan.samples_after(max(0, completed_steps - self._first_step))
+        return self.counter.samples_after(completed_steps)
 
     def is_logged(self, completed_steps: int) -> bool:
         """Whether a train event is due: as in a plan, for each loop."""

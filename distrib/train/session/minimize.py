@@ -12,7 +12,9 @@ import torch.distributed as dist
 from torch import nn
 
 from distrib.train.objective.task import TaskError
+from distrib.train.optimization.mean_gradients import divide_by_weight, total_weight
 from distrib.train.optimization.precision import Precision
+from distrib.train.optimization.update_randomness import UpdateRandomness
 from distrib.train.process.rank_tree import RankTree
 from distrib.train.session.reduction import GradientReducer
 from distrib.train.state import TrainingState
@@ -59,6 +61,7 @@ class Minimizer:
         state: The models and optimizers.
         precision: The gradient scalers.
         reducer: Sums gradients over the ranks.
+        randomness: The random numbers of updates.
         control_group: A gloo group of all ranks.
         clip_norm: The largest norm of an update's gradients, or None.
     """
@@ -68,12 +71,14 @@ class Minimizer:
         state: TrainingState,
         precision: Precision,
         reducer: GradientReducer,
+        randomness: UpdateRandomness,
         control_group: dist.ProcessGroup,
         clip_norm: float | None,
     ) -> None:
         self._state = state
         self._precision = precision
         self._reducer = reducer
+        self._randomness = randomness
         self._tree = RankTree(control_group)
         self._clip_norm = clip_norm
 
@@ -93,8 +98,9 @@ class Minimizer:
                     for each in update.optimizers.values():
                         scaler.unscale_(each)
                     self._state.strategy.clip(update.parameters, self._clip_norm)
-                for each in update.optimizers.values():
-                    scaler.step(each)
+                with self._randomness.shared(update.optimizers.values()):
+                    for each in update.optimizers.values():
+                        scaler.step(each)
                 scaler.update()
         return loss.detach()
 
@@ -112,7 +118,7 @@ class Minimizer:
         losses: list[torch.Tensor] = []
 
         def evaluate() -> torch.Tensor:
-            with torch.enable_grad(), self._precision.autocast():
+            with torch.enable_grad(), self._precision.autocast(), self._randomness.own():
                 value = read_loss(loss())
             losses.append(value.detach())
             gradients = self._mean_gradients(value, update, weight, part, None)
@@ -122,7 +128,11 @@ class Minimizer:
                 self._state.strategy.clip(update.parameters, self._clip_norm)
             return self._mean_loss(value.detach(), weight, part)
 
-        with self._precision.autocast(enabled=False), _only(update, [None] * len(update.parameters)):
+        with (
+            self._precision.autocast(enabled=False),
+            _only(update, [None] * len(update.parameters)),
+            self._randomness.shared([optimizer]),
+        ):
             optimizer.step(evaluate)  # type: ignore[arg-type]
         if not losses:
             raise TaskError(f"session.minimize: {type(optimizer).__name__} has not called the loss")
@@ -149,12 +159,7 @@ class Minimizer:
                 "`optimizer`, and that nothing was detached"
             )
         if isinstance(mine, torch.Tensor):
-            total = mine.clone()
-            if dist.get_world_size() > 1:
-                dist.all_reduce(total)
-            factor = torch.where(total > 0, part.batch_size / total, 0.0)
-            for gradient in found:
-                gradient.mul_(factor.to(gradient.dtype))
+            divide_by_weight(found, total_weight(mine), part.batch_size)
         return gradients
 
     def _mean_loss(self, loss: torch.Tensor, weight: torch.Tensor | float | None, part: Slice) -> torch.Tensor:

@@ -15,6 +15,7 @@ from distrib.job.spec.patterns import EVENT_FIELDS
 from distrib.train.callbacks import Callbacks
 from distrib.train.objective.task import TaskError
 from distrib.train.optimization.precision import Precision
+from distrib.train.optimization.update_randomness import UpdateRandomness
 from distrib.train.phases import Phase
 from distrib.train.rank import Rank
 from distrib.train.session.gather import BackwardWeight, Gatherer
@@ -88,8 +89,10 @@ class Session:
         group = dist.new_group() if self.world_size > 1 else dist.group.WORLD
         self._gatherer = Gatherer(group, rank.control_group, self._weight, rank.times)  # type: ignore[arg-type]
         self._progress = rank.progress
-        reducer = self._make_reducer(rank)
-        self._minimizer = Minimizer(state, precision, reducer, rank.control_group, rank.settings.clip_norm)
+        self._randomness = UpdateRandomness(state, rank.settings.seed, self.rank)
+        self._minimizer = Minimizer(
+            state, precision, self._make_reducer(rank), self._randomness, rank.control_group, rank.settings.clip_norm
+        )
         state.has_user_code = True
         state.register("logs", self._logs[True], per_rank=True)
 
@@ -139,9 +142,14 @@ class Session:
             else:
                 checked = read_loss(loss) if isinstance(loss, torch.Tensor) else loss
                 with self._progress.during(Phase.BACKWARD):
-                    value = self._minimizer.minimize(checked, of, optimizer, weight, self._slice)
+                    value = self._minimizer.minimize(checked, of, optimizer, weight, self._trained_part)
         self._losses.append((value, weight))
         return value
+
+    @property
+    def _trained_part(self) -> Slice:
+        """This rank's part of the global batch that is trained on."""
+        return self._slice
 
     def gather(self, tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
         """The rows of all ranks in the order of the global batch, with gradients.

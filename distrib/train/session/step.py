@@ -10,7 +10,7 @@ import torch
 
 from distrib.train.data.loader import StepBatch
 from distrib.train.objective.batch_norm import as_stand_in, find_batch_norms
-from distrib.train.objective.task import TaskError, check_keys, read_step
+from distrib.train.objective.task import TaskError, check_keys, read_logged, read_step
 from distrib.train.rank import Rank
 from distrib.train.session.minimize import Slice
 from distrib.train.training import Training
@@ -24,6 +24,7 @@ class SessionOutput:
     weight: torch.Tensor | float | None
     outputs: Any
     targets: Any
+    logged: Mapping[str, Any]
 
 
 class SessionStep:
@@ -61,6 +62,7 @@ class SessionStep:
             result = self._training.task.call_step(model, data)
         output = read_output(result, self._session.minimized)
         self._session.output = output
+        self._session.session.log(**output.logged)
         self._check_first(output)
         if output.loss is not None:
             weight = part.num_samples if output.weight is None or not part.num_samples else output.weight
@@ -88,11 +90,11 @@ def read_output(result: Any, minimized: list[tuple[torch.Tensor, Any]]) -> Sessi
     """
     if isinstance(result, torch.Tensor) or (isinstance(result, Mapping) and "loss" in result):
         output = read_step(result)
-        return SessionOutput(output.loss, output.weight, output.outputs, output.targets)
+        return SessionOutput(output.loss, output.weight, output.outputs, output.targets, output.logged)
     if result is not None and not isinstance(result, Mapping):
         raise TaskError(f"step: must return a loss, a dict or None, but returned a {type(result).__name__}")
     loss = torch.stack([loss.double() for loss, _ in minimized]).sum() if minimized else None
     weight = minimized[0][1] if minimized else None
     others = {} if result is None else result
     check_keys(others)
-    return SessionOutput(loss, weight, others.get("outputs"), others.get("targets"))
+    return SessionOutput(loss, weight, others.get("outputs"), others.get("targets"), read_logged(others))

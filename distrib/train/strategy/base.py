@@ -64,6 +64,9 @@ class Strategy(Protocol):
     def clip(self, parameters: Iterable[torch.Tensor], max_norm: float) -> torch.Tensor:
         """Scales the gradients so that their 2-norm over the whole model is at most `max_norm`; returns the norm."""
 
+    def broadcast(self, model: nn.Module) -> None:
+        """Gives every rank the parameters, buffers and extra state of rank 0: for models that are not wrapped."""
+
     def sync_buffers(self, model: nn.Module) -> None:
         """Gives every rank the buffers and the extra state of rank 0, to which they belong."""
 

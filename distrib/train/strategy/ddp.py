@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,9 +70,10 @@ class Ddp:
         if before is not None and before.ddp is not None:
             ddp_internals.detach(before.ddp)
         if not any(_trainable(tuple(model.parameters()))):
+            self.broadcast(model)
             self._wrapped[name] = _Wrapped.of(model, None)
             return model
-        try:
+        with _odd_tensors_named(model):
             ddp = ddp_internals.with_ready_order(
                 model,
                 self._ready_orders.pop(name, None),
@@ -81,16 +82,6 @@ class Ddp:
                 find_unused_parameters=self._settings.find_unused_parameters,
                 gradient_as_bucket_view=True,
             )
-        except (RuntimeError, NotImplementedError) as error:
-            tensors = [*model.named_parameters(), *model.named_buffers()]
-            odd = [name for name, tensor in tensors if _is_odd(tensor)]
-            if not odd:
-                raise
-            raise TrainingFailedError(
-                f"model: {', '.join(odd[:_MAX_NAMES])}: ranks cannot send each other such tensors "
-                f"({str(error).splitlines()[0]}); clone expanded ones, and keep others out of the buffers or train on "
-                "one worker"
-            ) from error
         if name == MODEL:  # hooks that remember what they left out have one memory, by number of bucket
             self._compress(ddp)
         self._wrapped[name] = _Wrapped.of(model, ddp)
@@ -154,10 +145,17 @@ class Ddp:
         """Clips the gradients, which are equal on every rank."""
         return replicated.clip(parameters, max_norm)
 
+    def broadcast(self, model: nn.Module) -> None:
+        """Sends the parameters, buffers and extra state of rank 0."""
+        with _odd_tensors_named(model):
+            for parameter in model.parameters():
+                _send(parameter.detach())
+            self.sync_buffers(model)
+
     def sync_buffers(self, model: nn.Module) -> None:
         """Broadcasts the buffers and the extra state of rank 0."""
         for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
+            _send(buffer)
         if any(has_extra_state(part) for part in model.modules()):
             shared = [extra_states(model) if self._rank == 0 else None]
             dist.broadcast_object_list(shared, src=0, device=self._device)
@@ -212,6 +210,31 @@ class Ddp:
 
 def _trainable(parameters: tuple[nn.Parameter, ...]) -> list[bool]:
     return [parameter.requires_grad for parameter in parameters]
+
+
+def _send(tensor: torch.Tensor) -> None:
+    """Gives every rank the values of rank 0, whatever the layout in memory."""
+    values = tensor.contiguous()
+    dist.broadcast(values, src=0)
+    if values is not tensor:
+        tensor.copy_(values)
+
+
+@contextmanager
+def _odd_tensors_named(model: nn.Module) -> Iterator[None]:
+    """Explains an error about tensors that ranks cannot send each other."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+        odd = [name for name, tensor in tensors if _is_odd(tensor)]
+        if not odd:
+            raise
+        raise TrainingFailedError(
+            f"model: {', '.join(odd[:_MAX_NAMES])}: ranks cannot send each other such tensors "
+            f"({str(error).splitlines()[0]}); clone expanded ones, and keep others out of the buffers or train on "
+            "one worker"
+        ) from error
 
 
 def _is_odd(tensor: torch.Tensor) -> bool:

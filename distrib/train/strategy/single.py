@@ -41,6 +41,9 @@ class SingleProcess:
         """Clips the gradients."""
         return replicated.clip(parameters, max_norm)
 
+    def broadcast(self, model: nn.Module) -> None:
+        """Nothing to make equal."""
+
     def sync_buffers(self, model: nn.Module) -> None:
         """Nothing to synchronize."""
 

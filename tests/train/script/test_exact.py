@@ -1,5 +1,6 @@
 """Scripts with a session: at any number of ranks what a plain loop of one process computes, killed or not."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,16 +11,26 @@ from exact_reference import flat
 from exact_specs import NUM_SAMPLES
 from safetensors.torch import load_file
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distrib.runs.events import read_events
 from distrib.runs.run import Run
 from tests.train.session import test_exact as steps_of_jobs
+from tests.train.session import test_kinds as kinds_of_jobs
 from tests.train.session.test_exact import STEPS, TOLERANCE, batches, model_of
 
 pytestmark = pytest.mark.timeout(120)
 
 SUPPORT = Path(__file__).parents[2] / "support"
-MODULES = ("exact_jobs.py", "session_jobs.py", "exact_specs.py", "exact_reference.py", "script_cases.py")
+MODULES = (
+    "exact_jobs.py",
+    "session_jobs.py",
+    "exact_specs.py",
+    "exact_reference.py",
+    "script_cases.py",
+    "order_jobs.py",
+)
+LONG = {"sam", "muon", "averaged", "recurrent"}
 
 
 @pytest.fixture
@@ -83,6 +94,18 @@ def plain_experts():
         yield model
 
 
+def plain_averaged():
+    model = model_of(Mlp)
+    averages = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.8))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for inputs, targets in batches(Points(NUM_SAMPLES)):
+        model.zero_grad()
+        functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+        averages.update_parameters(model)
+        yield averages.module
+
+
 PLAIN = {
     "plain": plain_classification,
     "scheduled": plain_scheduled,
@@ -92,11 +115,16 @@ PLAIN = {
     "tokens": steps_of_jobs.plain_tokens,
     "experts": plain_experts,
     "carried": steps_of_jobs.plain_carried,
+    "sam": steps_of_jobs.PLAIN["sam"],
+    "muon": kinds_of_jobs.plain_muon,
+    "averaged": plain_averaged,
+    "recurrent": kinds_of_jobs.plain_recurrent,
 }
+NAMES = [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in PLAIN]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_step_is_that_of_a_plain_loop(launch, name, workers):
     finished, folder = launch(name, workers)
     assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -108,7 +136,19 @@ def test_every_step_is_that_of_a_plain_loop(launch, name, workers):
     assert run_of(folder).status == "finished"
 
 
-@pytest.mark.parametrize(("name", "workers"), [("carried", 2), ("gan", 3), ("scheduled", 3), ("tokens", 2)])
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [
+        ("carried", 2),
+        ("gan", 3),
+        ("scheduled", 3),
+        ("tokens", 2),
+        pytest.param("recurrent", 2, marks=pytest.mark.long),
+        pytest.param("recurrent", 3, marks=pytest.mark.long),
+        pytest.param("half", 2, marks=pytest.mark.long),
+        pytest.param("averaged", 3, marks=pytest.mark.long),
+    ],
+)
 def test_a_killed_rank_changes_no_bit(launch, name, workers):
     arguments = ["checkpoint=2 steps", "steps=9"]
     finished, reference = launch(name, workers, *arguments, folder="reference")
@@ -154,6 +194,28 @@ def test_loops_that_have_ended_are_skipped_after_a_restart(launch):
     assert (killed / "stages.txt").read_text() == f"0 0 7\n1 0 {first}\n1 1 15\n"
     assert all(torch.equal(final(killed)[key], value) for key, value in final(reference).items())
     assert events_of(killed, "train")[-1]["samples"] == 47 + 2 * 9 - 9 + 60
+
+
+@pytest.mark.long
+def test_a_stop_ends_all_loops_and_what_is_logged_after_them_is_the_result(launch):
+    finished, folder = launch("stopping", 3, "checkpoint=2 steps", options=["--record-samples"])
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    (end,) = events_of(folder, "end")
+    assert (end["step"], end["message"]) == (3, "the job ended the training: it is good enough")
+    (result,) = events_of(folder, "eval")
+    assert (result["step"], result["rows"], result["late"]) == (3, 20, pytest.approx((1.5 + 2.5 + 2.5) / 3))
+    assert result["mean_input"] == pytest.approx(float(Points(20, seed=1).inputs.mean()), rel=1e-12)
+    assert run_of(folder).metrics["rows"] == 20
+    records = [
+        [json.loads(line)["ids"] for line in run_of(folder).layout.samples_file(rank).read_text().splitlines()]
+        for rank in range(3)
+    ]
+    used = [len(ids) for step in zip(*records, strict=True) for ids in step]
+    samples = [event["samples"] for event in events_of(folder, "train")]
+    assert samples == [sum(used[:3]), sum(used[:6]), sum(used)]
+    again, _ = launch("stopping", 3, "checkpoint=2 steps")
+    assert again.returncode == 0
+    assert "has finished already; --fresh starts a new run beside it" in again.stdout
 
 
 def test_an_evaluation_covers_each_row_once(launch):

@@ -47,7 +47,24 @@ CASES = {
     "size": ("distrib.session().batches(dataset, batch_size=0, steps=1)", "batch_size is a whole number from 1, not 0"),
     "order": (
         "distrib.session().batches(dataset, batch_size=8, steps=1, order='random')",
-        "session.batches: order is one of shuffle, sequential, not 'random'",
+        "session.batches: order is one of shuffle, sequential, a function order(dataset, epoch, seed), or the name",
+    ),
+    "no order": (
+        "distrib.session().batches(dataset, batch_size=8, steps=1, order='nowhere:order')",
+        "session.batches: there is no order nowhere:order: No module named 'nowhere'",
+    ),
+    "signature": (
+        "distrib.session().batches(dataset, batch_size=8, steps=1, order=lambda dataset: [0])",
+        "is called as order(dataset, epoch, seed); its signature is (dataset)",
+    ),
+    "range": (
+        "distrib.session().batches(dataset, batch_size=8, steps=1, order=lambda *_: [3, 20])",
+        "session.batches: order: __main__:<lambda> gave index 20 in epoch 0; the dataset has 20 samples, 0 to 19",
+    ),
+    "late range": (
+        "for _ in distrib.session().batches(dataset, batch_size=8, epochs=2, order=lambda d, e, s: [3, 19 + e]):\n"
+        "    pass",
+        "session.batches: order: __main__:<lambda> gave index 20 in epoch 1",
     ),
     "stream": ("distrib.session().batches(iter([]), batch_size=8, steps=1)", "needs a map-style dataset"),
     "nested": (
@@ -122,3 +139,27 @@ def test_another_launcher_is_refused(tmp_path):
         "train.py:9: distrib.session: another launcher has started 4 processes (WORLD_SIZE); start the script with "
         "`distrib run SCRIPT --workers 4`"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("len(str(session.rank + 8)) * 10", "the length of the dataset is 10 on rank 0 but 20 on rank 2"),
+        ("20", "parameter weight is (2, 3) torch.float32 on rank 0 but (3, 3) torch.float32 on rank 2"),
+    ],
+)
+@pytest.mark.long
+def test_ranks_with_other_data_or_models_are_refused(tmp_path, command_server, text, message):
+    classes = "2" if text != "20" else "len(str(session.rank + 8)) + 1"
+    program = LOOP.replace("nn.Linear(3, 2)", f"nn.Linear(3, {classes})").replace(
+        "torch.randn(20, 3)", f"torch.randn({text}, 3)"
+    )
+    program = (
+        program.replace("torch.arange(20)", f"torch.arange({text})")
+        .replace("session = distrib.session()\n", "")
+        .replace("torch.manual_seed(0)\n", "session = distrib.session()\n")
+    )
+    (tmp_path / "train.py").write_text(program)
+    finished = command_server.run(["run", "train.py", "--workers", "3", "--device", "cpu"], tmp_path, timeout=90)
+    assert finished.returncode == 1
+    assert message in finished.stdout + finished.stderr

@@ -11,7 +11,7 @@ from session_jobs import Recurrent, Series
 from torch.nn import functional
 
 from distrib.job.reader import Job, JobError
-from distrib.train.objective.task import TaskError, check_keys
+from distrib.train.objective.task import TaskError, check_keys, read_logged
 from distrib.train.resolved_job import ResolvedJob
 from tests.train.session.test_exact import (
     POINTS,
@@ -144,7 +144,9 @@ def test_a_step_with_other_parameters_is_refused_in_the_plan(tmp_path, step, mes
 
 
 def test_an_extra_value_of_a_step_is_refused_with_the_way_to_log_it():
-    with pytest.raises(TaskError, match=r"unknown key 'accuracy'; .* log other values with session.log"):
+    with pytest.raises(TaskError, match=r"unknown key 'accuracy'; .* other values are logged as 'log': {name: value}"):
         check_keys({"loss": None, "accuracy": 0.5})
     with pytest.raises(TaskError, match="unknown key 'output'; did you mean 'outputs'"):
         check_keys({"output": 1})
+    with pytest.raises(TaskError, match="'log' is a dict of numbers and scalar tensors by name, not a float"):
+        read_logged({"log": 0.5})

@@ -49,6 +49,13 @@ def test_buffers_are_those_of_rank_0(name, world_size):
 
 
 @each_case
+def test_a_model_that_is_not_wrapped_is_that_of_rank_0(name, world_size):
+    for values in run_ranks(checks.check_broadcast, world_size, name):
+        assert values
+        assert all(each == {0} for each in values)
+
+
+@each_case
 def test_rank_0_has_the_full_weights(name, world_size):
     (weights, state), *others = run_ranks(checks.check_full_weights, world_size, name)
     same(weights, checks.Network().state_dict())

@@ -1,0 +1,77 @@
+"""Updates of sessions by an optimizer that draws random numbers, as functions of one rank."""
+
+import torch
+import torch.distributed as dist
+
+from distrib.train.health.times import RankTimes
+from distrib.train.optimization.precision import Precision
+from distrib.train.optimization.update_randomness import UpdateRandomness
+from distrib.train.phases import RankProgress
+from distrib.train.process.randomness import reseed
+from distrib.train.script.gradients import ScriptGradients
+from distrib.train.session.gather import BackwardWeight
+from distrib.train.session.minimize import Minimizer, Slice
+from distrib.train.session.reduction import GradientReducer
+from distrib.train.state import TrainingState
+from tests.support.strategy_checks import GLOBAL_BATCH, Network, inputs_of, loss_of, make_strategy
+
+CPU = torch.device("cpu")
+
+
+class Noisy(torch.optim.SGD):
+    """Adds noise to each update, as stochastic gradient Langevin dynamics does."""
+
+    def __init__(self, params):
+        super().__init__(params, lr=0.1)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.add_(torch.randn_like(parameter), alpha=0.01)
+
+
+class NoisyByFunction(Noisy):
+    """Evaluates the loss between two draws of noise."""
+
+    def step(self, closure):
+        with torch.enable_grad():
+            closure()
+        super().step()
+
+
+def update_with_noise(rank, world_size, how):
+    """The weights after two steps, and what this rank draws after the last update, as for dropout."""
+    state = TrainingState(make_strategy("single" if world_size == 1 else "ddp", rank, world_size), rank, world_size)
+    model = Network()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * rank  # only rank 0's weights count
+    state.add_model(model, is_wrapped=False)
+    optimizer = (NoisyByFunction if how == "function" else Noisy)(model.layers.parameters())
+    state.add_optimizer(optimizer)
+    times = RankTimes(CPU, world_size, RankProgress.private())
+    parts = (state, Precision("fp32", CPU), GradientReducer(dist.group.WORLD, 1e6, BackwardWeight(), times))
+    randomness = UpdateRandomness(state, 3, rank)
+    minimizer = Minimizer(*parts, randomness, dist.group.WORLD, None)
+    gradients = ScriptGradients(*parts, randomness)
+    drawn = []
+    for step in range(2):
+        mine = inputs_of(step).chunk(world_size)[rank]
+        part = Slice(len(mine), GLOBAL_BATCH)
+        reseed(100 * step + rank)
+
+        def loss(mine=mine):
+            drawn.append(float(torch.rand(())))
+            return loss_of(model, mine)
+
+        if how == "backward":
+            gradients.backward(loss(), None, part)
+            gradients.update(optimizer, None, part)
+            optimizer.zero_grad()
+        else:
+            minimizer.minimize(loss if how == "function" else loss(), None, None, None, part)
+        state.completed_steps += 1
+    drawn.append(float(torch.rand(())))
+    return [parameter.detach().clone() for parameter in model.parameters()], drawn
