@@ -28,6 +28,7 @@ from distrib.train.data.sample_record import SampleCounter
 from distrib.train.data.sampler import GlobalBatchSampler
 from distrib.train.failure import Failure
 from distrib.train.health.alike import check_datasets
+from distrib.train.health.spot_check import check_samples
 from distrib.train.loop import Loop
 from distrib.train.objective.batch_norm import batch_norm_warning
 from distrib.train.objective.evaluation import Evaluator
@@ -36,6 +37,7 @@ from distrib.train.optimization.step import OptimizerStep, TrainStep
 from distrib.train.phases import Phase
 from distrib.train.process.lifetime import temporary_files_removed
 from distrib.train.process.process_groups import long_timeout
+from distrib.train.process.randomness import derive_seed, reseed
 from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.records import Records
@@ -87,9 +89,12 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     settings = TrainingSettings.of_job(spec, record_samples=config.record_samples)
     rank = Rank.join(config, settings, context, storage)
     resolved = ResolvedJob.resolve(config.job)
-    datasets = datasets or resolved.build_datasets()
+    if datasets is None:
+        reseed(derive_seed("data", settings.seed))
+        datasets = resolved.build_datasets()
     facts = datasets.facts
     check_datasets(facts, RankTree(rank.control_group))
+    findings = [] if config.measurement is not None else check_samples(rank, datasets.train)
     step_plan = make_step_plan(spec, facts, rank.info.world_size)
     stored, damage = find_checkpoint(rank)
     training = build_training(rank, resolved, step_plan, stored)
@@ -121,7 +126,7 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     if training.state.completed_steps == 0:
         _try_out(rank, spec, training, evaluator)
     storage.start()
-    warnings = [*_warnings(training, step_plan), *damage]
+    warnings = [*_warnings(training, step_plan), *findings, *damage]
     if boundary.is_finished:
         for message in warnings:
             records.warn(training.state.completed_steps, message)

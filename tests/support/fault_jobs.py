@@ -2,6 +2,7 @@
 
 import os
 
+import numpy
 import torch
 from torch import nn
 from torch.utils.data import Dataset
@@ -235,6 +236,26 @@ class LongerOnRank1(Points):
 
     def __len__(self):
         return len(self.targets) - (os.environ.get("RANK") != "1")
+
+
+class OtherOnRank1(Points):
+    """As if rank 1's host had other files."""
+
+    def __getitem__(self, index):
+        inputs, target = super().__getitem__(index)
+        return inputs + (os.environ.get("RANK") == "1"), target
+
+
+class OwnGenerator(Points):
+    """Augments with random numbers that depend on the process."""
+
+    def __init__(self):
+        super().__init__()
+        self._generator = numpy.random.default_rng()
+
+    def __getitem__(self, index):
+        inputs, target = super().__getitem__(index)
+        return inputs + 0.01 * self._generator.random(), target
 
 
 class WiderOnRank1(nn.Module):

@@ -72,6 +72,8 @@ def drifting(world_size, every="5 steps", drift="stop"):
 FAULT_SPECS = {
     **{f"fault-drift-{size}": drifting(size) for size in (2, 3)},
     "fault-longer-data": spec(3, data={"train": "fault_jobs:LongerOnRank1"}),
+    "fault-other-data": spec(2, data={"train": "fault_jobs:OtherOnRank1"}),
+    "fault-own-generator": spec(2, data={"train": "fault_jobs:OwnGenerator"}),
     "fault-wider-model": spec(3, model="fault_jobs:WiderOnRank1"),
     "fault-reordered-model": spec(3, model="fault_jobs:ReorderedOnRank1"),
     **{f"fault-noisy-{size}": spec(size, optimizer="fault_jobs:Noisy") for size in (1, 3)},

@@ -9,12 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import os
-import select
-import signal
 import sys
-import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +19,7 @@ import torch
 from distrib.errors import DistribError
 from distrib.train.data.loader import LoaderFailedError
 from distrib.train.objective.evaluation import Evaluator
-from distrib.train.process.lifetime import die_with_parent
+from distrib.train.process.forked import run_forked
 from distrib.train.process.tracebacks import user_traceback
 
 _PATIENCE_SECONDS = 10.0
@@ -83,60 +78,15 @@ def _described(error: BaseException) -> tuple[str, str, str]:
 
 
 def _in_child(work: Callable[[], None]) -> None:
-    """Runs `work` in a forked process; raises what it raised.
+    """Runs `work` in a forked process; raises what it raised."""
 
-    File positions are shared with the process, so they are put back afterwards.
-    """
-    reading, writing = os.pipe()
-    positions = _file_positions()
-    with warnings.catch_warnings(action="ignore"):  # of the fork of a process with threads
-        pid = os.fork()
-    if pid == 0:
-        _run_and_exit(work, writing)
-    os.close(writing)
-    try:
-        answer = _read(reading)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(reading)
-        for descriptor, position in positions.items():
-            os.lseek(descriptor, position, os.SEEK_SET)
-    if answer:
-        raise DryRunFailedError(*json.loads(answer))
+    def answer() -> bytes:
+        try:
+            work()
+        except BaseException as error:
+            return json.dumps(_described(error)).encode()
+        return b""
 
-
-def _run_and_exit(work: Callable[[], None], writing: int) -> None:
-    answer = b""
-    try:
-        die_with_parent()
-        silent = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(silent, descriptor)
-        torch.set_num_threads(1)  # the threads of the pool were not forked
-        work()
-    except BaseException as error:
-        answer = json.dumps(_described(error)).encode()
-    with contextlib.suppress(OSError):
-        os.write(writing, answer)
-    os._exit(0)
-
-
-def _read(reading: int) -> bytes:
-    deadline, answer = time.monotonic() + _PATIENCE_SECONDS, b""
-    while (left := deadline - time.monotonic()) > 0 and select.select([reading], [], [], left)[0]:
-        data = os.read(reading, 2**16)
-        if not data:
-            return answer
-        answer += data
-    return b""
-
-
-def _file_positions() -> dict[int, int]:
-    """The positions of this process's open files."""
-    positions = {}
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # pipes and sockets have none
-            positions[int(name)] = os.lseek(int(name), 0, os.SEEK_CUR)
-    return positions
+    problem = run_forked(answer, _PATIENCE_SECONDS)
+    if problem:
+        raise DryRunFailedError(*json.loads(problem))

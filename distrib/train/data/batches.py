@@ -79,14 +79,14 @@ def _map(batch: Any, function: _Function, convert: Callable[[Any], Any]) -> Any:
     converted = convert(batch)
     if converted is not None:
         return converted
-    parts = _parts(batch)
+    parts = parts_of(batch)
     if parts is None:
         return batch
     changed = {key: _map(value, function, convert) for key, value in parts.items()}
     return batch if all(changed[key] is value for key, value in parts.items()) else _with_parts(batch, changed)
 
 
-def _parts(batch: Any) -> dict[Any, Any] | None:
+def parts_of(batch: Any) -> dict[Any, Any] | None:
     """What a container holds, by key, number or field; None for what is no container."""
     if isinstance(batch, Mapping):
         return {key: batch[key] for key in batch}
