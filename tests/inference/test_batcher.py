@@ -7,9 +7,10 @@ import time
 import numpy
 import pytest
 
+from distrib.inference.serving import batcher as batcher_module
 from distrib.inference.serving.batcher import Batcher, BatchingOptions, QueueFullError
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 
 class Model:
@@ -118,9 +119,9 @@ def test_it_waits_for_others_only_while_they_are_coming_and_not_for_long():
         await asyncio.sleep(0.05)
         return await batcher.submit(*rows(2))
 
-    alone, in_vain = serve(model, scenario, max_wait_seconds=0.5)
-    assert alone < 0.4
-    assert 0.45 < in_vain < 5
+    alone, in_vain = serve(model, scenario, max_wait_seconds=1.5)
+    assert alone < 1
+    assert 1.4 < in_vain < 15
     assert model.sizes == [1, 1, 2]
 
 
@@ -130,7 +131,8 @@ async def timed(awaitable):
     return time.monotonic() - started
 
 
-def test_one_alone_is_answered_without_the_thread_and_several_at_once_are_not():
+def test_one_alone_is_answered_without_the_thread_and_several_at_once_are_not(monkeypatch):
+    monkeypatch.setattr(batcher_module, "QUICK_SECONDS", 0.5)
     model = Model()
 
     async def scenario(batcher):
@@ -148,13 +150,14 @@ def test_one_alone_is_answered_without_the_thread_and_several_at_once_are_not():
     assert sum(model.sizes[3:-1]) == 5
 
 
-def test_what_takes_long_is_left_to_the_thread():
+def test_what_takes_long_is_left_to_the_thread(monkeypatch):
+    monkeypatch.setattr(batcher_module, "QUICK_SECONDS", 0.2)  # even on a busy machine the model is quicker
     model = Model()
 
     async def scenario(batcher):
         for value in range(3):
             await batcher.submit(*rows(value))
-        model.seconds = 0.01
+        model.seconds = 0.25
         for value in range(3):
             await batcher.submit(*rows(value))
 

@@ -172,8 +172,8 @@ def test_an_early_end_leaves_no_file_and_no_process(tmp_path, workplace, number,
     launch.wait_until(lambda: list(tmp_path.glob(".out.jsonl.*/part-1*")))
     assert len(launch.processes()) == 3
     launch.send(number, to_group=number == signal.SIGINT)
-    assert launch.wait(20) == code
-    assert launch.seconds_until_gone(2) < 2
+    assert launch.wait(60) == code
+    launch.wait_until_gone()
     assert not (tmp_path / "out.jsonl").exists()
     if number != signal.SIGKILL:
         assert list(tmp_path.glob(".out.jsonl.*")) == []

@@ -155,20 +155,15 @@ def test_a_wrong_job_is_refused_without_torch_or_ray(folder: Path) -> None:
     (folder / "job.yaml").write_text("nam: digits\n")
     program = """
 import sys
-import time
 from distrib.errors import JobError
 from distrib.job.reader import Job
 try:
     Job.load("job.yaml")
 except JobError as error:
-    print(time.process_time())
     assert "job.yaml:1: nam: unknown key 'nam'; did you mean 'name'?" in str(error), error
 assert not {"torch", "ray", "numpy", "typer"} & set(sys.modules), sorted(sys.modules)
 """
     command = [sys.executable, "-c", program]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    times = [
-        float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30).stdout)
-        for _ in range(3)
-    ]
-    assert min(times) < 0.5  # of the processor, as other tests may keep it busy
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr

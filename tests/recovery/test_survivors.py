@@ -3,7 +3,7 @@
 import pytest
 
 from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
-from tests.support.recovery_runs import Place, assert_same, is_alive, job, seconds_until_dead
+from tests.support.recovery_runs import Place, assert_same, is_alive, job, wait_until_dead
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -39,7 +39,7 @@ def train_until_the_launcher_dies(place, moment):
 
 def release(place, survivors):
     (place.folder / "released").touch()
-    seconds_until_dead(survivors, 10)
+    wait_until_dead(survivors)
 
 
 @pytest.mark.parametrize("moment", ["in a step", "while writing"])

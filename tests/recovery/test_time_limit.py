@@ -11,7 +11,7 @@ pytestmark = pytest.mark.timeout(120)
 
 def test_a_run_stops_after_its_time_and_continues(make_place):
     spec = job(
-        train={"steps": 100_000, "time_limit": "2 seconds", "log_every": 50},
+        train={"steps": 100_000, "time_limit": "4 seconds", "log_every": 50},
         checkpoint={"every": "100000 steps", "best": None},
     )
     place = make_place("limited", spec)
@@ -19,7 +19,7 @@ def test_a_run_stops_after_its_time_and_continues(make_place):
     for _ in range(2):
         started = time.monotonic()
         assert place.start().wait(60) == 130
-        assert 2 <= time.monotonic() - started < 30
+        assert 4 <= time.monotonic() - started < 50
         assert place.run.status == "stopped"
         steps.append(place.committed()[-1])
         assert "train.time_limit is over" in place.warnings()[-1]

@@ -126,7 +126,7 @@ class InterpretedCommand:
         """Ends it, and all of its process group, whatever they do."""
         if self._process.poll() is None:
             os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait(10)
+            self._process.wait(60)
 
 
 class ForkedCommand:
@@ -160,4 +160,4 @@ class ForkedCommand:
         """Ends it, and all of its process group, whatever they do."""
         if self.poll() is None:
             os.killpg(self.pid, signal.SIGKILL)
-            self.wait(10)
+            self.wait(60)

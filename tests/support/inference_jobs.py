@@ -6,6 +6,7 @@ The file is copied beside a job's spec, so that it is imported as a user's own m
 import os
 import signal
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -96,13 +97,14 @@ class Fussy(Mlp):
 
 
 class Slow(Mlp):
-    """Takes its time for each batch."""
+    """Takes its time for each batch, and has a file `busy` since it has begun with one."""
 
     def __init__(self, seconds=0.1):
         super().__init__()
         self._seconds = seconds
 
     def forward(self, inputs):
+        Path(__file__).with_name("busy").touch()
         time.sleep(self._seconds)
         return super().forward(inputs)
 

@@ -20,6 +20,9 @@ REPOSITORY = Path(__file__).parents[2]
 MARK = "DISTRIB_TEST_LAUNCH"
 """Environment variable that marks the processes of one launch."""
 
+GONE_SECONDS = 20
+"""What a busy machine may need to end processes that are killed; what is left behind by a fault stays for longer."""
+
 JOB = """\
 name: small
 model: launch_jobs:Mlp
@@ -152,7 +155,7 @@ class Launch:
         self.ended = time.time()
         return code
 
-    def wait_until(self, condition, timeout=60.0):
+    def wait_until(self, condition, timeout=120.0):
         """Waits until `condition()` is true and returns its value, as long as the process lives."""
         deadline = time.monotonic() + timeout
         while not (value := condition()):
@@ -161,7 +164,7 @@ class Launch:
             time.sleep(0.02)
         return value
 
-    def wait_for_step(self, step, timeout=60.0):
+    def wait_for_step(self, step, timeout=120.0):
         """Waits until the run has logged this step."""
 
         def has_come():
@@ -190,22 +193,21 @@ class Launch:
                     self._note(child)
         return [process for process in self._seen.values() if _is_alive(process)]
 
-    def seconds_until_gone(self, timeout, but=()):
-        """Waits until no process of it lives, but those of these names; returns how long that took."""
+    def wait_until_gone(self, timeout=GONE_SECONDS, but=()):
+        """Waits until no process of it lives, but those of these names."""
         started = time.monotonic()
         while left := [process for process in self.processes() if not _describe(process).startswith(tuple(but))]:
             if time.monotonic() - started > timeout:
                 raise AssertionError(f"left after {timeout} s: {[_describe(process) for process in left]}")
             self._process.poll()
             time.sleep(0.05)
-        return time.monotonic() - started
 
     def end(self):
         """Kills whatever is left."""
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def _note(self, process):
         self._seen[process.pid, process.create_time()] = process

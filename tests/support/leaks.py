@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-SECONDS = 2.0
+SECONDS = 10.0
 """How long threads and processes may take to end after a test."""
 
 SHARED_PREFIX = "shared-"

@@ -1,7 +1,7 @@
 """A launcher without a training: owns a run and writes its events, a few steps a second, until it reads how to end.
 
 Arguments: folder of the run, first step, last step, attempt, and `finished`, `stopped` or `killed`, which
-waits for a file `go` beside the run's folder.
+waits for a file `go` beside the run's folder. While there is a file `hold` there, it stands still after its step.
 """
 
 import os
@@ -34,6 +34,8 @@ def main(folder, first, last, attempt, end):
                 events.write("eval", **fields, loss=2 / step, **metrics)
                 events.write("checkpoint", **fields, save_seconds=0.1)
             time.sleep(SECONDS)
+            while (folder.parent / "hold").exists():
+                time.sleep(0.02)
     if end == "killed":
         while not (folder.parent / "go").exists():
             time.sleep(0.02)

@@ -207,7 +207,7 @@ class Launch:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {timeout} s: {self.output}") from None
 
-    def wait_until(self, condition, timeout=60.0):
+    def wait_until(self, condition, timeout=120.0):
         """Waits until `condition()` is true, as long as the process lives; returns its value."""
         deadline = time.monotonic() + timeout
         while not (value := condition()):
@@ -228,7 +228,7 @@ class Launch:
         """Ends it whatever it does; its ranks die with it."""
         if self.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
-            self.wait(10)
+            self.wait(60)
 
 
 def children_of(pid):
@@ -245,13 +245,12 @@ def is_alive(pid):
     return stat is not None and not stat.is_dead
 
 
-def seconds_until_dead(pids, timeout):
+def wait_until_dead(pids, timeout=20):
     """Waits until none of the processes lives."""
     started = time.monotonic()
     while left := [pid for pid in pids if is_alive(pid)]:
         assert time.monotonic() - started < timeout, f"alive after {timeout} s: {left}"
         time.sleep(0.01)
-    return time.monotonic() - started
 
 
 EXACT = ("forward", "backward", "update", "updated", "evaluate", "stage", "folder", "write", "read", "metadata")

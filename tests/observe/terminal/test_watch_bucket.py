@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -31,9 +30,13 @@ def test_from_the_middle_to_the_end(bucket, tmp_path):  # noqa: F811
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as watcher:
         assert watcher.stdout.readline() == "digits-1: 2 workers on cpu, 12 steps, running\n"
         write(run, 5, 12)
-        time.sleep(1)
+        out = ""
+        while "step 12/12" not in out:
+            line = watcher.stdout.readline()
+            assert line, out
+            out += line
         run.update_record(status="finished")
-        out, _ = watcher.communicate(timeout=60)
+        out += watcher.communicate(timeout=60)[0]
     assert watcher.returncode == 0
     assert "epoch 4/4  step 12/12  loss 0.08333  80.00 samples/s" in out
     assert "finished  loss 0.08333" in out

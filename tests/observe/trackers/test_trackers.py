@@ -261,7 +261,7 @@ def test_a_tracker_that_never_works_only_delays_the_end_of_the_launcher(launch, 
     started = time.monotonic()
     observer = launch(target(name), 0, 0, 300, None)
     calls = time.monotonic() - started
-    assert calls < 2  # 300 steps; the process itself takes none of the launcher's time
+    assert calls < 20  # the process sleeps for 60 s
     assert threading.active_count() == threads
     if name == "Broken":
         wait_for(lambda: notices, observer)
@@ -269,7 +269,7 @@ def test_a_tracker_that_never_works_only_delays_the_end_of_the_launcher(launch, 
     update_record(tracked.folder, status="finished")
     started = time.monotonic()
     observer.finished(tracked)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert notices[-1] == f"tracker {name} has not received everything yet; it is fed for another minute"
 
 

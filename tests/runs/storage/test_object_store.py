@@ -54,7 +54,7 @@ def test_temporary_errors_that_last_are_told_and_end(behind_proxy, monkeypatch):
         StorageError, match=r"cannot write s3://runs/.*/a: .*tried for \d+ s.*check the network"
     ) as error:
         storage.patient(3, told.append).put("a", b"1")
-    assert 2 < time.monotonic() - started < 10
+    assert 2 < time.monotonic() - started < 40
     assert error.value.kind == "unreachable"
     assert len(told) == 1
     assert "trying again" in told[0]
@@ -86,7 +86,7 @@ def test_no_server(bucket, monkeypatch):
     started = time.monotonic()
     with pytest.raises(LaunchError, match=r"storage: cannot write .*check the network, and AWS_ENDPOINT_URL"):
         ObjectStorage(bucket.url).check_writable()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_an_upload_that_breaks_off_is_no_object(behind_proxy, tmp_path):

@@ -45,7 +45,7 @@ def test_a_billion_samples_cost_what_a_thousand_cost(tmp_path, command_server):
         seconds[num_samples] = time.monotonic() - started
         peaks[num_samples] = int((folder / "peak.txt").read_text())
     assert peaks[LONG] < peaks[SHORT] + ALLOWED_BYTES
-    assert seconds[LONG] < seconds[SHORT] + 10  # a permutation would take minutes
+    assert seconds[LONG] < seconds[SHORT] + 40  # a permutation would take minutes
     rows = [json.loads(line) for line in (folder / "runs/run/samples/rank-0.jsonl").read_text().splitlines()]
     indices = [index for row in rows for index in row["ids"]]
     assert len(set(indices)) == len(indices) == 100 * 32

@@ -12,8 +12,8 @@ from tests.support.ranks import run_ranks
 
 pytestmark = pytest.mark.timeout(120)
 
-DELAY = 0.05
-NUM_STEPS = 4
+DELAY = 0.25
+NUM_STEPS = 3
 
 
 class Slow(nn.Module):
