@@ -82,7 +82,7 @@ def prepare(job: Job, launcher: LauncherName, choose_device: Callable[[Job], Dev
     with imports_uncollected():
         resolved = ResolvedJob.resolve(job)
     check_trackers(job)
-    datasets, can_inherit = build_to_inherit(resolved.build_datasets, job.spec.train.seed)
+    datasets, can_inherit = build_to_inherit(resolved.build_datasets)
     request = make_request(job.spec, launcher, choose_device(job))
     check_compression(job, request)
     return PreparedJob(job, request, resolved, datasets.facts, datasets if can_inherit else None)

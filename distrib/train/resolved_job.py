@@ -18,6 +18,7 @@ from distrib.job.target import check_arguments, resolve
 from distrib.train.data.collate import bind_collate, find_collate
 from distrib.train.data.order import Order
 from distrib.train.data.order_of_job import build_order, find_order
+from distrib.train.process.randomness import derive_seed, reseed
 from distrib.train.session.mentions import check_session_step, takes_session
 
 
@@ -55,7 +56,7 @@ class ResolvedJob:
 
     @classmethod
     def resolve(cls, job: Job) -> ResolvedJob:
-        """Imports what the job names and checks its arguments.
+        """Imports what the job names and checks its arguments; what modules draw at import is the same on all ranks.
 
         Raises:
             JobError: A target does not exist, is not callable or refuses its arguments.
@@ -69,6 +70,7 @@ class ResolvedJob:
             return function
 
         spec = job.spec
+        reseed(derive_seed("import", spec.train.seed))
         return cls(
             job=job,
             model=find("model", spec.model),
@@ -90,12 +92,13 @@ class ResolvedJob:
         )
 
     def build_datasets(self) -> Datasets:
-        """Builds the datasets.
+        """Builds the datasets; what they draw from global random generators is the same on all ranks.
 
         Raises:
             JobError: A dataset cannot be built, has no length, or is empty, or the order of samples is wrong.
         """
         data = self.job.spec.data
+        reseed(derive_seed("data", self.job.spec.train.seed))
         train = self._build_dataset("data.train", self.train_dataset, data.train)
         evaluation = None
         if self.eval_dataset is not None and data.eval is not None:

@@ -37,7 +37,6 @@ from distrib.train.optimization.step import OptimizerStep, TrainStep
 from distrib.train.phases import Phase
 from distrib.train.process.lifetime import temporary_files_removed
 from distrib.train.process.process_groups import long_timeout
-from distrib.train.process.randomness import derive_seed, reseed
 from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.records import Records
@@ -89,9 +88,7 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     settings = TrainingSettings.of_job(spec, record_samples=config.record_samples)
     rank = Rank.join(config, settings, context, storage)
     resolved = ResolvedJob.resolve(config.job)
-    if datasets is None:
-        reseed(derive_seed("data", settings.seed))
-        datasets = resolved.build_datasets()
+    datasets = datasets or resolved.build_datasets()
     facts = datasets.facts
     check_datasets(facts, RankTree(rank.control_group))
     findings = [] if config.measurement is not None else check_samples(rank, datasets.train)

@@ -230,8 +230,8 @@ def test_a_process_with_a_past_is_not_forked():
 def test_a_dataset_that_keeps_a_file_is_built_by_each_rank(tmp_path):
     path = tmp_path / "data"
     path.write_bytes(bytes(8))
-    built, can_inherit = build_to_inherit(lambda: path.open("rb"), 0)
+    built, can_inherit = build_to_inherit(lambda: path.open("rb"))
     assert not can_inherit
     built.close()
-    _, can_inherit = build_to_inherit(path.read_bytes, 0)
+    _, can_inherit = build_to_inherit(path.read_bytes)
     assert can_inherit

@@ -1,6 +1,7 @@
 """What the jobs of tests/train/test_faults.py are made of: situations in which training goes wrong without a word."""
 
 import os
+import random
 
 import numpy
 import torch
@@ -28,6 +29,20 @@ class Points(Dataset):
 
     def __getitem__(self, index):
         return self.inputs[index], self.targets[index]
+
+
+SHIFT = random.random()
+"""Drawn at import."""
+
+
+class Drawn(Points):
+    """Draws its samples from the global generators, and keeps a file open, so that each rank builds its own."""
+
+    def __init__(self):
+        super().__init__()
+        self._descriptor = os.open(__file__, os.O_RDONLY)
+        chosen = random.sample(range(len(self.targets)), len(self.targets) // 2)
+        self.inputs[chosen] += SHIFT + torch.from_numpy(numpy.random.rand(len(chosen), FEATURES))
 
 
 class Linear(nn.Module):

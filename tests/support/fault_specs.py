@@ -76,6 +76,7 @@ FAULT_SPECS = {
     "fault-own-generator": spec(2, data={"train": "fault_jobs:OwnGenerator"}),
     "fault-wider-model": spec(3, model="fault_jobs:WiderOnRank1"),
     "fault-reordered-model": spec(3, model="fault_jobs:ReorderedOnRank1"),
+    **{f"fault-drawn-{size}": spec(size, data={"train": "fault_jobs:Drawn"}) for size in (1, 3)},
     **{f"fault-noisy-{size}": spec(size, optimizer="fault_jobs:Noisy") for size in (1, 3)},
     "fault-drift-unsaved": drifting(2, every="never"),
     "fault-drift-warn": drifting(2, every="2 steps", drift="warn"),

@@ -34,6 +34,7 @@ def difference(ours, theirs):
         "freezing",
         "share",
         "noisy",
+        "drawn",
     ),
 )
 def test_three_workers_train_what_one_does(runs, name):

@@ -16,6 +16,7 @@ from distrib.job.target import find_callable
 from distrib.job.values import read_values
 from distrib.job.yaml.nodes import MapNode, SourceLocation
 from distrib.job.yaml.parser import parse
+from distrib.train.process.randomness import derive_seed, reseed
 
 
 def read_target(text: str, args: str | None) -> Target:
@@ -42,7 +43,7 @@ def read_target(text: str, args: str | None) -> Target:
 
 
 def build_dataset(job: Job, target: Target) -> Any:
-    """Builds the dataset, which may be empty.
+    """Builds the dataset, which may be empty; what it draws from global random generators is the same everywhere.
 
     Raises:
         JobError: It cannot be built, or is not a map-style dataset.
@@ -51,6 +52,7 @@ def build_dataset(job: Job, target: Target) -> Any:
         job, locations={"": SourceLocation("`data`"), "dataset.args": SourceLocation("`args`")}
     )
     factory = find_callable(placed, "dataset", target)
+    reseed(derive_seed("data", job.spec.train.seed))
     try:
         dataset = factory(**target.args)
         length = len(dataset)

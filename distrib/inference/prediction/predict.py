@@ -103,7 +103,7 @@ def predict(
         model = trained.build()
         trained.predict()
         spec = trained.job.spec
-        dataset, can_be_inherited = build_to_inherit(lambda: build_dataset(trained.job, target), spec.train.seed)
+        dataset, can_be_inherited = build_to_inherit(lambda: build_dataset(trained.job, target))
         num_rows = len(dataset)
         shards = [
             Shard(

@@ -68,16 +68,13 @@ def torch_ready_to_fork() -> Iterator[ForkCheck]:
             gc.unfreeze()
 
 
-def build_to_inherit(build: Callable[[], Built], seed: int) -> tuple[Built, bool]:
+def build_to_inherit(build: Callable[[], Built]) -> tuple[Built, bool]:
     """Builds something; returns it and whether a forked process may use it as it is.
 
     An open file has one position, which forked processes would share and so read wrongly; a thread does not survive a
     fork. If building leaves either behind, each process must build its own.
     """
-    from distrib.train.process.randomness import derive_seed, reseed  # which imports torch
-
     gc.freeze()  # so that what earlier code has dropped is not closed while building, which would hide a new file
     before = Handles.now()
-    reseed(derive_seed("data", seed))
     built = build()
     return built, not Handles.now().added_since(before)
