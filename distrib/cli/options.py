@@ -22,6 +22,7 @@ RUNS_DIR_VARIABLE = "DISTRIB_RUNS_DIR"
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 JOB_SERVER_VARIABLE = "RAY_API_SERVER_ADDRESS"
 
+SCRIPT_SUFFIXES = (".py", ".pyw", ".pyc")
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's YAML file.", show_default=False)]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field of the job; repeatable.")
@@ -82,8 +83,12 @@ def load_job(
     Raises:
         JobError: The job or an option is wrong.
     """
-    from distrib.job.reader import Job
+    from distrib.job.reader import Job, is_mapping_with
 
+    if path.endswith(SCRIPT_SUFFIXES) or is_mapping_with(path, "script"):
+        raise JobError(
+            "a script, which only `distrib run` and `distrib submit` take; name a job's YAML file", file=path
+        )
     return Job.load(path, make_overrides(sets, workers=workers, device=device, runs_dir=runs_dir))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distrib.cli.options import SCRIPT_SUFFIXES
 from distrib.errors import JobError
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ ModuleOption = Annotated[
 MaxRestartsOption = Annotated[
     int | None, typer.Option("--max-restarts", min=0, metavar="N", help="Restarts after a lost process.")
 ]
-_SCRIPT_SUFFIXES = (".py", ".pyw", ".pyc")
 
 
 def load_runnable(name: str | None, module: str | None, arguments: Sequence[str], overrides: Sequence[str]) -> AnyJob:
@@ -47,13 +48,27 @@ def load_runnable(name: str | None, module: str | None, arguments: Sequence[str]
         return ScriptJob.of_command(Script(module=module, args=values), overrides)
     if name is None:
         raise JobError("name a job's YAML file or a Python script, or a module with -m")
-    if name.endswith(_SCRIPT_SUFFIXES):
+    if name.endswith(SCRIPT_SUFFIXES):
         return ScriptJob.of_command(Script(file=name, args=list(arguments)), overrides)
+    if name.startswith("-"):
+        given = " ".join([name, *arguments])
+        raise JobError(f"there is no script before the arguments {given!r}; name it first: SCRIPT -- {given}")
     if arguments:
         raise JobError(
             f"{name} is no script, so it takes no arguments; give {arguments[0]!r} to a script's job: script.args"
         )
     return load_any_job(name, overrides)
+
+
+def run_arguments(job: AnyJob) -> tuple[list[str], list[str]]:
+    """How `distrib run` is given a job in a copy of the working directory: its first arguments, and its last."""
+    from distrib.job.script import ScriptJob
+
+    if not isinstance(job, ScriptJob) or not job.is_command:
+        return [os.path.relpath(job.path)], []
+    script = job.spec.script
+    what = ["-m", str(script.module)] if script.file is None else [os.path.relpath(script.file)]
+    return what, ["--", *script.args] if script.args else []
 
 
 def check_training_options(job: AnyJob, *, extend: bool) -> None:

@@ -16,7 +16,6 @@ from distrib.cli.options import (
     DeviceOption,
     ExtendOption,
     FreshOption,
-    JobArgument,
     JobServerOption,
     JsonOption,
     RecordSamplesOption,
@@ -28,7 +27,15 @@ from distrib.cli.options import (
     job_server_address,
     make_overrides,
 )
-from distrib.cli.script import check_training_options
+from distrib.cli.script import (
+    ArgumentsArgument,
+    MaxRestartsOption,
+    ModuleOption,
+    RunnableArgument,
+    check_training_options,
+    load_runnable,
+    run_arguments,
+)
 from distrib.errors import JobError
 
 if TYPE_CHECKING:
@@ -38,8 +45,11 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=", re.ASCII)
 
 
 def submit(
-    job: JobArgument,
+    job: RunnableArgument = None,
+    arguments: ArgumentsArgument = None,
     *,
+    module: ModuleOption = None,
+    max_restarts: MaxRestartsOption = None,
     address: JobServerOption = None,
     sets: SetOption = None,
     workers: WorkersOption = None,
@@ -73,27 +83,30 @@ def submit(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once the cluster has accepted the job.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Send a job to a Ray cluster and follow it, or render it for KubeRay, Slurm or Compose."""
-    from distrib.job.script import ScriptJob, load_any_job
+    """Send a job or a script to a Ray cluster and follow it, or render a job for KubeRay, Slurm or Compose."""
+    from distrib.job.script import ScriptJob
 
     variables = _variables(env or [])
-    loaded = load_any_job(job, make_overrides(sets, workers=workers, device=device, runs_dir=runs_dir))
+    overrides = make_overrides(sets, workers=workers, device=device, runs_dir=runs_dir)
+    if max_restarts is not None:
+        overrides.append(f"failures.max_restarts={max_restarts}")
+    loaded = load_runnable(job, module, arguments or [], overrides)
     check_training_options(loaded, extend=extend)
     check_run_id(run_id)
 
     from distrib.runs.layout import new_run_id
 
     run_id = run_id or new_run_id(loaded.name, datetime.now())
-    arguments = [f"--set={text}" for text in make_overrides(sets, workers=workers, device=device, runs_dir=runs_dir)]
+    options = [f"--set={text}" for text in overrides]
     chosen = {"--fresh": fresh, "--extend": extend, "--record-samples": record_samples}
-    arguments += [option for option, is_chosen in chosen.items() if is_chosen]
+    options += [option for option, is_chosen in chosen.items() if is_chosen]
     target = choose_target(render, on, address, settings)
     if target is not None:
         from distrib.deploy.deployment import make_deployment
 
         if isinstance(loaded, ScriptJob):
             raise loaded.error("script", "a script can be submitted to a Ray cluster, but not rendered")
-        deployment = make_deployment(loaded, run_id, arguments, variables=variables, packages=pip or [])
+        deployment = make_deployment(loaded, run_id, options, variables=variables, packages=pip or [])
         deploy(deployment, target, settings or [], is_submitted=on is not None, as_json=as_json)
         return
     url = job_server_address(address)
@@ -102,7 +115,8 @@ def submit(
     from distrib.launch.registry import connect_job_server
 
     check_shared_storage(loaded)
-    command = ["python", "-m", "distrib", "run", os.path.relpath(loaded.path), "--run-id", run_id, *arguments]
+    what, own = run_arguments(loaded)
+    command = ["python", "-m", "distrib", "run", *what, "--run-id", run_id, *options, *own]
     server = connect_job_server(url)
     job_id = server.submit(Submission(loaded, run_id, command, variables, pip or []))
     stream = sys.stderr if as_json else sys.stdout

@@ -66,13 +66,15 @@ class ScriptJob:
 
     Attributes:
         spec: The validated spec.
-        path: The absolute path of the spec's file, or of the working directory for a script of the command line.
+        path: The absolute path of the spec's file; for a script of the command line, of where it would be.
         text: The spec as YAML.
+        is_command: Whether it comes from the command line, so that there is no file.
     """
 
     spec: ScriptSpec
     path: Path
     text: str
+    is_command: bool = False
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> ScriptJob:
@@ -97,7 +99,7 @@ class ScriptJob:
         values = {"name": name.strip("-._") or "script", "script": script.model_dump(exclude_defaults=True)}
         text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         spec, text = read_spec(f"the command ({script.name})", overrides, ScriptSpec, text=text)
-        job = cls(spec, Path.cwd() / "job.yaml", text)
+        job = cls(spec, Path.cwd() / "job.yaml", text, is_command=True)
         job.check()
         return job
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -62,6 +63,10 @@ def end_body(model):
         os.kill(os.getpid(), signal.SIGKILL)
     if OPTIONS.get("raise") == f"{session.rank}@{step}":
         raise ValueError("no such label")
+    if OPTIONS.get("wait") == f"{session.rank}@{step}" and session.attempt == 0:
+        Path(OPTIONS["shared"], "waiting").touch()
+        while True:
+            time.sleep(0.1)
     if OPTIONS.get("stop") == f"{session.rank}@{step}" and session.attempt == 0:
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -63,6 +63,8 @@ class Odd(torch.optim.lr_scheduler.LRScheduler):
         return self.base_lrs
 """
 F1 = {"target": "torchmetrics.classification:MulticlassF1Score", "args": {"num_classes": 3, "average": "none"}}
+SGD = {"target": "torch.optim:SGD", "args": {"lr": 0.1}, "parameters": ["*"]}
+PLATEAU = {"target": "torch.optim.lr_scheduler:ReduceLROnPlateau", "every": "eval", "metric": "f1"}
 SPEC = {
     "name": "job",
     "model": {"target": "torch.nn:Linear", "args": {"in_features": 2, "out_features": 2}},
@@ -104,7 +106,11 @@ def check(tmp_path, monkeypatch):
         ),
         (
             {"metrics": {"f1": F1}, "checkpoint": {"best": {"metric": "f1", "mode": "max"}}},
-            "the value of metric f1 has the shape",
+            "checkpoint.best.metric: the value of metric f1 has the shape",
+        ),
+        (
+            {"metrics": {"f1": F1}, "optimizer": None, "optimizers": {"all": {**SGD, "schedule": PLATEAU}}},
+            "optimizers.all.schedule.metric: the value of metric f1 has the shape",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -27,8 +28,13 @@ class ScriptConfig(RankConfig):
 
     def moved_to(self, folder: Path) -> ScriptConfig:
         """The same with another working directory, and the job's file in it."""
-        path = folder / self.job.path.relative_to(self.working_directory)
-        return replace(self, working_directory=folder, job=replace(self.job, path=path))
+        job, script = self.job, self.job.spec.script
+        path = folder / job.path.relative_to(self.working_directory)
+        if script.file is not None:  # it may have been given by its full path
+            file = os.path.relpath(self.working_directory / script.file, self.working_directory)
+            script = script.model_copy(update={"file": file})
+        job = replace(job, path=path, spec=job.spec.model_copy(update={"script": script}))
+        return replace(self, working_directory=folder, job=job)
 
     def run_rank(self, context: RankContext, datasets: Datasets | None) -> RankResult:
         """Runs the script as one rank."""

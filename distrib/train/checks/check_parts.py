@@ -178,18 +178,17 @@ def _check_closure(resolved: ResolvedJob, optimizer: torch.optim.Optimizer, fiel
 
 def _check_scalars(resolved: ResolvedJob) -> None:
     """Refuses a metric of several numbers where one is needed, as far as it shows before it has seen data."""
-    best, schedule = resolved.job.spec.checkpoint.best, resolved.job.spec.schedule
-    needed = {
-        "checkpoint.best.metric": None if best is None else best.metric,
-        "schedule.metric": None if schedule is None else schedule.metric,
-    }
+    spec = resolved.job.spec
+    needed = {"checkpoint.best.metric": None if spec.checkpoint.best is None else spec.checkpoint.best.metric}
+    for each in spec.optimizer_specs.values():
+        needed[f"{each.schedule_field}.metric"] = None if each.schedule is None else each.schedule.metric
     for field, name in needed.items():
         factory = None if name is None else resolved.metrics.get(name)
         if name is None or factory is None:
             continue
         try:
             with without_compute_warning():
-                value = factory(**resolved.job.spec.metrics[name].args).compute()
+                value = factory(**spec.metrics[name].args).compute()
         except Exception:
             continue  # it has no value before it has seen data
         if isinstance(value, dict | list | tuple) or (isinstance(value, torch.Tensor) and value.numel() > 1):

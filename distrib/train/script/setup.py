@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from distrib.job.spec.patterns import METRIC_PATTERN, PATTERNS_IN_WORDS
-from distrib.train.checkpoint.extra_state import check_model_state
 from distrib.train.checkpoint.parts import MODEL, OPTIMIZER
+from distrib.train.checks.model_state import check_state
 from distrib.train.health.alike import check_models
 from distrib.train.process.rank_tree import RankTree
 from distrib.train.script.errors import UsageError
@@ -74,7 +74,8 @@ class ModelSetup:
             raise UsageError(f"session.setup: {name!r} is no name; needs {PATTERNS_IN_WORDS[METRIC_PATTERN]}")
         if name in self._state.models or name in _TAKEN:
             raise UsageError(f"session.setup: the name '{name}' is taken; give each model another one with name=")
-        check_model_state(model)
+        if not self._is_resumed:
+            check_state(model, None)
         mine = {id(parameter) for parameter in model.parameters()}
         for optimizer in optimizers:
             if not isinstance(optimizer, torch.optim.Optimizer):

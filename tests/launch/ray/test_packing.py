@@ -4,7 +4,8 @@ import pytest
 
 from distrib.compat.ray.packaging import shipped_sizes
 from distrib.errors import JobError
-from distrib.launch.ray.cluster.packing import EXCLUDED, check_size
+from distrib.job.script import Script, ScriptJob
+from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
 
 
 @pytest.fixture
@@ -47,3 +48,11 @@ def test_a_sparse_file_over_the_real_limit_is_refused(folder):
     with pytest.raises(JobError, match=r"holds 600 MiB, and Ray sends at most 512 MiB") as error:
         check_size(str(folder))
     assert "huge.bin" in str(error.value)
+
+
+def test_a_script_of_another_folder_is_refused(folder, monkeypatch):
+    monkeypatch.chdir(folder / "code")
+    path_in(str(folder / "code"), ScriptJob.of_command(Script(file=str(folder / "code" / "model.py"))))
+    (folder / "train.py").touch()
+    with pytest.raises(JobError, match=r"\.\./train\.py: is outside of the working directory"):
+        path_in(str(folder / "code"), ScriptJob.of_command(Script(file="../train.py")))

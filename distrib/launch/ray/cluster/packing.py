@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from distrib.compat.ray.packaging import max_package_bytes, shipped_sizes
 from distrib.errors import JobError
-from distrib.job.script import AnyJob
+from distrib.job.script import AnyJob, ScriptJob
 from distrib.job.source_folder import source_folder
 
 EXCLUDED = ("/.git", "/runs", "/.venv", "/venv", "__pycache__", "*.pyc", ".mypy_cache", ".ruff_cache", ".pytest_cache")
@@ -22,7 +23,10 @@ def path_in(folder: str, job: AnyJob) -> str:
     Raises:
         JobError: It is elsewhere.
     """
-    if not job.path.is_relative_to(folder):
+    paths = [job.path]
+    if isinstance(job, ScriptJob) and job.spec.script.file is not None:
+        paths.append(Path(os.path.abspath(job.spec.script.file)))
+    if not all(path.is_relative_to(folder) for path in paths):
         raise job.error(
             "",
             f"is outside of the working directory {folder}, which is what is sent to the hosts; change to its folder",
