@@ -189,7 +189,12 @@ class StepLoader:
         self._num_left = step_plan.total_steps - first_step
         self._position = step_plan.position
         self._total_steps = step_plan.total_steps
-        self._is_plain = fetcher.is_whole and loader_workers == 0 and device.type == "cpu"
+        self._is_plain = (
+            fetcher.is_whole
+            and loader_workers == 0
+            and device.type == "cpu"
+            and not any(tensor.requires_grad for tensor in fetcher.dataset.tensors)  # backward passes record no graph
+        )
         self._side_stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         micro_batches = SamplerOfRun(sampler, step_plan.position, first_step, step_plan.total_steps)
         self._fetched = iterate(fetcher, micro_batches, loader_workers, pin_memory=device.type == "cuda")
