@@ -28,6 +28,7 @@ _STANDARD_LIBRARY = tuple(str(sysconfig.get_path(name)) + os.sep for name in ("s
 _INSTALLED = ("site-packages" + os.sep, "dist-packages" + os.sep)
 _COLLECTIVES = os.path.join("torch", "distributed", "distributed_c10d.py")
 _WAITING = (_COLLECTIVES, os.path.join("distrib", "train", "process", "rank_tree.py"))
+_BACKWARD = os.path.join("torch", "autograd", "graph.py")
 _NUM_INNERMOST = 3
 _RANK_FUNCTION = "run_rank"
 """The function that the main thread of a rank runs, under every launcher."""
@@ -104,6 +105,12 @@ def waits_for_others(text: str) -> bool:
         text: The stacks of all threads, as `faulthandler` writes them.
     """
     return any(frame.file.endswith(_WAITING) for frame in _main_thread(text)[:_NUM_INNERMOST])
+
+
+def may_wait_for_others(text: str) -> bool:
+    """The same, or inside a backward pass, in which no Python frame shows that it waits for gradients."""
+    frames = _main_thread(text)
+    return waits_for_others(text) or (bool(frames) and frames[0].file.endswith(_BACKWARD))
 
 
 def _main_thread(text: str) -> list[Frame]:

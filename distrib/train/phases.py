@@ -23,6 +23,7 @@ class Phase(IntEnum):
     CALLBACKS = 6
     EVALUATION = 7
     CHECKPOINT = 8
+    SNAPSHOT = 9
 
     @property
     def label(self) -> str:

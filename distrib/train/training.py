@@ -90,7 +90,7 @@ def build_training(rank: Rank, resolved: ResolvedJob, step_plan: StepPlan, store
     for name, optimizer in optimizers.items():
         state.add_optimizer(optimizer, name if spec.optimizers is None else f"optimizer.{name}")
     precision, losses = Precision(spec.train.precision, rank.device), LossAccumulator(rank.device)
-    weighting = Weighting(task, step_plan, rank.device, rank.control_group)
+    weighting = Weighting(task, step_plan, rank)
     state.register("schedule", schedules)
     state.register("scaler", precision)
     state.register("losses", losses, per_rank=True)

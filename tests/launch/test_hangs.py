@@ -69,6 +69,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.nn.functional import cross_entropy
 
 from launch_jobs import Mlp, Samples
 
@@ -77,6 +78,34 @@ def strike(notes, rank=1):
     if dist.is_initialized() and dist.get_rank() == rank and not note.exists():
         note.touch()
         time.sleep(60)
+
+
+def loss(outputs, targets, notes):
+    if len(seen) == 2:
+        strike(notes)
+    seen.append(1)
+    return cross_entropy(outputs, targets)
+
+
+seen = []
+
+
+class Callback:
+    def __init__(self, notes, place):
+        self._notes, self._place, self._num_steps = notes, place, 0
+
+    def on_step(self, session, output):
+        self._num_steps += 1
+        if self._place == "callback" and self._num_steps == 3:
+            strike(self._notes)
+
+    def state_dict(self):
+        if self._place == "snapshot" and self._num_steps >= 3:
+            strike(self._notes)
+        return {}
+
+    def load_state_dict(self, state):
+        pass
 
 
 class Loading(torch.utils.data.Dataset):
@@ -113,7 +142,7 @@ class Model(Mlp):
 
     def forward(self, inputs):
         self._num_passes += 1
-        if self._group is None:
+        if self._group is None and self._place == "collective":
             self._group = dist.new_group(backend="gloo")
         if self._num_passes >= 3:
             if self._place == "backward":
@@ -124,6 +153,8 @@ class Model(Mlp):
             if self._place == "collective" and dist.get_rank() == 1 and not note.exists():
                 note.touch()
                 dist.all_reduce(torch.ones(1), group=self._group)
+            if self._place == "evaluation" and not self.training:
+                strike(self._notes)
         return super().forward(inputs)
 """
 
@@ -131,7 +162,11 @@ class Model(Mlp):
 def hang_in(workplace, place, *sets, on="local"):
     """Runs a job of three ranks of which rank 1 hangs once at its third step; returns the launch and the restart."""
     workplace.write("hanging.py", HANGING)
-    if place == "data":
+    if place in ("callback", "snapshot"):
+        fault = f"callbacks=[{{target: hanging:Callback, args: {{notes: {workplace.notes}, place: {place}}}}}]"
+    elif place == "loss":
+        fault = f"loss={{target: hanging:loss, args: {{notes: {workplace.notes}}}}}"
+    elif place == "data":
         fault = f"data.train={{target: hanging:Loading, args: {{count: 22, notes: {workplace.notes}}}}}"
     else:
         fault = f"model={{target: hanging:Model, args: {{notes: {workplace.notes}, place: {place}}}}}"
@@ -145,14 +180,19 @@ def hang_in(workplace, place, *sets, on="local"):
 @pytest.mark.parametrize(
     ("place", "phase", "where"),
     [
-        ("data", "data", "hanging.py:14 in strike"),
-        ("forward", "forward", "hanging.py:14 in strike"),
-        ("backward", "backward", "hanging.py:14 in strike"),
+        ("data", "data", "in strike"),
+        ("forward", "forward", "in strike"),
+        ("backward", "backward", "in strike"),
         ("collective", "forward", "in forward, which waits in the collective all_reduce"),
+        pytest.param("loss", "forward", "in strike", marks=pytest.mark.long),
+        pytest.param("evaluation", "evaluation", "in strike", marks=pytest.mark.long),
+        pytest.param("callback", "callbacks", "in strike", marks=pytest.mark.long),
+        pytest.param("snapshot", "snapshot", "in strike", marks=pytest.mark.long),
     ],
 )
 def test_the_rank_that_hangs_is_named_with_its_phase_and_its_line(workplace, place, phase, where):
-    launch, restart = hang_in(workplace, place)
+    evaluation = ["data.eval={target: launch_jobs:Samples, args: {count: 10}}"] if place == "evaluation" else []
+    launch, restart = hang_in(workplace, place, *evaluation)
     message, host = restart["message"], socket.gethostname()
     assert message.startswith(f"rank 1 on {host} failed: RankHangs: no step has ended for ")
     assert re.search(rf"rank 1 on {host} has been in {phase} for \d+ s; the others wait in reduce; ", message), message

@@ -7,6 +7,7 @@ import time
 
 from distrib.launch.failure_cause import find_cause, log_errors, read_failures
 from distrib.launch.hangs import Hang, HangWatch, describe, hang_failure, is_hang
+from distrib.launch.idle_script import CodePosition, idle_notice
 from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.local.out_of_memory import OutOfMemoryKills
 from distrib.launch.local.processes import RankProcesses
@@ -114,13 +115,13 @@ class LocalAttempt:
         """Writes the stacks of a script's ranks once: its code may have a reason to wait."""
         if not self._has_reported_idle:
             self._has_reported_idle = True
-            self._ranks.write_stacks(
+            self._monitor.poll()
+            stacks = self._ranks.write_stacks(
                 f"distrib: the script has been idle for {hang.seconds:.0f} s; stacks of this rank:"
             )
-            self._monitor.notice(
-                f"the script's ranks have been idle for {hang.seconds:.0f} s (failures.hang_timeout); their stacks are "
-                "in their logs"
-            )
+            self._monitor.skip_output()
+            positions = {rank: CodePosition.of_script(text) for rank, text in stacks.items()}
+            self._monitor.notice(idle_notice(hang.seconds, positions, self._hosts))
 
     def _sigkill_reason(self) -> str:
         return OutOfMemoryKills.so_far().explain_since(self._memory_kills)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from distrib.launch.failure_cause import find_cause, log_errors
 from distrib.launch.hangs import Hang, HangWatch, describe, hang_failure, is_hang
+from distrib.launch.idle_script import idle_notice
 from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.ray.failures import host_lost, is_reported, ray_failure
 from distrib.launch.ray.positions import PublishedPositions
@@ -126,11 +127,8 @@ class RayAttempt:
         """Whether a hang ends the attempt; a script may have a reason to wait: only its stacks are written, once."""
         if self._config.is_script and not self._has_reported_idle:
             self._has_reported_idle = True
-            self._positions.request_stacks(_STACK_SECONDS)
-            self._monitor.notice(
-                f"the script's ranks have been idle for {hang.seconds:.0f} s (failures.hang_timeout); their stacks are "
-                "in their logs"
-            )
+            stacks = self._positions.request_stacks(_STACK_SECONDS)
+            self._monitor.notice(idle_notice(hang.seconds, stacks, self._hosts()))
         return not self._config.is_script
 
     def _end_hanging(self, hang: Hang, trainer: TrainerHandle) -> None:
@@ -144,8 +142,9 @@ class RayAttempt:
 
     def _hang_failure(self, hang: Hang) -> Failure:
         stacks = self._positions.request_stacks(_STACK_SECONDS)
-        hang = hang.but_for([rank for rank, entry in stacks.items() if entry["waits"]])
-        where = stacks.get(hang.late[0], {}).get("where") if hang.late else None
+        hang = hang.but_for([rank for rank, position in stacks.items() if position.waits])
+        late = stacks.get(hang.late[0]) if hang.late else None
+        where = None if late is None else late.where
         return hang_failure(hang, self._hosts(), f"at {where}" if where else "")
 
     def _hosts(self) -> dict[int, str]:

@@ -11,8 +11,15 @@ from dataclasses import dataclass
 
 import psutil
 
+from distrib.launch.idle_script import CodePosition
 from distrib.launch.ray.control_store import RayControlStore
-from distrib.launch.stacks import LogMark, describe_main_thread, waits_for_others, write_native_stacks
+from distrib.launch.stacks import (
+    LogMark,
+    describe_main_thread,
+    may_wait_for_others,
+    waits_for_others,
+    write_native_stacks,
+)
 from distrib.runs.layout import RunLayout
 from distrib.train.phases import Phase, Position, RankProgress
 from distrib.train.process.stacks import STACK_SIGNAL
@@ -81,7 +88,8 @@ class PositionPublisher:
                 time.sleep(_SETTLE_SECONDS)
         write_native_stacks((pid, layout.native_stacks(self._rank)) for pid in script_pids or [os.getpid()])
         text = mark.text()
-        entry = {"where": describe_main_thread(text), "waits": waits_for_others(text)}
+        waits = may_wait_for_others(text) if script_pids else waits_for_others(text)
+        entry = [describe_main_thread(text), waits]
         self._control.write(f"stacks/{self._attempt}/{self._rank}", entry)
 
 
@@ -146,15 +154,15 @@ class PublishedPositions:
         """The CPU time of the ranks."""
         return sum(seen.published[4] for seen in self._seen.values())
 
-    def request_stacks(self, timeout_seconds: float) -> dict[int, dict[str, object]]:
+    def request_stacks(self, timeout_seconds: float) -> dict[int, CodePosition]:
         """Has all ranks write their stacks to their logs; returns where their main threads stand, by rank."""
         self._control.send_command(self._attempt, "stacks")
-        found: dict[int, dict[str, object]] = {}
+        found: dict[int, CodePosition] = {}
         deadline = time.monotonic() + timeout_seconds
         while len(found) < self._world_size and time.monotonic() < deadline:
             time.sleep(0.1)
             for rank in set(range(self._world_size)) - set(found):
                 entry = self._control.read(f"stacks/{self._attempt}/{rank}")
                 if entry is not None:
-                    found[rank] = entry
+                    found[rank] = CodePosition(*entry)
         return found

@@ -22,6 +22,7 @@ from distrib.train.checkpoint.tensors import Tensors
 from distrib.train.control import SaveStatus
 from distrib.train.failure import PeerFailedError
 from distrib.train.health.replicas import Checksums, ReplicaCheck
+from distrib.train.phases import Phase
 from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.records import Records
@@ -121,7 +122,8 @@ class Checkpointer:
         folder = CheckpointFolder.at(
             self._rank.layout.checkpoints, self._state.completed_steps, self._rank.config.attempt
         )
-        snapshot = self._state.snapshot()
+        with self._rank.progress.during(Phase.SNAPSHOT):  # which runs the job's own code and writes nothing
+            snapshot = self._state.snapshot()
         self._check_equal(snapshot)
         values = dump_state(snapshot.values) if self._rank.is_first else ""
         sums = self._replicas.checksums()
@@ -133,7 +135,8 @@ class Checkpointer:
         """Makes sure that what all ranks keep is the same on all of them."""
         if not self._state.has_user_code:
             return
-        difference = RankTree(self._group).combine_objects(snapshot.digests, _first_difference)
+        with self._rank.progress.during(Phase.REDUCE):
+            difference = RankTree(self._group).combine_objects(snapshot.digests, _first_difference)
         if difference is not None:
             name, rank = difference
             raise RestoreError(

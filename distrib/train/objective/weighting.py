@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from distrib.errors import DistribError
 from distrib.job.plan import StepPlan
@@ -14,8 +13,10 @@ from distrib.train.objective.loss_graph import LossGraph
 from distrib.train.objective.loss_probe import is_mean_over_samples
 from distrib.train.objective.loss_weights import LossForm
 from distrib.train.objective.task import StepOutput, Task
+from distrib.train.phases import Phase
 from distrib.train.process.process_groups import gather_rows
 from distrib.train.process.shared_steps import SharedSteps, share_steps
+from distrib.train.rank import Rank
 
 _NUM_FIRST = 16
 _WEIGHT_ADVICE = (
@@ -37,24 +38,24 @@ class Weighting:
     Args:
         task: The loss.
         step_plan: The sizes of batches.
-        device: The rank's device.
-        group: A gloo group of all ranks.
+        rank: This rank.
 
     Attributes:
         counts_targets: Whether the loss's own weight is computed for each batch.
         warnings: What has been found out, for the run's events.
     """
 
-    def __init__(self, task: Task, step_plan: StepPlan, device: torch.device, group: dist.ProcessGroup) -> None:
+    def __init__(self, task: Task, step_plan: StepPlan, rank: Rank) -> None:
         self._task = task
-        self._device = device
-        self._group = group
+        self._device = rank.device
+        self._group = rank.control_group
+        self._progress = rank.progress
         self._is_split = step_plan.world_size > 1 or step_plan.accumulate > 1
         self.counts_targets = task.form.count is not None
         self._uneven: SharedSteps | None = None
-        is_cheap = device.type == "cuda" or step_plan.world_size == 1 or step_plan.accumulate > 1
+        is_cheap = rank.device.type == "cuda" or step_plan.world_size == 1 or step_plan.accumulate > 1
         if self.counts_targets and not (is_cheap or task.form.is_explicit):
-            self._uneven = share_steps(group)
+            self._uneven = share_steps(rank.control_group)
             self.counts_targets = self._uneven is None
         self.warnings: list[str] = []
         is_mean = not task.form.is_known or task.form == LossForm(is_known=True)
@@ -125,10 +126,9 @@ class Weighting:
         """In the first step of an attempt, agrees with the other ranks on what weighs."""
         has_ignored = bool(part.num_samples) and output.has_ignored
         is_mean = self._is_mean(output, part)
-        rows = gather_rows(
-            [float(output.weight is not None), float(has_ignored), _rows_per_sample(output, part), float(is_mean)],
-            self._group,
-        )
+        mine = [float(output.weight is not None), float(has_ignored), _rows_per_sample(output, part), float(is_mean)]
+        with self._progress.during(Phase.REDUCE):
+            rows = gather_rows(mine, self._group)
         ratios = {row[2] for row in rows if row[2]}
         if not all(row[3] for row in rows):
             self.warnings.append(self._not_a_mean())

@@ -53,9 +53,9 @@ def test_stacks_are_written_and_reported(control, tmp_path):
     assert published.request_stacks(0.0) == {}
     assert control.command_for(4) == "stacks"
     publisher.write_stacks(layout, [])
-    (entry,) = published.request_stacks(1.0).values()
-    assert entry["where"] is None or entry["where"].startswith("test_positions.py:")
-    assert entry["waits"] is False
+    (position,) = published.request_stacks(1.0).values()
+    assert position.where is None or position.where.startswith("test_positions.py:")
+    assert position.waits is False
     assert "test_stacks_are_written_and_reported" in layout.rank_log(0).read_text()
 
 
