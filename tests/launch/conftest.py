@@ -13,6 +13,14 @@ def workplace(tmp_path):
     place.close()
 
 
+@pytest.fixture
+def quick_workplace(tmp_path, command_server):
+    """The same for a test of what the command does, not of how its interpreter starts: launches are forks."""
+    place = Workplace(tmp_path, command_server)
+    yield place
+    place.close()
+
+
 @pytest.fixture(scope="module")
 def shared_workplace(tmp_path_factory):
     """A folder to launch in, for all tests of a module."""

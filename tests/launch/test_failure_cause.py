@@ -17,6 +17,12 @@ SOON = 20
 """Seconds: far less than ranks wait for another one (300), or sleep (60)."""
 
 
+@pytest.fixture
+def workplace(quick_workplace):
+    """Launches are forks."""
+    return quick_workplace
+
+
 def fail(workplace, fault, *, on="local", rank=1, step=2, sets=(), timeout=60):
     """Runs a job with a fault; returns the launch and the seconds from the fault to its end."""
     args = f"{{fault: {fault}, notes: {workplace.notes}, rank: {rank}, step: {step}}}"

@@ -17,6 +17,12 @@ from distrib.train.process.tracebacks import is_raised_by_torch
 pytestmark = pytest.mark.timeout(150)
 
 
+@pytest.fixture
+def workplace(quick_workplace):
+    """Launches are forks."""
+    return quick_workplace
+
+
 def fault(workplace, name, step, rank=1):
     args = f"{{fault: {name}, notes: {workplace.notes}, rank: {rank}, step: {step}}}"
     return f"model={{target: launch_jobs:Faulty, args: {args}}}"
@@ -181,7 +187,7 @@ def hang_in(workplace, place, *sets, on="local"):
     ("place", "phase", "where"),
     [
         ("data", "data", "in strike"),
-        ("forward", "forward", "in strike"),
+        pytest.param("forward", "forward", "in strike", marks=pytest.mark.long),
         ("backward", "backward", "in strike"),
         ("collective", "forward", "in forward, which waits in the collective all_reduce"),
         pytest.param("loss", "forward", "in strike", marks=pytest.mark.long),
@@ -219,16 +225,16 @@ def test_ranks_on_ray_that_hang_are_named_too(workplace, place):
 
 
 def test_ranks_that_wait_for_data_longer_than_the_timeout_are_left_alone(workplace):
-    """Steps of 2 s that are not logged for 8 s."""
-    data = "data.train={target: launch_jobs:SlowSamples, args: {count: 20, seconds: 0.5}}"
+    """Steps of 2 s that are not logged for 6 s."""
+    data = "data.train={target: launch_jobs:SlowSamples, args: {count: 12, seconds: 0.5}}"
     launch = start(workplace, data, "data.batch_size=4", "train.epochs=1", "train.log_every=100", "resources.workers=1")
     assert launch.wait(60) == 0, launch.stdout
     assert not [event for event in launch.run.events() if event["event"] == "restart"]
 
 
 def test_a_stop_while_waiting_for_data_keeps_what_was_trained(workplace):
-    """The first steps come from prefetched batches; then each takes 2 s."""
-    data = "data.train={target: launch_jobs:SlowSamples, args: {count: 400, seconds: 0.5, first: 32}}"
+    """The first steps come from prefetched batches; then each takes 1 s."""
+    data = "data.train={target: launch_jobs:SlowSamples, args: {count: 400, seconds: 0.25, first: 32}}"
     sets = [data, "data.batch_size=8", "failures.grace=20", "checkpoint.every=1 epoch", "train.log_every=1"]
     launch = workplace.start(*(f"--set={text}" for text in sets))
     launch.wait_for_step(5)

@@ -59,10 +59,10 @@ def test_one_signal_stops_in_good_order(workplace, number, to_group):
     workplace.assert_clean()
 
 
-def test_a_second_signal_ends_at_once(workplace):
-    block = f"{{target: launch_jobs:Faulty, args: {{fault: sleep, notes: {workplace.notes}}}}}"
-    launch = workplace.start("--set", f"model={block}")
-    launch.wait_until(lambda: workplace.noted("sleep"))
+def test_a_second_signal_ends_at_once(quick_workplace):
+    block = f"{{target: launch_jobs:Faulty, args: {{fault: sleep, notes: {quick_workplace.notes}}}}}"
+    launch = quick_workplace.start("--set", f"model={block}")
+    launch.wait_until(lambda: quick_workplace.noted("sleep"))
     launch.send(signal.SIGINT, to_group=True)
     launch.wait_until(lambda: "press Ctrl-C again" in launch.stdout)
     assert len(launch.processes()) == 3
@@ -72,10 +72,10 @@ def test_a_second_signal_ends_at_once(workplace):
     assert_stopped(launch)
 
 
-def test_ranks_that_do_not_stop_are_ended_after_the_grace(workplace):
-    block = f"{{target: launch_jobs:Faulty, args: {{fault: sleep, notes: {workplace.notes}}}}}"
-    launch = workplace.start("--set", f"model={block}", "--set", "failures.grace=2")
-    launch.wait_until(lambda: workplace.noted("sleep"))
+def test_ranks_that_do_not_stop_are_ended_after_the_grace(quick_workplace):
+    block = f"{{target: launch_jobs:Faulty, args: {{fault: sleep, notes: {quick_workplace.notes}}}}}"
+    launch = quick_workplace.start("--set", f"model={block}", "--set", "failures.grace=2")
+    launch.wait_until(lambda: quick_workplace.noted("sleep"))
     launch.send(signal.SIGINT)
     sent = time.monotonic()
     assert launch.wait(40) == 130  # the ranks would sleep for 60 s
@@ -140,16 +140,16 @@ def test_a_signal_after_the_run_has_begun_and_before_its_ranks(workplace):
     assert (launch.run.status, launch.run.error, launch.run.events()) == ("stopped", None, [])
 
 
-def test_a_killed_launcher_leaves_nobody_behind(workplace):
+def test_a_killed_launcher_leaves_nobody_behind(quick_workplace):
     """Not even a rank that is stuck in its step, nor the loader workers."""
-    block = f"{{target: launch_jobs:Faulty, args: {{fault: sleep, notes: {workplace.notes}}}}}"
-    launch = workplace.start("--set", f"model={block}", "--set", "data.loader_workers=1")
-    launch.wait_until(lambda: workplace.noted("sleep"))
+    block = f"{{target: launch_jobs:Faulty, args: {{fault: sleep, notes: {quick_workplace.notes}}}}}"
+    launch = quick_workplace.start("--set", f"model={block}", "--set", "data.loader_workers=1")
+    launch.wait_until(lambda: quick_workplace.noted("sleep"))
     assert len(launch.processes()) >= 5
     launch.send(signal.SIGKILL)
     assert launch.wait(40) == -signal.SIGKILL
     launch.wait_until_gone()
-    assert_abandoned(workplace, launch)
+    assert_abandoned(quick_workplace, launch)
 
 
 def assert_abandoned(workplace, launch):

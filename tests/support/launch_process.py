@@ -46,10 +46,16 @@ MATPLOTLIB_FOLDER = Path(__file__).parents[2] / ".pytest_cache" / "matplotlib"
 
 
 class Workplace:
-    """A folder with a job and its module, an empty home, a folder of runs and one for temporary files."""
+    """A folder with a job and its module, an empty home, a folder of runs and one for temporary files.
 
-    def __init__(self, folder):
+    Args:
+        folder: An empty one.
+        server: Starts the command quickly, in a fork; None starts an interpreter for each, as users do.
+    """
+
+    def __init__(self, folder, server=None):
         self.folder = folder
+        self.server = server
         self.home, self.runs, self.notes = folder / "home", folder / "runs", folder / "notes"
         self.home.mkdir()
         self.job = self.write("job.yaml", JOB)
@@ -113,19 +119,30 @@ class Launch:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DISTRIB_", "RAY_"))}
         self.started = time.time()
         self.ended = None
+        environment = {**inherited, "PYTHONPATH": str(REPOSITORY), **environment, MARK: self._mark}
+        if workplace.server is not None and command[:3] == [sys.executable, "-m", "distrib"]:
+            self._output.touch()
+            self._errors.touch()
+            self._process = workplace.server.start(
+                command[3:], workplace.folder, self._output, self._errors, environment
+            )
+        else:
+            self._process = self._start_interpreter(command, environment)
+        self.pid = self._process.pid
+        self._seen = {}
+
+    def _start_interpreter(self, command, environment):
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 command,
-                cwd=workplace.folder,
-                env={**inherited, "PYTHONPATH": str(REPOSITORY), **environment, MARK: self._mark},
+                cwd=self._workplace.folder,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
                 start_new_session=True,
                 preexec_fn=_hear_interrupts,
             )
-        self.pid = self._process.pid
-        self._seen = {}
 
     @property
     def stdout(self):

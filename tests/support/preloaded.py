@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -73,6 +74,7 @@ def start(arguments, folder, output, errors, environment, any_compression):
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
+        tempfile.tempdir = None  # so that TMPDIR is read again
         for number, path in ((1, output), (2, errors)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
