@@ -23,5 +23,5 @@ def test_workers_whose_interpreter_ends_at_once(workplace):
     assert "No module named 'not_there'" in launch.stderr
     assert "Traceback" not in launch.stderr
     assert launch.run.status == "failed"
-    launch.seconds_until_gone(20)
+    launch.wait_until_gone()
     workplace.assert_clean()
