@@ -22,7 +22,7 @@ from distrib.train.checkpoint.find import find_checkpoint
 from distrib.train.checkpoint.saving import Saving
 from distrib.train.context import AttemptConfig, RankContext
 from distrib.train.control import Control, ExchangeInterval
-from distrib.train.data.loader import Fetcher, StepLoader
+from distrib.train.data.loader import Fetcher, StepLoader, loader_warnings
 from distrib.train.data.order_check import OrderCheck
 from distrib.train.data.sample_record import SampleCounter
 from distrib.train.data.sampler import GlobalBatchSampler
@@ -35,6 +35,7 @@ from distrib.train.objective.evaluation import Evaluator
 from distrib.train.objective.loss_accumulator import CAPACITY
 from distrib.train.optimization.step import OptimizerStep, TrainStep
 from distrib.train.phases import Phase
+from distrib.train.process.handles import Handles
 from distrib.train.process.lifetime import temporary_files_removed
 from distrib.train.process.process_groups import long_timeout
 from distrib.train.process.rank_tree import RankTree
@@ -87,11 +88,14 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
     spec = config.job.spec
     settings = TrainingSettings.of_job(spec, record_samples=config.record_samples)
     rank = Rank.join(config, settings, context, storage)
+    before = Handles.now()
     resolved = ResolvedJob.resolve(config.job)
     datasets = datasets or resolved.build_datasets()
+    findings = loader_warnings(spec.data.loader_workers, before)
     facts = datasets.facts
     check_datasets(facts, RankTree(rank.control_group))
-    findings = [] if config.measurement is not None else check_samples(rank, datasets.train)
+    if config.measurement is None:
+        findings += check_samples(rank, datasets.train)
     step_plan = make_step_plan(spec, facts, rank.info.world_size)
     stored, damage = find_checkpoint(rank)
     training = build_training(rank, resolved, step_plan, stored)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from distrib.launch.process.fork_safety import ForkCheck, build_to_inherit
-from distrib.launch.process.handles import Handles
+from distrib.train.process.handles import Handles
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -1,5 +1,7 @@
 """Situations from public bug reports in which training goes wrong without a word: each has the right value here."""
 
+import re
+
 import pytest
 from exact_reference import global_batch
 from fault_jobs import Linear, Points, Scaled, pretrained
@@ -75,6 +77,15 @@ def test_a_loss_that_is_no_mean_is_reported(run):
     assert run.exit_code == 0
     (message,) = [text for text in warnings(run) if "fault_jobs:summed" in text]
     assert "is not a mean over the samples" in message
+
+
+@pytest.mark.runs("fault-drawn-1", "fault-drawn-3")
+def test_what_loader_workers_share_is_reported(runs):
+    (message,) = warnings(runs["fault-drawn-1"])
+    assert re.search(
+        r"loader processes share what the job keeps open: an open file: .*/fault_jobs.py \(\d+\);", message
+    )
+    assert not warnings(runs["fault-drawn-3"])
 
 
 @pytest.mark.runs("fault-ignoring")

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from distrib.launch.process.environment import environment_defaults
 from distrib.launch.process.garbage import imports_uncollected
-from distrib.launch.process.handles import Handles
+from distrib.train.process.handles import Handles
 
 Built = TypeVar("Built")
 

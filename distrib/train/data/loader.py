@@ -16,10 +16,13 @@ from distrib.train.data.batches import tensors_in, to_device
 from distrib.train.data.collate import Collate, collate_samples
 from distrib.train.data.order_check import OrderCheck
 from distrib.train.data.sampler import EpochIndices, GlobalBatchSampler, MicroBatch, SamplerOfRun
+from distrib.train.process.handles import Handles
 from distrib.train.process.lifetime import die_with_parent
 from distrib.train.process.openmp import end_idle_threads
 from distrib.train.process.randomness import derive_seed, reseed
 from distrib.train.process.tracebacks import user_traceback
+
+_MAX_NAMES = 3
 
 
 class Fetcher:
@@ -104,6 +107,25 @@ def _start_loader_worker(_worker: int) -> None:
     die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def loader_warnings(loader_workers: int, before: Handles) -> list[str]:
+    """Reports what the job keeps open, which loader workers share with this rank and with each other.
+
+    Args:
+        loader_workers: Their number.
+        before: What was open before the job's modules were imported and its datasets built.
+    """
+    kept = Handles.now().added_since(before) if loader_workers else []
+    if not kept:
+        return []
+    more = [f"{len(kept) - _MAX_NAMES} more"] if len(kept) > _MAX_NAMES else []
+    names = ", ".join([*kept[:_MAX_NAMES], *more])
+    return [
+        f"data.loader_workers: the loader processes share what the job keeps open: {names}; "
+        "samples that are read through it can be wrong or wait forever; open it in each process with the first sample, "
+        "or set data.loader_workers: 0"
+    ]
 
 
 def iterate(
