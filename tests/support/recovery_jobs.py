@@ -107,13 +107,13 @@ class One(Fragile):
         self.layers = nn.Linear(NUM_FEATURES, NUM_CLASSES, bias=False).double()
 
 
-def struck(name):
+def struck(name, **args):
     """A model of session_jobs or exact_jobs whose ranks can be killed at moments of their optimizers and files."""
     import exact_jobs
     import session_jobs
 
     Striker()  # kept by its hooks
-    return getattr(session_jobs if hasattr(session_jobs, name) else exact_jobs, name)()
+    return getattr(session_jobs if hasattr(session_jobs, name) else exact_jobs, name)(**args)
 
 
 class Suicidal(Mlp):

@@ -68,10 +68,29 @@ def update_with_noise(rank, world_size, how):
 
         if how == "backward":
             gradients.backward(loss(), None, part)
-            gradients.update(optimizer, None, part)
+            gradients.update(optimizer, None)
             optimizer.zero_grad()
         else:
             minimizer.minimize(loss if how == "function" else loss(), None, None, None, part)
         state.completed_steps += 1
     drawn.append(float(torch.rand(())))
     return [parameter.detach().clone() for parameter in model.parameters()], drawn
+
+
+def accumulate(rank, world_size):
+    """The gradient of a weighted mean over two global batches of other sizes, and that of one process."""
+    state = TrainingState(make_strategy("single" if world_size == 1 else "ddp", rank, world_size), rank, world_size)
+    state.add_model(Network(), is_wrapped=False)
+    optimizer = torch.optim.SGD(state.model.layers.parameters(), lr=0.0)
+    state.add_optimizer(optimizer)
+    times = RankTimes(CPU, world_size, RankProgress.private())
+    reducer = GradientReducer(dist.group.WORLD, 1e6, BackwardWeight(), times)
+    gradients = ScriptGradients(state, Precision("fp32", CPU), reducer, UpdateRandomness(state, 3, rank))
+    whole = [inputs_of(0), inputs_of(1)[:7]]
+    for inputs in whole:
+        mine = inputs.tensor_split(world_size)[rank]
+        gradients.backward(loss_of(state.model, mine), len(mine), Slice(len(mine), len(inputs)))
+    gradients.update(optimizer, None)
+    reference = Network()
+    loss_of(reference, torch.cat(whole)).backward()
+    return [[p.grad for p in model.layers.parameters()] for model in (state.model, reference)]

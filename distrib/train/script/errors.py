@@ -6,9 +6,11 @@ import os
 import sys
 from pathlib import Path
 
+import torch
+
 from distrib.train.objective.task import TaskError
 
-_PACKAGE = str(Path(__file__).parents[2])
+_OTHERS = (str(Path(__file__).parents[2]), str(Path(torch.__file__).parent), "<frozen")
 
 
 class UsageError(TaskError):
@@ -23,9 +25,9 @@ class UsageError(TaskError):
 
 
 def _location() -> str:
-    """`FILE:LINE: ` of the newest frame outside of this package."""
+    """`FILE:LINE: ` of the newest frame outside of this package and of torch, which calls its hooks."""
     frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, "<frozen")):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OTHERS):
         frame = frame.f_back
     file = frame.f_code.co_filename
     near = os.path.relpath(file) if os.path.isabs(file) else file

@@ -43,6 +43,7 @@ class ScriptGradients:
         self._carried: dict[torch.Tensor, torch.Tensor] = {}
         self._weight: torch.Tensor | None = None
         self._total: torch.Tensor | None = None
+        self._num_samples = 0
         self._is_weighted: bool | None = None
         self._has_updated = False
         self._scaler_is_due = False
@@ -59,13 +60,13 @@ class ScriptGradients:
 
     def backward(self, loss: torch.Tensor, weight: torch.Tensor | float | None, part: Slice) -> None:
         """Adds this rank's share of a mean to the gradients of all models."""
-        self._begin(weight)
+        self._begin(weight, part)
         mine: torch.Tensor | float = part.num_samples
         if weight is not None:
             mine = read_weight(weight, loss, part)
             self._weight = mine if self._weight is None else self._weight + mine
         factor = mine.to(loss.dtype) if isinstance(mine, torch.Tensor) else mine
-        scaled = self._precision.scaler.scale(loss * factor / part.batch_size)
+        scaled = self._precision.scaler.scale(loss * factor / self._num_samples)
         parameters = [p for model in self._state.models.values() for p in model.parameters() if p.requires_grad]
         if self._unsynced and dist.get_world_size() > 1:
             self._carry(scaled, parameters, mine)
@@ -87,8 +88,11 @@ class ScriptGradients:
         for parameter, gradient in zip(parameters, kept, strict=True):
             parameter.grad = gradient
 
-    def _begin(self, weight: torch.Tensor | float | None) -> None:
-        """Begins another mean if the last one has been applied."""
+    def _begin(self, weight: torch.Tensor | float | None, part: Slice) -> None:
+        """Begins another mean if the last one has been applied.
+
+        Weighted sums are divided by the samples of their first global batch, and in the end by their weight instead.
+        """
         if self._scaler_is_due:
             self._precision.scaler.update()
             self._scaler_is_due = False
@@ -97,18 +101,35 @@ class ScriptGradients:
             self._has_updated = False
         if self._is_weighted is not None and self._is_weighted != (weight is not None):
             raise UsageError("session.backward: give a weight in every call before an update, or in none")
+        if self._is_weighted is None or weight is None:
+            self._num_samples = part.batch_size
         self._is_weighted = weight is not None
 
-    def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None, part: Slice) -> torch.Tensor | None:
-        """Applies the gradients; returns the weight of the mean over all ranks if calls of `backward` gave weights."""
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if any(parameter in self._carried for parameter in parameters):
+    def check_own_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuses a step that the script takes itself with gradients that `update` would still change.
+
+        Raises:
+            UsageError: They are scaled, or sums of weighted ones, or on their ranks.
+        """
+        self._check_carried(optimizer)
+        is_open = self._is_weighted is not None and not self._has_updated
+        if is_open and (self._is_weighted or self._precision.is_scaled):
+            why = "divides the sums of weighted gradients" if self._is_weighted else "undoes the scaling of fp16"
+            raise UsageError(f"optimizer.step: call session.update(optimizer) instead, which {why}")
+
+    def _check_carried(self, optimizer: torch.optim.Optimizer) -> None:
+        if any(parameter in self._carried for group in optimizer.param_groups for parameter in group["params"]):
             raise UsageError(
                 "session.update: gradients were accumulated under session.no_sync and never added over the ranks; run "
                 "the last backward pass before an update outside of it"
             )
+
+    def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> torch.Tensor | None:
+        """Applies the gradients; returns the weight of the mean over all ranks if calls of `backward` gave weights."""
+        self._check_carried(optimizer)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if self._weight is not None:
-            self._divide(parameters, part)
+            self._divide(parameters)
         scaler = self._precision.scaler
         if clip_norm is not None:
             scaler.unscale_(optimizer)
@@ -118,13 +139,13 @@ class ScriptGradients:
         self._scaler_is_due = self._has_updated = True
         return self._total
 
-    def _divide(self, parameters: Sequence[torch.Tensor], part: Slice) -> None:
+    def _divide(self, parameters: Sequence[torch.Tensor]) -> None:
         """Turns sums of weighted gradients into means."""
         if self._total is None:
             assert self._weight is not None
             self._total = total_weight(self._weight)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        divide_by_weight(gradients, self._total, part.batch_size)
+        divide_by_weight(gradients, self._total, self._num_samples)
 
     def end_step(self) -> None:
         """Updates the scaler after the step's updates."""

@@ -48,6 +48,7 @@ class ScriptSession(Session):
         self._setup = ModelSetup(engine.state, self.device, RankTree(rank.control_group), is_resumed=engine.is_resumed)
         self._gradients = ScriptGradients(engine.state, engine.precision, self._make_reducer(rank), self._randomness)
         self._loop: ScriptLoop | None = None
+        self._is_in_call = False
 
     @property
     def completed_steps(self) -> int:
@@ -71,6 +72,8 @@ class ScriptSession(Session):
         if self._engine.has_begun:
             raise UsageError("session.setup: a loop of session.batches has begun; set everything up before it")
         self._setup.add(model, optimizers, name)
+        for optimizer in optimizers:
+            optimizer.register_step_pre_hook(self._check_step)
         return (model, *optimizers) if optimizers else model
 
     def batches(
@@ -225,7 +228,7 @@ class ScriptSession(Session):
             if not any(optimizer is each for each in self._engine.state.optimizers.values()):
                 raise UsageError("session.update: the optimizer was not set up; pass it to session.setup")
             if self.is_training:
-                total = self._gradients.update(optimizer, clip_norm, self._trained_part)
+                total = self._gradients.update(optimizer, clip_norm)
                 if total is not None:
                     self._engine.losses.add_total(total)
 
@@ -288,8 +291,17 @@ class ScriptSession(Session):
         """Called by distrib at the very end: publishes this rank's output."""
         self._engine.rank.storage.close(has_failed=has_failed)
 
+    def _check_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """Called before each step of an optimizer, those that the session takes included."""
+        if not self._is_in_call:
+            self._gradients.check_own_step(optimizer)
+
     @contextmanager
     def _collective(self, name: str) -> Iterator[None]:
         self._end_broken_loop()
-        with super()._collective(name):
-            yield
+        outer, self._is_in_call = self._is_in_call, True
+        try:
+            with super()._collective(name):
+                yield
+        finally:
+            self._is_in_call = outer

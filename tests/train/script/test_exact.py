@@ -143,6 +143,7 @@ def test_every_step_is_that_of_a_plain_loop(launch, name, workers):
         ("gan", 3),
         ("scheduled", 3),
         ("tokens", 2),
+        pytest.param("gan", 4, marks=pytest.mark.long),
         pytest.param("recurrent", 2, marks=pytest.mark.long),
         pytest.param("recurrent", 3, marks=pytest.mark.long),
         pytest.param("half", 2, marks=pytest.mark.long),

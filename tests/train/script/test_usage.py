@@ -49,6 +49,16 @@ CASES = {
         "distrib.session().batches(dataset, batch_size=8, steps=1, order='random')",
         "session.batches: order is one of shuffle, sequential, a function order(dataset, epoch, seed), or the name",
     ),
+    "own step": (
+        "s = distrib.session()\ns.setup(model, optimizer)\nfor x, y in s.batches(dataset, batch_size=8, steps=1):\n"
+        "    s.backward(model(x).mean(), weight=3)\n    optimizer.step()",
+        "optimizer.step: call session.update(optimizer) instead, which divides the sums of weighted gradients",
+    ),
+    "own scaled step": (
+        "s = distrib.session(precision='fp16')\ns.setup(model, optimizer)\n"
+        "for x, y in s.batches(dataset, batch_size=8, steps=1):\n    s.backward(model(x).mean())\n    optimizer.step()",
+        "optimizer.step: call session.update(optimizer) instead, which undoes the scaling of fp16",
+    ),
     "no order": (
         "distrib.session().batches(dataset, batch_size=8, steps=1, order='nowhere:order')",
         "session.batches: there is no order nowhere:order: No module named 'nowhere'",
