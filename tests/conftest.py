@@ -57,6 +57,10 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         for item in items:
             item.add_marker(pytest.mark.xdist_group(group_of(item)))
-        items.sort(
-            key=lambda item: FIRST.index(first) if (first := group_of(item).split("/")[0]) in FIRST else len(FIRST)
-        )
+        items.sort(key=rank_of)
+
+
+def rank_of(item):
+    """Where a test comes; labs are last in their group, since one stays up until the end."""
+    first = group_of(item).split("/")[0]
+    return (FIRST.index(first) if first in FIRST else len(FIRST), item.path.is_relative_to(TESTS / "lab"))

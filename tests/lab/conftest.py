@@ -71,6 +71,15 @@ def lab(labs):
     return labs.up("r", 3, gpus=1)
 
 
+@pytest.fixture(scope="session")
+def two_hosts(_able_machine):
+    """Two hosts with Ray, the head one of them, for the files of tests that submit jobs."""
+    with tempfile.TemporaryDirectory(prefix="lab") as folder:
+        made = Labs(Path(folder))
+        yield made.up("s", 2, cpus=4)
+        made.close()
+
+
 @pytest.fixture
 def command():
     """Runs `python -m cluster.lab …` to its end."""

@@ -127,7 +127,10 @@ def test_other_processes_and_namespaces_are_left_alone(labs):
         subprocess.run(["ip", "netns", "del", foreign], check=True)
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.45, 0.6, 2.5])
+EARLY = [pytest.param(seconds, marks=pytest.mark.long) for seconds in (0.3, 0.6)]
+
+
+@pytest.mark.parametrize("seconds", [*EARLY, 0.45, 2.5])
 def test_nothing_is_left_where_up_was_killed(labs, command, seconds):
     name = labs.name("c")
     arguments = ["up", "--hosts", "3", "--name", name, "--folder", labs.folder]

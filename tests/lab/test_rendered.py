@@ -57,6 +57,7 @@ def assert_trained(project):
     return run
 
 
+@pytest.mark.long
 def test_a_ray_job_trains_as_kuberay_sends_it(labs, project):
     lab = labs.up("k", 3, cpus=1, has_bare_head=True)
     token = Path(lab.token_file).read_text()

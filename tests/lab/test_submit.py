@@ -29,12 +29,11 @@ CLUSTER_VARIABLES = ("RAY_", "DISTRIB_")
 
 
 @pytest.fixture(scope="module")
-def lab(labs):
-    """Two hosts, the head one of them."""
-    made = labs.up("s", 2, cpus=4)
+def lab(two_hosts):
+    """The lab, whose token this process has."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN_PATH", made.token_file)
-        yield made
+        patch.setenv("RAY_AUTH_TOKEN_PATH", two_hosts.token_file)
+        yield two_hosts
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,8 @@ SECRET = "hunter22-should-be-seen-by-nobody"
 
 
 @pytest.fixture(scope="module")
-def lab(labs):
-    """Two hosts, the head one of them."""
-    return labs.up("t", 2, cpus=2)
+def lab(two_hosts):
+    return two_hosts
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +91,7 @@ def test_a_file_that_is_not_there_is_named(lab, project):
 VERBS = {"run": ["run", "job.yaml"], "doctor": ["doctor"]}
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", ["run", pytest.param("doctor", marks=pytest.mark.long)])
 def test_a_client_of_the_head_needs_it_too(lab, project, verb):
     environment = {**os.environ, "RAY_ADDRESS": lab.ray_address, "PYTHONPATH": str(REPOSITORY)}
     environment = {key: value for key, value in environment.items() if not key.startswith("RAY_AUTH_")}

@@ -6,7 +6,7 @@ import pytest
 
 from distrib.runs.run import Run
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.ray]
+pytestmark = [pytest.mark.timeout(240), pytest.mark.ray, pytest.mark.long]
 
 
 def test_a_killed_rank_under_ray(workplace):

@@ -95,7 +95,7 @@ def test_the_state_of(make_place, name):
     assert len(rates) > 1
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("world_size", [2, 3, pytest.param(4, marks=pytest.mark.long)])
 def test_a_step_that_drives_its_own_updates(make_place, world_size):
     spec = job(
         loss=None,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 from distrib.runs.events import read_events
@@ -180,3 +181,27 @@ def left_on_hosts(lab):
         for host in lab.hosts
         if (left := [text for text in lab.processes(host).values() if any(name in text for name in OURS)])
     }
+
+
+def headers(lab):
+    """What lets a client into the lab's Ray."""
+    return {"Authorization": f"Bearer {Path(lab.token_file).read_text()}"}
+
+
+def nodes(lab):
+    """What Ray's head knows of the hosts by address: the newest node's state and why it is in it."""
+    request = urllib.request.Request(f"{lab.address}/api/v0/nodes?detail=1&limit=100", headers=headers(lab))
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        listed = json.load(answer)["data"]["result"]["result"]
+    newest = {}
+    for node in sorted(listed, key=lambda node: node["start_time_ms"]):
+        newest[node["node_ip"]] = node
+    return newest
+
+
+def wait_for_state(lab, host, state, seconds):
+    deadline = time.monotonic() + seconds
+    while (node := nodes(lab).get(lab.host_address(host), {"state": None}))["state"] != state:
+        assert time.monotonic() < deadline, node
+        time.sleep(0.1)
+    return node
