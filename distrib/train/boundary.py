@@ -257,7 +257,8 @@ class StepBoundary:
 
     def _exchange(self) -> Agreement:
         session = self._training.session
-        flushed = self._training.losses.flush(self.completed_steps)
+        with self._rank.progress.during(Phase.REDUCE):  # on CUDA, the wait for the others' gradients ends here
+            flushed = self._training.losses.flush(self.completed_steps)
         values = self._events.values(flushed.windows)
         agreement = self._control.exchange(
             self.completed_steps,

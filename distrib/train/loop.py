@@ -78,7 +78,9 @@ class Loop:
     def end_step(self) -> bool:
         """Does what is due at the end of the step that has begun; returns whether it was the last one."""
         assert self._batch is not None
-        self._loader.prefetch()
+        if self._rank.device.type == "cuda":
+            with self._rank.times.fetching():
+                self._loader.prefetch()
         self._boundary.end_step(self._batch, StepTimes(time.perf_counter() - self._started, self._data_seconds))
         if self._is_first and not self._boundary.has_ended:
             limit_waiting(self._rank.config.request)  # the first step may have compiled something

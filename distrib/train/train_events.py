@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from distrib.job.plan import split_evenly
 from distrib.train.control import Agreement
 from distrib.train.health.stragglers import StragglerWatch
 from distrib.train.health.times import NUM_VALUES, MeanTimes
@@ -36,8 +35,7 @@ class TrainEvents:
     def start(self, hosts: list[str]) -> None:
         """Begins to compare the ranks, which run on these hosts; called on rank 0, or with no hosts."""
         if hosts:
-            num_samples = split_evenly(self._steps.global_batch_size, len(hosts))
-            self._stragglers = StragglerWatch(hosts, num_samples, self._rank.settings.loader_workers)
+            self._stragglers = StragglerWatch(hosts, self._rank.settings.loader_workers)
 
     def values(self, windows: list[LogWindow]) -> list[float]:
         """What this rank shares of log intervals that have ended."""
@@ -82,7 +80,7 @@ class TrainEvents:
         self._num_windows += 1
         if self._stragglers is None or self._num_windows == 1:
             return
-        for warning in self._stragglers.observe(ranks, window.num_steps, window.seconds / window.num_steps):
+        for warning in self._stragglers.observe(ranks, window.batch_sizes, window.seconds / window.num_steps):
             self._records.event("warning", window.step, message=warning.message, **warning.fields)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from distrib.train.objective.loss_graph import LossGraph
 
@@ -27,6 +28,8 @@ def found(*losses, num_samples=8):
         functional.cross_entropy(INPUTS, CLASSES, reduction="none").sum() / 8,
         functional.cross_entropy(INPUTS, CLASSES, reduction="none").mean(),
         INPUTS.logsumexp(1).mean(),
+        (INPUTS[:, 0, None] * torch.eye(8)).mean(0).sum(),  # of as many classes as there are samples
+        torch.rand(3, 8, 5, requires_grad=True).mean(-3).sum(1).sum(0) / 8,
     ],
 )
 def test_means_over_samples_are_none(loss):
@@ -61,7 +64,7 @@ def test_a_division_by_what_is_masked_is_found():
     losses = functional.cross_entropy(INPUTS, CLASSES, reduction="none")
     masked = [(losses * mask).sum() / mask.sum() for mask in (CLASSES > 0, CLASSES > 1)]
     assert found(masked[0]) is None
-    assert "no fixed proportion" in found(*masked)
+    assert "no fixed proportion" in found(*masked, masked[0])
     assert found(masked[0], masked[0]) is None
     constant = [losses[:size].sum() / 4 for size in (8, 6)]
     graph = LossGraph()
@@ -89,3 +92,23 @@ def test_a_mean_over_a_varying_number_of_elements_is_found(loss):
     assert graph.find(loss(longer, zeros), 8) is None
     assert graph.find(loss(fewer, zeros[:5]), 5) is None
     assert "is a mean over elements" in graph.find(loss(shorter, zeros[:, :4]), 8)
+
+
+def test_a_temperature_that_is_annealed_is_none():
+    loss = functional.cross_entropy(INPUTS, CLASSES)
+    assert found(*(loss / temperature for temperature in (5.0, 4.5, 4.0, 4.0, 1.0))) is None
+
+
+def test_activation_checkpointing_runs_no_forward_pass_again_and_still_can():
+    calls = []
+
+    def loss(inputs):
+        calls.append(1)
+        return functional.cross_entropy(inputs, SOME)
+
+    inputs = torch.randn(8, 3, requires_grad=True)
+    output = checkpoint(loss, inputs, use_reentrant=False)
+    assert found(output) is None
+    assert len(calls) == 1
+    output.backward()
+    assert inputs.grad is not None

@@ -12,7 +12,9 @@ from distrib.job.plan import OrderFacts
 from distrib.train.data.permutation import MAX_RANDPERM, epoch_permutation, feistel_slice
 
 KEPT_EPOCHS = 2
-"""Orders kept at a time: batches are fetched ahead, so the next epoch begins before this one has ended."""
+"""Orders kept at least: batches are fetched ahead, so the next epoch begins before this one has ended."""
+MAX_KEPT_EPOCHS, MAX_KEPT_SAMPLES = 64, 2**20
+"""As many are kept at most, of so many samples together: loader workers may be several short epochs ahead."""
 
 Kept = TypeVar("Kept")
 
@@ -69,7 +71,7 @@ class Shuffle(Sequential):
     def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
         super().__init__(num_samples, batch_size)
         self._seed = seed
-        self._permutations = RecentEpochs(lambda epoch: epoch_permutation(num_samples, seed, epoch))
+        self._permutations = RecentEpochs(lambda epoch: epoch_permutation(num_samples, seed, epoch), len)
 
     def _slice(self, epoch: int, start: int, stop: int) -> torch.Tensor:
         if self._num_samples > MAX_RANDPERM:
@@ -78,15 +80,28 @@ class Shuffle(Sequential):
 
 
 class RecentEpochs(Generic[Kept]):
-    """What was computed for the last epochs that were needed."""
+    """What was computed for the epochs that were needed last.
 
-    def __init__(self, compute: Callable[[int], Kept]) -> None:
+    Args:
+        compute: Computes it for an epoch.
+        count: The number of its samples.
+    """
+
+    def __init__(self, compute: Callable[[int], Kept], count: Callable[[Kept], int]) -> None:
         self._compute = compute
+        self._count = count
         self._kept: OrderedDict[int, Kept] = OrderedDict()
+        self._num_samples = 0
 
     def __getitem__(self, epoch: int) -> Kept:
-        if epoch not in self._kept:
-            self._kept[epoch] = self._compute(epoch)
-            if len(self._kept) > KEPT_EPOCHS:
-                self._kept.popitem(last=False)
-        return self._kept[epoch]
+        if epoch in self._kept:
+            self._kept.move_to_end(epoch)
+            return self._kept[epoch]
+        computed = self._kept[epoch] = self._compute(epoch)
+        self._num_samples += self._count(computed)
+        while len(self._kept) > MAX_KEPT_EPOCHS or (
+            self._num_samples > MAX_KEPT_SAMPLES and len(self._kept) > KEPT_EPOCHS
+        ):
+            _, dropped = self._kept.popitem(last=False)
+            self._num_samples -= self._count(dropped)
+        return computed

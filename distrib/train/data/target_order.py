@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class TargetOrder:
         self._seed = seed
         self._train_length = train_length
         self._num_steps: Callable[[Any, int, int], int] | None = getattr(function, "num_steps", None)
-        self._epochs = RecentEpochs(self._compute)
+        self._epochs = RecentEpochs(self._compute, lambda batches: len(batches.indices))
         self._digests: dict[int, int] = {}
 
     @cached_property
@@ -105,9 +106,13 @@ class TargetOrder:
         if self._num_steps is None:
             return self.facts.num_steps[0]
         count = self._num_steps(self._dataset, epoch, self._seed)
-        if not isinstance(count, int) or count < 1:
+        try:
+            number = 0 if isinstance(count, bool) else operator.index(count)
+        except TypeError:
+            number = 0
+        if number < 1:
             raise OrderError(f"num_steps of {self._name} gave {count!r} for epoch {epoch}, not a number of steps")
-        return count
+        return number
 
     def batch(self, epoch: int, step: int) -> torch.Tensor:
         """See `Order`."""

@@ -5,10 +5,14 @@ Buffers are not compared: they are computed from each rank's own samples, as Bat
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import platform
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -153,8 +157,22 @@ def compare_replicas(sums: Checksums, tree: RankTree, identity: Identity) -> Dif
 
 def hardware_of(device: torch.device) -> str:
     """What the rounding of an update may depend on besides its inputs."""
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    if device.type == "cuda":
+        kind = torch.cuda.get_device_name(device)
+    else:  # libraries choose their kernels by the model too
+        kind = f"{cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"
     return f"{kind}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+
+
+@functools.cache
+def cpu_model() -> str:
+    """The name of this host's CPU, as far as it is known."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def _advice(found: Difference) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Any, Literal
 
+from distrib.job.plan import split_evenly
 from distrib.train.health.times import MeanTimes
 
 _BLOCK_STEPS, _BLOCK_SECONDS = 10, 2.0
@@ -42,13 +43,15 @@ class _Block:
     """The sums of one rank over some log intervals."""
 
     num_steps: int = 0
+    num_samples: int = 0
     seconds: float = 0.0
     data: float = 0.0
     compute: float = 0.0
     square: float = 0.0
 
-    def add(self, times: MeanTimes, num_steps: int, seconds: float) -> None:
+    def add(self, times: MeanTimes, num_steps: int, seconds: float, num_samples: int) -> None:
         self.num_steps += num_steps
+        self.num_samples += num_samples
         self.seconds += seconds
         self.data += num_steps * times.data
         self.compute += num_steps * times.compute
@@ -56,6 +59,7 @@ class _Block:
 
     def join(self, other: _Block) -> None:
         self.num_steps += other.num_steps
+        self.num_samples += other.num_samples
         self.seconds += other.seconds
         self.data += other.data
         self.compute += other.compute
@@ -96,13 +100,11 @@ class StragglerWatch:
 
     Args:
         hosts: The name of each rank's host.
-        num_samples: How many samples of a global batch each rank has: one that has more may take longer.
         loader_workers: The job's `data.loader_workers`, for the advice.
     """
 
-    def __init__(self, hosts: Sequence[str], num_samples: Sequence[int], loader_workers: int) -> None:
+    def __init__(self, hosts: Sequence[str], loader_workers: int) -> None:
         self._hosts = hosts
-        self._num_samples = num_samples
         self._loader_workers = loader_workers
         self._blocks = [_Block() for _ in hosts]
         self._streaks = [_Streak() for _ in hosts]
@@ -110,12 +112,14 @@ class StragglerWatch:
         self._starved = _Streak()
         self._is_starvation_reported = False
 
-    def observe(self, ranks: Sequence[MeanTimes], num_steps: int, step_seconds: float) -> list[HealthWarning]:
+    def observe(
+        self, ranks: Sequence[MeanTimes], batch_sizes: Mapping[int, int], step_seconds: float
+    ) -> list[HealthWarning]:
         """Takes a log interval into account.
 
         Args:
             ranks: The times of each rank.
-            num_steps: The steps of the interval.
+            batch_sizes: How many steps of the interval had how many samples: a rank that has more may take longer.
             step_seconds: The mean duration of a step.
 
         Returns:
@@ -123,8 +127,9 @@ class StragglerWatch:
         """
         if any(times.own <= 0 for times in ranks):  # not measured
             return []
-        for block, times in zip(self._blocks, ranks, strict=True):
-            block.add(times, num_steps, num_steps * step_seconds)
+        num_steps, samples = sum(batch_sizes.values()), _samples_of_ranks(batch_sizes, len(ranks))
+        for block, times, num_samples in zip(self._blocks, ranks, samples, strict=True):
+            block.add(times, num_steps, num_steps * step_seconds, num_samples)
         first = self._blocks[0]
         if first.num_steps < _BLOCK_STEPS or first.seconds < _BLOCK_SECONDS:
             return []
@@ -136,7 +141,7 @@ class StragglerWatch:
         median = blocks[middle]
         found = []
         for rank, (mine, streak) in enumerate(zip(blocks, self._streaks, strict=True)):
-            fair = max(1.0, self._num_samples[rank] / max(1, self._num_samples[middle]))
+            fair = max(1.0, mine.num_samples / max(1, median.num_samples))
             step_seconds = mine.seconds / mine.num_steps
             is_slow = mine.own > _RATIO * fair * median.own and mine.own - median.own > _SHARE_OF_STEP * step_seconds
             if not is_slow or rank in self._reported:
@@ -188,6 +193,14 @@ class StragglerWatch:
                 {"slow_at": "data"},
             )
         ]
+
+
+def _samples_of_ranks(batch_sizes: Mapping[int, int], world_size: int) -> list[int]:
+    """How many samples of these global batches each rank had."""
+    samples = [0] * world_size
+    for size, count in batch_sizes.items():
+        samples = [known + count * part for known, part in zip(samples, split_evenly(size, world_size), strict=True)]
+    return samples
 
 
 def _median(blocks: Sequence[_Block], value: Callable[[_Block], float]) -> int:

@@ -70,6 +70,7 @@ class _Step:
     begin: Any = None
     end: Any = None
     waits: list[tuple[Any, Any]] = field(default_factory=list)
+    fetches: list[tuple[Any, Any]] = field(default_factory=list)
     data_seconds: float = 0.0
 
 
@@ -154,6 +155,14 @@ class RankTimes:
         finally:
             self._step.waits.append((begin, self._clock.mark()))
 
+    @contextmanager
+    def fetching(self) -> Iterator[None]:
+        """Around fetching data within a step; on CUDA, only the time counts in which the GPU has nothing else to do."""
+        begin = self._clock.mark()
+        with self._progress.during(Phase.DATA):
+            yield
+        self._step.fetches.append((begin, self._clock.mark()))
+
     def end_step(self, data_seconds: float) -> None:
         """Ends the step; `data_seconds` is how long it waited for its batch."""
         step, self._step = self._step, _Step()
@@ -180,7 +189,9 @@ class RankTimes:
 
     def _resolve(self, sums: _Sums, step: _Step) -> None:
         waited = sum(self._clock.seconds(begin, end) for begin, end in step.waits)
-        sums.add(step.data_seconds, max(0.0, self._clock.seconds(step.begin, step.end) - waited), waited)
+        fetched = sum(self._clock.seconds(begin, end) for begin, end in step.fetches)
+        computed = self._clock.seconds(step.begin, step.end) - waited - fetched
+        sums.add(step.data_seconds + fetched, max(0.0, computed), waited)
 
     def _mark(self, number: int) -> Callable[[torch.Tensor], None]:
         def mark(_: torch.Tensor) -> None:

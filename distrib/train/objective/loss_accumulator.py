@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ class LogWindow:
     time: float = 0.0
     num_steps: int = 0
     num_samples: int = 0
+    batch_sizes: Counter[int] = field(default_factory=Counter)
     seconds: float = 0.0
     data_seconds: float = 0.0
     learning_rate: float | dict[str, float] = 0.0
@@ -101,6 +103,7 @@ class LossAccumulator:
         window = self._open
         window.num_steps += 1
         window.num_samples += num_samples
+        window.batch_sizes[num_samples] += 1
         window.seconds += seconds
         window.data_seconds += data_seconds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ _MAX_NODES = 64
 """Losses are near the root of the graph."""
 _UNCHANGED = ("Add", "Sub", "View", "ReshapeAlias", "Alias", "Squeeze", "Unsqueeze", "ToCopy", "UnsafeView")
 """The operations, as the beginnings of node names, through which a sum stays a sum."""
+_DEPTH = 6
+_UNSIGNED = 2**64
+"""Negative dimensions are saved as unsigned numbers."""
 _MEAN, _SUM = 1, 2
 """`reduction` as torch's losses save it."""
 
@@ -27,6 +31,7 @@ class LossGraph:
 
     def __init__(self) -> None:
         self._divisors: dict[tuple[str, int], set[tuple[float, int]]] = {}
+        self._ratios: dict[tuple[str, int], list[float]] = {}
 
     def find(self, loss: torch.Tensor, num_samples: int) -> str | None:
         """What is found in the graph of the loss of a batch, as the end of a sentence; None if nothing is."""
@@ -42,11 +47,24 @@ class LossGraph:
             if not is_direct:
                 continue
             place = type(node).__name__, number
-            if (divisor := _divisor(node)) is not None and self._varies(place, divisor, num_samples):
+            divisor = _divisor(node)
+            if divisor is not None and self._is_count(place, divisor, num_samples):
                 return "divides by a number that is in no fixed proportion to the samples"
             if (elements := _num_averaged(node)) is not None and self._varies(place, elements, num_samples):
                 return "is a mean over elements whose number per sample varies"
         return None
+
+    def _is_count(self, place: tuple[str, int], divisor: float, num_samples: int) -> bool:
+        """Whether the divisors at this place seem to count something in the batch that is not its samples."""
+        varies = self._varies(place, divisor, num_samples)
+        return self._fluctuates(place, divisor / num_samples) and varies
+
+    def _fluctuates(self, place: tuple[str, int], ratio: float) -> bool:
+        """Whether the divisors at this place go up and down; a temperature that is annealed goes one way."""
+        ratios = self._ratios.setdefault(place, [])
+        ratios.append(ratio)
+        changes = {later > earlier for earlier, later in pairwise(ratios) if later != earlier}
+        return len(changes) > 1
 
     def _varies(self, place: tuple[str, int], divisor: float, num_samples: int) -> bool:
         """Whether the divisors at this place so far are neither constant nor proportional to the number of samples."""
@@ -78,7 +96,24 @@ def _num_averaged(node: Any) -> int | None:
 def _sums_samples(node: Any, num_samples: int) -> bool:
     """Whether a node sums a tensor whose first dimension is that of the samples."""
     sizes = list(saved(node, "self_sym_sizes") or [])
-    return type(node).__name__ == "SumBackward0" and num_samples > 1 and sizes[:1] == [num_samples]
+    is_sum = type(node).__name__ == "SumBackward0" and num_samples > 1 and sizes[:1] == [num_samples]
+    return is_sum and not any(_reduces_first(below) for below in _below(node))
+
+
+def _below(node: Any) -> Iterator[Any]:
+    """The nodes that a node's input was computed by, some steps deep."""
+    level = [node]
+    for _ in range(_DEPTH):
+        level = [child for each in level for child, _ in each.next_functions if child is not None]
+        yield from level
+
+
+def _reduces_first(node: Any) -> bool:
+    """Whether a node reduces the first dimension, so that what follows has no more samples, but classes perhaps."""
+    sizes, dims = list(saved(node, "self_sym_sizes") or []), saved(node, "dim")
+    if not type(node).__name__.startswith(("Sum", "Mean")) or not sizes or not isinstance(dims, tuple):
+        return False
+    return any(dim in (0, _UNSIGNED - len(sizes)) for dim in dims)
 
 
 def _nodes(loss: torch.Tensor) -> Iterator[tuple[Any, bool]]:

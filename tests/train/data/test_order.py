@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrib.train.data.order import Sequential
+from distrib.train.data.order import RecentEpochs, Sequential
 from distrib.train.data.target_order import OrderError, TargetOrder, read_batches
 
 DATASET = range(10)
@@ -171,3 +171,26 @@ def test_batches_hold_the_indices_in_order(indices, batch_size):
     assert list(itertools.chain(*batches)) == indices
     assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
     assert found.sizes.tolist() == [len(batch) for batch in batches]
+
+
+def test_num_steps_may_be_an_integer_of_numpy():
+    growing = Growing()
+    growing.num_steps = lambda dataset, epoch, seed: numpy.int64(epoch + 1)
+    assert make(growing).facts.num_steps == (1, 2, 3)
+
+
+def test_an_epoch_is_computed_once_however_far_ahead_batches_are_fetched():
+    """As by loader workers that are several short epochs ahead when the ranks compare their orders."""
+    computed = []
+    kept = RecentEpochs(lambda epoch: computed.append(epoch) or [0] * 100, len)
+    for epoch in range(60):
+        kept[epoch + 8], kept[epoch]
+    assert sorted(computed) == sorted(set(computed))
+
+
+def test_of_long_epochs_the_last_two_used_are_kept():
+    computed = []
+    kept = RecentEpochs(lambda epoch: computed.append(epoch) or range(2**24), len)
+    for epoch in (0, 1, 0, 2, 0, 1):
+        kept[epoch]
+    assert computed == [0, 1, 2, 1]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distrib.train.health.replicas import Checksums, Identity, _checksum, _difference
+from distrib.train.health.replicas import Checksums, Identity, _checksum, _difference, cpu_model, hardware_of
 
 HERE, THERE = Identity("node0", "AVX2"), Identity("node1", "AVX512")
 
@@ -128,3 +128,10 @@ def test_a_weight_that_differs_counts_even_if_other_state_is_split():
     found = _difference([({"a": (1, 1), "b": (1, 1)}, HERE), ({"a": (2, 2)}, HERE)])
     assert found.description.startswith("a is not the same")
     assert not found.is_partial
+
+
+def test_hosts_with_other_cpus_are_other_hardware(monkeypatch):
+    here = hardware_of(torch.device("cpu"))
+    assert cpu_model() in here
+    monkeypatch.setattr("distrib.train.health.replicas.cpu_model", lambda: "another model")
+    assert hardware_of(torch.device("cpu")) != here

@@ -1,6 +1,7 @@
 """A rank that is persistently slower than the others is named once, with what it is slow at; healthy runs are not."""
 
 import random
+from collections import Counter
 
 import pytest
 
@@ -17,14 +18,18 @@ def mean_times(steps):
     return MeanTimes(data, compute, 0.0, sum((d + c) ** 2 for d, c in steps) / count)
 
 
-def follow(step_of, *, world_size=3, num_steps=1000, num_samples=None, log_every=LOG_EVERY):
-    """Runs steps; `step_of(rank, number)` gives (data, compute) seconds. Returns the warnings, each with its step."""
-    watch = StragglerWatch([f"node{rank}" for rank in range(world_size)], num_samples or [8] * world_size, 2)
+def follow(step_of, *, world_size=3, num_steps=1000, batch_sizes=(24,), log_every=LOG_EVERY):
+    """Runs steps; `step_of(rank, number)` gives (data, compute) seconds. Returns the warnings, each with its step.
+
+    The sizes of global batches repeat in the order of `batch_sizes`.
+    """
+    watch = StragglerWatch([f"node{rank}" for rank in range(world_size)], 2)
     found = []
     for first in range(0, num_steps, log_every):
         ranks = [[step_of(rank, first + i) for i in range(log_every)] for rank in range(world_size)]
         longest = sum(max(sum(steps[i]) for steps in ranks) for i in range(log_every)) / log_every
-        warnings = watch.observe([mean_times(steps) for steps in ranks], log_every, longest)
+        sizes = Counter(batch_sizes[(first + i) % len(batch_sizes)] for i in range(log_every))
+        warnings = watch.observe([mean_times(steps) for steps in ranks], sizes, longest)
         found += [(first + log_every, warning) for warning in warnings]
     return found
 
@@ -78,14 +83,22 @@ def test_what_is_slow_for_a_while_is_not_a_straggler():
 
 
 def test_a_rank_with_more_samples_may_take_longer():
-    assert not follow(lambda rank, _: (0.0, 0.4 if rank == 1 else 0.2), world_size=2, num_samples=[1, 2])
+    assert not follow(lambda rank, _: (0.0, 0.4 if rank == 1 else 0.2), world_size=2, batch_sizes=[3])
     assert follow(lambda rank, _: (0.0, 0.4 if rank == 1 else 0.2), world_size=2)
 
 
+def test_batches_of_varying_sizes_are_split_step_by_step():
+    """With 64, 3 and 1 samples in turn, rank 1 has 35 of 68; with 3 and 1 it has twice as many as rank 0."""
+    slow = {True: (0.0, 0.4), False: (0.0, 0.2)}
+    assert follow(lambda rank, _: slow[rank == 1], world_size=2, batch_sizes=[64, 3, 1])
+    assert not follow(lambda rank, _: slow[rank == 1], world_size=2, batch_sizes=[3, 1])
+    assert follow(lambda rank, _: slow[rank == 0], world_size=2, batch_sizes=[3, 1])
+
+
 def test_a_slow_rank_that_delays_nobody_is_not_reported():
-    watch = StragglerWatch(["a", "b"], [8, 8], 0)
+    watch = StragglerWatch(["a", "b"], 0)
     ranks = [mean_times([(0.0, 0.01)]), mean_times([(0.0, 0.02)])]
-    assert not [warning for _ in range(100) for warning in watch.observe(ranks, 10, 1.0)]
+    assert not [warning for _ in range(100) for warning in watch.observe(ranks, {16: 10}, 1.0)]
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
@@ -101,6 +114,6 @@ def test_fast_steps_are_compared_for_long_enough():
 
 
 def test_intervals_that_were_not_measured_are_left_out():
-    watch = StragglerWatch(["a", "b"], [8, 8], 0)
+    watch = StragglerWatch(["a", "b"], 0)
     ranks = [MeanTimes(), MeanTimes(0.0, 0.5, 0.0, 0.25)]
-    assert not [warning for _ in range(100) for warning in watch.observe(ranks, 10, 1.0)]
+    assert not [warning for _ in range(100) for warning in watch.observe(ranks, {16: 10}, 1.0)]

@@ -158,3 +158,17 @@ def test_waiting_for_a_collective_counts():
         pass
     times.end_window(1)
     assert times.flush()[1].wait > 0
+
+
+def test_fetching_within_a_step_is_waiting_for_data():
+    progress = RankProgress.private()
+    times = RankTimes(torch.device("cpu"), 2, progress)
+    times.begin_step()
+    with times.fetching():
+        assert progress.position.phase is Phase.DATA
+        time.sleep(0.05)
+    times.end_step(0.0)
+    times.end_window(1)
+    means = times.flush()[1]
+    assert means.data >= 0.05
+    assert means.compute < means.data
