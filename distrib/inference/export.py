@@ -91,7 +91,7 @@ def _check_weights(
     with torch.no_grad():
         for parameter in fresh.parameters():
             parameter.zero_()
-    load_weights(fresh, path)
+    load_weights(fresh, path, makes_buffers=True)
     differences = [
         largest_difference(call(model, tensors, is_named), call(fresh, tensors, is_named), rows, is_exact=True)
         for rows, tensors in examples.items()

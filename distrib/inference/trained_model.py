@@ -203,7 +203,7 @@ def _load_file(model: nn.Module, path: Path) -> None:
     from distrib.train.checkpoint.weights import WeightsError, load_weights
 
     try:
-        load_weights(model, path)
+        load_weights(model, path, makes_buffers=True)
     except WeightsError as error:
         advice = "use other `weights` (best, last or a checkpoint), or train again"
         raise InferenceError(f"{str(error).removeprefix('model.weights: ')}; {advice}") from None

@@ -96,6 +96,12 @@ FAULT_SPECS = {
     "fault-detached": stepping("detached"),
     "fault-backward": spec(1, loss=None, step="fault_jobs:backward"),
     **{f"fault-{kind}": holding(kind) for kind in ("expanded", "sparse", "short")},
+    **{
+        f"fault-growing-{size}": spec(
+            size, model="fault_jobs:Growing", data={"eval": points(seed=1)}, checkpoint={"every": "1 epoch"}
+        )
+        for size in (1, 3)
+    },
     "fault-parallel": spec(1, model="fault_jobs:parallel"),
     **{f"fault-freezing-{size}": freezing(size, 3, True) for size in (1, 3)},
     "fault-unfreezing": freezing(1, 4, False, train={"accumulate": 2}),

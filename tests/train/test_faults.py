@@ -3,12 +3,16 @@
 import re
 
 import pytest
+import torch
 from exact_reference import global_batch
-from fault_jobs import Linear, Points, Scaled, pretrained
+from fault_jobs import Growing, Linear, Points, Scaled, pretrained
 from safetensors.torch import load_file
 from torch import nn
 
-from distrib.train.checkpoint.weights import load_weights
+from distrib.runs.checkpoints import CheckpointFolder
+from distrib.train.checkpoint.parts import ModelPart, RestoreError
+from distrib.train.checkpoint.restore import load_model
+from distrib.train.checkpoint.weights import WeightsError, load_weights
 from distrib.train.process.randomness import reseed
 
 pytestmark = pytest.mark.timeout(150)
@@ -45,6 +49,33 @@ def test_three_workers_train_what_one_does(runs, name):
     for kind in ("train", "eval"):
         losses = [[event["loss"] for event in run.events(kind)] for run in (alone, three)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-11)
+
+
+@pytest.mark.runs("fault-growing-1", "fault-growing-3")
+def test_buffers_that_each_rank_makes_and_grows(runs):
+    alone, three = (runs[f"fault-growing-{size}"] for size in (1, 3))
+    expected = {name: tensor for name, tensor in alone.weights().items() if name.startswith("layer.")}
+    assert difference(three.weights(), expected) < 1e-12
+    losses = [[event["loss"] for event in run.events("eval")] for run in (alone, three)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-11)
+    model = Growing()
+    load_weights(model, three.layout.weights_file, makes_buffers=True)
+    assert model.kept.unique().tolist() == [2.0]
+    with pytest.raises(WeightsError, match="unknown to the model: kept"):
+        load_weights(Growing(), three.layout.weights_file)
+
+
+@pytest.mark.runs("fault-growing-3")
+def test_buffers_made_in_forward_are_restored(run):
+    model = Growing()
+    load_model(CheckpointFolder.at(run.layout.checkpoints, 6, 0), model)
+    assert model.kept.unique().tolist() == [2.0]
+    part = ModelPart("model", Growing())
+    assert part.target("kept", torch.Size([7]), torch.float64).shape == (7,)
+    with pytest.raises(RestoreError, match="the job's model has none"):
+        part.target("other.kept", torch.Size([7]), torch.float64)
+    with pytest.raises(RestoreError, match=r"layer\.bias with shape"):
+        part.target("layer.bias", torch.Size([7]), torch.float64)
 
 
 @pytest.mark.runs("fault-sum-1")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from distrib.errors import DistribError
+from distrib.train.checkpoint.buffers import make_buffer
 from distrib.train.checkpoint.extra_state import extra_states, set_extra_states
 from distrib.train.strategy.base import Strategy
 
@@ -108,7 +109,7 @@ class ModelPart:
         set_extra_states(self._model, state.get(EXTRA, {}))
 
     def target(self, name: str, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
-        """The model's own tensor; an empty one for what is part of extra state.
+        """The model's own tensor; an empty one for what is part of extra state, or for a buffer made in forward.
 
         Raises:
             RestoreError: The model has none of that name and shape.
@@ -116,12 +117,15 @@ class ModelPart:
         if name.startswith(f"{EXTRA}/"):
             return torch.empty(shape, dtype=dtype)
         tensor = self.tensors().get(name)
-        if tensor is None or tensor.shape != shape:
+        if tensor is not None and tensor.shape == shape:
+            return tensor
+        made = make_buffer(self._model, name, shape, dtype)
+        if made is None:
             found = "none" if tensor is None else f"shape {tuple(tensor.shape)}"
             raise RestoreError(
                 f"the checkpoint has {self._name}.{name} with shape {tuple(shape)}, the job's model has {found}"
             )
-        return tensor
+        return made
 
 
 TRAINABLE, LAYOUT, EXTRA = "#trainable", "#layout", "#extra"

@@ -14,6 +14,7 @@ from distrib.compat.pytorch.checkpoint import METADATA
 from distrib.compat.pytorch.checkpoint_reader import read_metadata, read_tensors
 from distrib.runs.checkpoints import CheckpointFolder, DamagedError
 from distrib.runs.storage.protocols import CheckpointStorage
+from distrib.train.checkpoint.buffers import make_buffer
 from distrib.train.checkpoint.extra_state import set_extra_states
 from distrib.train.checkpoint.parts import EXTRA, MODEL, ModelPart
 from distrib.train.checkpoint.plain_state import load_state
@@ -183,6 +184,10 @@ def load_model(folder: CheckpointFolder, model: nn.Module) -> None:
     _check_content(folder)
     stored = StoredState(folder)
     sizes = {name: size for name, (size, _) in stored.tensors(f"{MODEL}/").items()}
+    own = ModelPart(MODEL, model).tensors()
+    for name, (size, dtype) in stored.tensors(f"{MODEL}/").items():
+        if not name.startswith(f"{EXTRA}/") and (name not in own or own[name].shape != size):
+            make_buffer(model, name, size, dtype)
     own = ModelPart(MODEL, model).tensors()
     for name, tensor in own.items():
         if sizes.get(name) != tensor.shape:

@@ -16,6 +16,7 @@ from distrib.compat.messages import safetensors_error_number
 from distrib.compat.pytorch.compile import own_names
 from distrib.errors import DistribError
 from distrib.runs.files.atomic import atomic_path
+from distrib.train.checkpoint.buffers import make_buffer
 from distrib.train.checkpoint.extra_state import extra_states, set_extra_states
 from distrib.train.checkpoint.plain_state import dump_state, load_state
 
@@ -70,13 +71,21 @@ def write_weights(tensors: Mapping[str, torch.Tensor], path: Path, extra: Mappin
     _write(path, lambda temporary: save_file(separate, temporary, metadata=metadata))
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path, *, makes_buffers: bool = False) -> None:
     """Loads a weights file into the unwrapped `model`.
+
+    Args:
+        model: The model.
+        path: The file.
+        makes_buffers: Whether the model's own code wrote the file, so that what a fresh model lacks are buffers that
+            its forward pass makes or grows.
 
     Raises:
         WeightsError: Names or shapes differ, which the message lists, or the file cannot be read.
     """
     try:
+        if makes_buffers:
+            _make_buffers(model, path)
         problem = misfits(model, path)
     except WeightsError as error:
         raise WeightsError(f"model.weights: {error}") from None
@@ -91,6 +100,28 @@ def load_weights(model: nn.Module, path: Path) -> None:
         extra = (file.metadata() or {}).get(_EXTRA)
     if extra is not None:
         set_extra_states(model, load_state(extra))
+
+
+def _make_buffers(model: nn.Module, path: Path) -> None:
+    """Makes the buffers that a file has and the model lacks, or has in another shape."""
+    stored = _read(path)
+    own = {name: tensor.shape for name, tensor in tensors_of(model.state_dict(keep_vars=True)).items()}
+    shapes = {short: own[name] for name, short in own_names(own).items()}
+    for name, short in own_names(stored).items():
+        if shapes.get(short) != stored[name].shape:
+            make_buffer(model, short, stored[name].shape, stored[name].dtype)
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file.
+
+    Raises:
+        WeightsError: It cannot be read.
+    """
+    try:
+        return load_file(str(path))
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from None
 
 
 def misfits(model: nn.Module, path: Path) -> str | None:

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from distrib.compat.pytorch import ddp as ddp_internals
 from distrib.errors import TrainingFailedError
 from distrib.job.plan import Memory
+from distrib.train.checkpoint.buffers import buffer_forms, put_buffer
 from distrib.train.checkpoint.extra_state import extra_states, has_extra_state, is_expanded, set_extra_states
 from distrib.train.checkpoint.parts import LOSS, MODEL
 from distrib.train.strategy import replicated
@@ -81,6 +82,7 @@ class Ddp:
                 bucket_cap_mb=self._settings.bucket_mb,
                 find_unused_parameters=self._settings.find_unused_parameters,
                 gradient_as_bucket_view=True,
+                init_sync=before is None,  # ranks may have grown buffers to other sizes since
             )
         if name == MODEL:  # hooks that remember what they left out have one memory, by number of bucket
             self._compress(ddp)
@@ -153,9 +155,23 @@ class Ddp:
             self.sync_buffers(model)
 
     def sync_buffers(self, model: nn.Module) -> None:
-        """Broadcasts the buffers and the extra state of rank 0."""
-        for buffer in model.buffers():
-            _send(buffer)
+        """Broadcasts the buffers and the extra state of rank 0.
+
+        A rank may have grown a buffer to another size, or not have it yet. If it is part of the model's state, it gets
+        that of rank 0; otherwise it keeps what it has computed.
+        """
+        forms = [buffer_forms(model) if self._rank == 0 else []]
+        dist.broadcast_object_list(forms, src=0, device=self._device)
+        buffers = dict(model.named_buffers())
+        for form in forms[0]:
+            own = buffers.get(form.name)
+            if own is not None and form.fits(own):
+                _send(own)
+                continue
+            received = torch.empty(form.shape, dtype=form.dtype, device=self._device)
+            _send(received)
+            if form.is_persistent:
+                put_buffer(model, form.name, received)
         if any(has_extra_state(part) for part in model.modules()):
             shared = [extra_states(model) if self._rank == 0 else None]
             dist.broadcast_object_list(shared, src=0, device=self._device)
