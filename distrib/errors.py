@@ -61,6 +61,10 @@ class LaunchError(DistribError):
     exit_code = 3
 
 
+class ClusterLostError(LaunchError):
+    """The head of the cluster was lost; the run can be resumed once it is back (exit code 3)."""
+
+
 class StoppedError(DistribError):
     """The run was stopped by a signal or a command (exit code 130)."""
 

@@ -18,6 +18,8 @@ _LEFT = "RankExited"
 _ORDER = {"user": 0, _LEFT: 1, "hang": 2, "infrastructure": 2}
 """What is a cause rather than a consequence comes first."""
 _MAX_LISTED = 8
+_ENDS = (_LEFT, "ScriptExitError", "SystemExit", "KeyboardInterrupt")
+"""What scripts may answer a request to stop with."""
 
 
 def read_failures(run_folder: Path, world_size: int) -> dict[int, Failure]:
@@ -62,6 +64,20 @@ def find_cause(written: Mapping[int, Failure], deaths: Mapping[int, int], sigkil
         return _left(None, None)
     cause = min(failures, key=lambda failure: (_ORDER.get(failure.type, _ORDER[failure.kind]), failure.time))
     return replace(cause, others=_in_one_line(written, cause))
+
+
+def error_while_stopping(failures: Mapping[int, Failure]) -> str | None:
+    """The error of a script that was requested to stop, in one line; None if its ranks only ended, in whatever way.
+
+    A script may end by an exit status, and a rank that ends breaks the connections of the others.
+    """
+    errors = [
+        failure
+        for failure in failures.values()
+        if failure.kind == "user" and not failure.is_in_collective and failure.type not in _ENDS
+    ]
+    first = min(errors, key=lambda failure: failure.time, default=None)
+    return None if first is None else f"an error while stopping: {first.headline}"
 
 
 def _in_one_line(written: Mapping[int, Failure], cause: Failure) -> str | None:

@@ -18,7 +18,7 @@ _MARGIN_SECONDS = 2.0
 _SUSPENDED_SECONDS = 5.0
 """The time between two polls, which come several times a second, from which on this process must have been stopped."""
 _IDLE_SHARE = 0.02
-"""Ranks that use less than this share of a CPU together are idle; threads that poll use less."""
+"""A rank that uses less than this share of a CPU is idle; threads that poll use less."""
 _WAITED_SHARE = 0.9
 _STALL_SHARE = 0.25
 _STALL_SECONDS = 10.0
@@ -31,8 +31,8 @@ class RankPositions(Protocol):
     def read(self) -> Mapping[int, Position]:
         """The known positions by rank; `since` is in nanoseconds of this process's monotonic clock."""
 
-    def cpu_seconds(self) -> float:
-        """The CPU time that the living ranks and their children have used."""
+    def cpu_seconds(self) -> Mapping[int, float]:
+        """The CPU time that each living rank and its children have used, by rank."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class HangWatch:
         self.timeout_seconds = timeout_seconds
         self._polled = self._step_ended = self._advanced = self._active = time.monotonic()
         self._last: Mapping[int, Position] = {}
-        self._cpu_seconds: float | None = None
+        self._cpu_seconds: Mapping[int, float] = {}
         self._is_stall_reported = False
 
     @property
@@ -167,11 +167,11 @@ class HangWatch:
         if positions != self._last or not positions:
             if _steps(positions) != _steps(self._last):
                 self._step_ended = now
-            self._last, self._advanced, self._active, self._cpu_seconds = positions, now, now, None
+            self._last, self._advanced, self._active, self._cpu_seconds = positions, now, now, {}
             self._is_stall_reported = False
             return None
         before, self._cpu_seconds = self._cpu_seconds, self._positions.cpu_seconds()
-        if before is not None and self._cpu_seconds - before > _IDLE_SHARE * elapsed:
+        if any(used - before.get(rank, used) > _IDLE_SHARE * elapsed for rank, used in self._cpu_seconds.items()):
             self._active = now
         hang = Hang.of(positions, now - self._advanced)
         busy_limit, idle_limit = self._limits(positions, hang)
@@ -184,8 +184,7 @@ class HangWatch:
         if self._is_stall_reported or seconds < max(_STALL_SECONDS, _STALL_SHARE * self.timeout_seconds):
             return None
         self._is_stall_reported = True
-        stall = Hang.of(self._last, seconds)
-        return None if self._is_script or min(self._limits(self._last, stall)) > LONG_SECONDS else stall
+        return None if self._is_script else Hang.of(self._last, seconds)
 
     def hang_of(self, suspects: Collection[int]) -> Hang:
         """The present positions as a hang for which only some ranks can be the cause."""

@@ -17,6 +17,7 @@ import torch
 
 import distrib
 from distrib.runs.log_times import mark_time
+from distrib.train.process.stacks import STACK_SIGNAL
 
 NATIVE_SECONDS = 4.0
 """How long py-spy may take for all ranks of a host."""
@@ -133,6 +134,24 @@ def _is_own(file: str) -> bool:
     return is_code and not file.startswith((*_PACKAGES, *_STANDARD_LIBRARY)) and not any(p in file for p in _INSTALLED)
 
 
+def request_stacks(pid: int) -> bool:
+    """Has a rank write its Python stacks to its log, if it already handles the signal for that, which else ends it."""
+    if not _handles(pid, STACK_SIGNAL):
+        return False
+    os.kill(pid, STACK_SIGNAL)
+    return True
+
+
+def _handles(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal; assumed if the system has no /proc."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return not Path("/proc/self/status").exists()
+    caught = next((line.split()[1] for line in text.splitlines() if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
 def write_native_stacks(processes: Iterable[tuple[int, Path]]) -> Collection[Path]:
     """Writes the stacks of processes with their native frames to files, by py-spy if it is installed.
 
@@ -151,9 +170,10 @@ def write_native_stacks(processes: Iterable[tuple[int, Path]]) -> Collection[Pat
             command = [program, "dump", "--native", "--pid", str(pid)]
             started.append((file, subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)))
     written = []
+    deadline = time.monotonic() + NATIVE_SECONDS
     for file, process in started:
         try:
-            process.wait(NATIVE_SECONDS)
+            process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

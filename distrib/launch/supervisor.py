@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from distrib.errors import LaunchError, StoppedError, TrainingFailedError
+from distrib.errors import ClusterLostError, LaunchError, StoppedError, TrainingFailedError
 from distrib.launch.acquire import AcquiredRun
 from distrib.launch.launcher import Attempt, AttemptResult, Launcher, Placement
 from distrib.launch.monitor import RunMonitor
@@ -12,6 +12,7 @@ from distrib.launch.prepare import PreparedJob
 from distrib.launch.recorder import RunRecorder
 from distrib.launch.script.config import AnyConfig
 from distrib.launch.script.prepare import PreparedScript
+from distrib.observe.resume_command import resume_command
 from distrib.runs.run import Run
 from distrib.runs.storage.errors import NotKeptError
 from distrib.train.failure import Failure
@@ -59,7 +60,7 @@ class RunSupervisor:
         Raises:
             TrainingFailedError: It failed.
             StoppedError: A signal stopped it.
-            LaunchError: Another launcher has taken the run over.
+            LaunchError: Another launcher has taken the run over, or the cluster is lost.
         """
         run, observer = self._acquired.run, self._monitor.observer
         plan = self._prepared.plan_for(placement.world_size)
@@ -73,6 +74,8 @@ class RunSupervisor:
             if self._lease.is_held and not isinstance(error, NotKeptError):
                 self._recorder.end_with_error(error)
                 observer.finished(run)
+            if isinstance(error, ClusterLostError):
+                raise ClusterLostError(f"{error}; once it is back, continue with: {resume_command(run)}") from error
             raise
         observer.finished(run)
         return self._conclude(result)
@@ -100,6 +103,8 @@ class RunSupervisor:
             if failure is not None and (is_final(failure) or num_restarts == max_restarts):
                 return result
             if self._monitor.stop_requested():
+                if failure is not None:
+                    self._monitor.notice(f"not restarted, as a stop was requested: {failure.headline}")
                 return AttemptResult("stopped")
             number += 1
             self._recorder.change(attempt=number)

@@ -6,9 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import ray
 
 from distrib.compat.ray import cluster, gcs, kv, packaging, raylet_log, start
-from distrib.errors import LaunchError
+from distrib.errors import ClusterLostError, LaunchError
 
 PACKAGING = "ray._private.runtime_env.packaging"
 COORDINATOR = "ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator"
@@ -41,6 +42,51 @@ def test_the_key_value_store(monkeypatch):
         monkeypatch.delattr(internal_kv, f"_internal_kv_{name}")
         with pytest.raises(LaunchError, match="has no internal key-value store"):
             call()
+
+
+class SilentHead:
+    """Ray's client of a head that does not answer."""
+
+    def __getattr__(self, name):
+        def time_out(*arguments):
+            assert arguments[-2:] == (b"distrib", 0.1)
+            raise ray.exceptions.RpcError("Timed out while waiting for GCS to become available.")
+
+        return time_out
+
+
+@pytest.mark.relies_on("ray.experimental.internal_kv.internal_kv_get_gcs_client")
+def test_a_head_that_does_not_answer_is_an_error(monkeypatch):
+    from ray._raylet import InnerGcsClient
+    from ray.experimental import internal_kv
+
+    assert list(inspect.signature(InnerGcsClient.internal_kv_get).parameters)[1:] == ["key", "namespace", "timeout"]
+    for name, flag in {"put": "overwrite", "del": "del_by_prefix"}.items():
+        assert takes(getattr(InnerGcsClient, f"internal_kv_{name}"), flag, "namespace", "timeout")
+    assert takes(InnerGcsClient.internal_kv_keys, "prefix", "namespace", "timeout")
+    monkeypatch.setattr(internal_kv, "internal_kv_get_gcs_client", SilentHead)
+    calls = (lambda: kv.put("a", "1", 0.1), lambda: kv.get("a", 0.1), lambda: kv.count("a", 0.1))
+    for call in (*calls, lambda: kv.remove_all("a", 0.1)):
+        with pytest.raises(ClusterLostError, match="head has not answered for 0 s"):
+            call()
+
+
+def test_without_a_client_that_has_time_limits_the_plain_functions_are_called(monkeypatch):
+    from ray.experimental import internal_kv
+
+    calls = []
+    for name in ("put", "get", "list", "del"):
+        monkeypatch.setattr(
+            internal_kv, f"_internal_kv_{name}", lambda *args, _name=name, **kw: calls.append((_name, args, kw)) or []
+        )
+    monkeypatch.delattr(internal_kv, "internal_kv_get_gcs_client")
+    kv.put("a", "1"), kv.get("a"), kv.count("a"), kv.remove_all("a")
+    assert calls == [
+        ("put", (b"a", b"1"), {"overwrite": True, "namespace": b"distrib"}),
+        ("get", (b"a",), {"namespace": b"distrib"}),
+        ("list", (b"a",), {"namespace": b"distrib"}),
+        ("del", (b"a",), {"del_by_prefix": True, "namespace": b"distrib"}),
+    ]
 
 
 @pytest.mark.relies_on("ray.autoscaler.v2.utils.is_autoscaler_v2")
@@ -104,6 +150,12 @@ def test_the_options_of_a_local_cluster():
 
     assert takes(ray.init, "_temp_dir", "_node_ip_address") or "_temp_dir" in inspect.getsource(ray.init)
     assert set(start.local_cluster_options("/tmp/x", "127.0.0.1")) == {"_temp_dir", "_node_ip_address"}
+
+
+@pytest.mark.relies_on("raylet: RAY_prestart_worker_first_driver")
+def test_the_raylet_knows_the_setting_of_first_workers():
+    (name,) = start.LOCAL_SETTINGS
+    assert name.encode() in Path(ray.__path__[0], "core/src/ray/raylet/raylet").read_bytes()
 
 
 @pytest.mark.relies_on("ray._private.worker.print_to_stdstream")

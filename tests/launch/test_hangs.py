@@ -293,7 +293,7 @@ class Ranks:
         return dict(self.positions)
 
     def cpu_seconds(self):
-        return self.cpu
+        return dict.fromkeys(self.positions, 0.0) | {len(self.positions) - 1: self.cpu}
 
 
 class Clock:
@@ -352,6 +352,34 @@ def test_a_stall_is_shown_once_before_it_is_a_hang(clock):
     assert re.fullmatch(
         r"no step has ended for 1\d s: rank 1 has been in data for 1\d s; the other waits in reduce", text
     )
+
+
+def test_a_stall_is_shown_whatever_the_timeout(clock):
+    ranks = Ranks(at(5, Phase.REDUCE, clock), at(5, Phase.DATA, clock))
+    watch, shown = HangWatch(ranks, 1800, is_script=False), []
+    for _ in range(500):
+        clock.now += 1.1
+        assert watch.poll() is None
+        if (stall := watch.new_stall()) is not None:
+            shown.append(stall.late)
+    assert shown == [(1,)]
+
+
+def test_many_ranks_whose_threads_poll_are_idle_and_one_that_computes_is_not(clock):
+    """The share of a CPU is that of a rank, not of all together."""
+    ranks = Ranks(*(at(5, Phase.DATA, clock) for _ in range(64)))
+    watch = HangWatch(ranks, 20, is_script=False)
+
+    def poll(shares):
+        clock.now += 1.1
+        for rank, share in enumerate(shares):
+            used[rank] += 1.1 * share
+        return watch.poll()
+
+    used = [0.0] * 64
+    ranks.cpu_seconds = lambda: dict(enumerate(used))
+    assert all(poll([0.0] * 63 + [1.0]) is None for _ in range(100))
+    assert any(poll([0.01] * 64) is not None for _ in range(30))
 
 
 @pytest.mark.parametrize("phase", [Phase.FORWARD, Phase.EVALUATION, Phase.CHECKPOINT])

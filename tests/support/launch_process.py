@@ -41,6 +41,7 @@ metrics: {accuracy: {target: torchmetrics.classification:MulticlassAccuracy, arg
 """
 
 
+SHARED_MEMORY = Path("/dev/shm")
 MATPLOTLIB_FOLDER = Path(__file__).parents[2] / ".pytest_cache" / "matplotlib"
 """Where matplotlib, which torchmetrics imports where it is installed, keeps the fonts that it has found."""
 
@@ -218,6 +219,17 @@ class Launch:
                 raise AssertionError(f"left after {timeout} s: {[_describe(process) for process in left]}")
             self._process.poll()
             time.sleep(0.05)
+        assert self.shared_memory() == []
+
+    def shared_memory(self):
+        """The names of segments in shared memory that carry the number of a process of it, as torch's do."""
+        found = []
+        for path in SHARED_MEMORY.glob("*_*"):
+            with contextlib.suppress(OSError):
+                is_new = path.stat().st_ctime >= self.started
+                if is_new and any(f"_{pid}_" in f"{path.name}_" for pid, _ in self._seen):
+                    found.append(path.name)
+        return found
 
     def end(self):
         """Kills whatever is left."""

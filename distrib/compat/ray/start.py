@@ -14,6 +14,12 @@ SYMBOLS = (
         "Ray refuses the argument, and the run ends with Ray's message",
     ),
     PrivateSymbol(
+        "raylet: RAY_prestart_worker_first_driver",
+        "otherwise ray.init waits, without end and deaf to signals, until as many workers as CPUs have started",
+        RAY_VERSIONS,
+        "a run whose workers cannot start on this machine waits in ray.init until it is killed",
+    ),
+    PrivateSymbol(
         "ray._private.worker.print_to_stdstream",
         "Ray prints on the launcher's stdout that a worker died, although logs are not forwarded; it has no switch",
         RAY_VERSIONS,
@@ -26,6 +32,9 @@ SYMBOLS = (
         "Ray Train's controller starts it a second later",
     ),
 )
+
+LOCAL_SETTINGS = {"RAY_prestart_worker_first_driver": "0"}
+"""Environment variables of a local cluster."""
 
 
 def local_cluster_options(folder: str, address: str) -> dict[str, Any]:

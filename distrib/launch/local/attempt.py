@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from distrib.launch.failure_cause import find_cause, log_errors, read_failures
+from distrib.launch.failure_cause import error_while_stopping, find_cause, log_errors, read_failures
 from distrib.launch.hangs import Hang, HangWatch, describe, hang_failure, is_hang
 from distrib.launch.idle_script import CodePosition, idle_notice
 from distrib.launch.launcher import Attempt, AttemptResult
@@ -54,6 +54,8 @@ class LocalAttempt:
         log_errors(self._folder, failures)
         self._monitor.skip_output()
         if self._is_script and self._monitor.stop_requested():
+            if (error := error_while_stopping(failures)) is not None:
+                self._monitor.notice(error)
             return AttemptResult("stopped")
         deaths = {rank: status for rank, status in statuses.items() if status not in SUCCESS_STATUSES}
         if self._hang is not None and all(rank in failures for rank in deaths):

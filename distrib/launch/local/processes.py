@@ -7,19 +7,16 @@ import select
 import signal
 import socket
 import time
-from contextlib import suppress
-
-import psutil
 
 from distrib.launch.launcher import Attempt
 from distrib.launch.local.progress import SharedProgress
 from distrib.launch.local.rank import LocalRankContext, rank_main
 from distrib.launch.process.child import fork_child, signals_blocked, spawn_child
-from distrib.launch.stacks import LogMark, write_native_stacks
+from distrib.launch.process.cpu_time import cpu_seconds_of
+from distrib.launch.stacks import LogMark, request_stacks, write_native_stacks
 from distrib.runs.layout import RunLayout
 from distrib.train.context import RankInfo
 from distrib.train.phases import Position
-from distrib.train.process.stacks import STACK_SIGNAL
 
 _STACK_SECONDS = 2.0
 _STACK_SETTLE_SECONDS = 0.2
@@ -122,7 +119,7 @@ class RankProcesses:
         layout = RunLayout(self._attempt.config.run_folder)
         marks = {rank: LogMark(layout.rank_log(rank), layout.rank_log_times(rank), heading) for rank in self._pids}
         for pid in self._pids.values():
-            os.kill(pid, STACK_SIGNAL)
+            request_stacks(pid)
         write_native_stacks((pid, layout.native_stacks(rank)) for rank, pid in self._pids.items())
         deadline = time.monotonic() + _STACK_SECONDS
         while not all(mark.has_grown for mark in marks.values()) and time.monotonic() < deadline:
@@ -147,17 +144,9 @@ class RankProcesses:
         """Where all ranks stand, or stood when they ended."""
         return self._progress.read()
 
-    def cpu_seconds(self) -> float:
-        """The CPU time that the ranks which are left and their children have used."""
-        total = 0.0
-        for pid in self._pids.values():
-            with suppress(psutil.Error):
-                rank = psutil.Process(pid)
-                for process in (rank, *rank.children(recursive=True)):
-                    with suppress(psutil.Error):
-                        times = process.cpu_times()
-                        total += times.user + times.system
-        return total
+    def cpu_seconds(self) -> dict[int, float]:
+        """The CPU time that each rank which is left and its children have used, by rank."""
+        return {rank: cpu_seconds_of(pid) for rank, pid in self._pids.items()}
 
     def close(self) -> None:
         """Kills the ranks that are left and closes what was opened for them."""

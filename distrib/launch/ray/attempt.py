@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from distrib.launch.failure_cause import find_cause, log_errors
+from distrib.launch.failure_cause import error_while_stopping, find_cause, log_errors
 from distrib.launch.hangs import Hang, HangWatch, describe, hang_failure, is_hang
 from distrib.launch.idle_script import idle_notice
 from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.ray.failures import host_lost, is_reported, ray_failure
+from distrib.launch.ray.kill import RankProcess, kill_everywhere
 from distrib.launch.ray.positions import PublishedPositions
 from distrib.launch.ray.resize import Resize
 from distrib.launch.ray.trainers.handle import TrainerHandle
@@ -22,6 +23,7 @@ _TRAINER_POLL_SECONDS = 0.3
 _NODE_POLL_SECONDS = 0.5
 _SETTLE_SECONDS = 1.0
 _STACK_SECONDS = 3.0
+_BREAK_OFF_SECONDS = 2.0
 _END_SECONDS = 5.0
 """How long the ranks may take until Ray Train has noticed that they have ended; then they restart in place."""
 
@@ -84,6 +86,8 @@ class RayAttempt:
         causes = None if self._is_done else trainer.causes()
         if causes is None and (trainer.error is None or self._is_done):
             is_finished = self._control.read(f"result/{self._number}") == "finished"
+            if self._monitor.stop_requested() and (error := error_while_stopping(failures)) is not None:
+                self._monitor.notice(error)
             if is_finished or self._resize.reason is None:
                 return AttemptResult("finished" if is_finished else "stopped")
             return AttemptResult("resized", reason=self._resize.reason)
@@ -104,7 +108,10 @@ class RayAttempt:
             start.poll()
             if self._monitor.stop_requested() and deadline is None:
                 self._control.send_command(self._number, "stop")
-                deadline = time.monotonic() + self._config.request.grace_seconds
+                grace_seconds = self._config.request.grace_seconds
+                if not self._hosts():  # no rank has begun, so nothing would be lost
+                    grace_seconds = min(grace_seconds, _END_SECONDS)
+                deadline = time.monotonic() + grace_seconds
             is_late = deadline is not None and time.monotonic() > deadline
             if self._monitor.kill_requested() or is_late:
                 self._monitor.notice("stopping immediately")
@@ -121,7 +128,16 @@ class RayAttempt:
     def _break_off(self, trainer: TrainerHandle, lost_host: str | None) -> _BrokenOff:
         self._control.send_command(self._number, "end")
         trainer.end()
+        if lost_host is None and not self._is_over(trainer):
+            self._kill_ranks()
         return _BrokenOff(lost_host)
+
+    def _is_over(self, trainer: TrainerHandle) -> bool:
+        """Waits a moment for the trainer's end, which follows that of its ranks."""
+        deadline = time.monotonic() + _BREAK_OFF_SECONDS
+        while not trainer.is_over and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        return trainer.is_over
 
     def _is_final(self, hang: Hang) -> bool:
         """Whether a hang ends the attempt; a script may have a reason to wait: only its stacks are written, once."""
@@ -136,9 +152,23 @@ class RayAttempt:
         self._monitor.poll()
         self._hang = self._hang_failure(hang)
         self._control.send_command(self._number, "end")
-        deadline = time.monotonic() + _END_SECONDS
-        while trainer.causes() is None and not trainer.is_over and time.monotonic() < deadline:
+        if not self._has_ended(trainer, _END_SECONDS):
+            self._kill_ranks()
+            self._has_ended(trainer, _END_SECONDS)
+
+    def _has_ended(self, trainer: TrainerHandle, seconds: float) -> bool:
+        """Waits until Ray Train has noticed that the ranks have ended."""
+        deadline = time.monotonic() + seconds
+        while trainer.causes() is None and not trainer.is_over:
+            if time.monotonic() > deadline:
+                return False
             time.sleep(_POLL_SECONDS)
+        return True
+
+    def _kill_ranks(self) -> None:
+        """Kills the ranks' processes: a thread of theirs would have ended them, but cannot run."""
+        entries = [self._control.read(f"rank/{self._number}/{rank}") for rank in range(self._world_size)]
+        kill_everywhere([RankProcess(e["node_id"], e["pid"], e["started"]) for e in entries if e is not None])
 
     def _hang_failure(self, hang: Hang) -> Failure:
         stacks = self._positions.request_stacks(_STACK_SECONDS)

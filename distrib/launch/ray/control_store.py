@@ -10,8 +10,8 @@ from typing import Any, Literal
 from distrib.compat.ray import kv
 from distrib.train.failure import Failure
 
-Command = Literal["train", "stop", "stacks", "end"]
-"""What the launcher requests of the ranks: to train, to end with a checkpoint, to write their stacks, or to end now."""
+Command = Literal["stop", "stacks", "end"]
+"""What the launcher requests of the ranks: to end with a checkpoint, to write their stacks, or to end now."""
 
 SECRETS = "secrets"
 """The entry with the environment variables of the ranks that must not be in a runtime environment."""
@@ -25,17 +25,22 @@ class RayControlStore:
 
     Attributes:
         key: Prefix that separates the entries of this launch of this run from all others.
+        timeout_seconds: How long the head may not answer.
+
+    Raises:
+        ClusterLostError: The head does not answer; raised by all methods.
     """
 
     key: str
+    timeout_seconds: float = kv.HEAD_SECONDS
 
     def write(self, name: str, value: Any) -> None:
         """Writes an entry, replacing an earlier one of that name."""
-        kv.put(f"{self.key}/{name}", json.dumps(value))
+        kv.put(f"{self.key}/{name}", json.dumps(value), self.timeout_seconds)
 
     def read(self, name: str) -> Any:
         """The entry of that name, or None."""
-        text = kv.get(f"{self.key}/{name}")
+        text = kv.get(f"{self.key}/{name}", self.timeout_seconds)
         return None if text is None else json.loads(text)
 
     def await_(self, name: str) -> Any:
@@ -46,20 +51,22 @@ class RayControlStore:
 
     def count(self, prefix: str) -> int:
         """The number of entries whose names begin with `prefix`."""
-        return kv.count(f"{self.key}/{prefix}")
+        return kv.count(f"{self.key}/{prefix}", self.timeout_seconds)
 
     def clear(self) -> None:
         """Removes all entries."""
-        kv.remove_all(f"{self.key}/")
+        kv.remove_all(f"{self.key}/", self.timeout_seconds)
 
     def send_command(self, attempt: int, command: Command) -> None:
-        """Sends a command to the ranks of an attempt, replacing an earlier one."""
-        self.write(f"command/{attempt}", command)
+        """Sends a command to the ranks of an attempt, in addition to earlier ones; only the launcher sends any."""
+        sent = self.commands_for(attempt)
+        if command not in sent:
+            self.write(f"commands/{attempt}", [*sent, command])
 
-    def command_for(self, attempt: int) -> Command:
-        """The newest command to the ranks of an attempt."""
-        command: Command = self.read(f"command/{attempt}") or "train"
-        return command
+    def commands_for(self, attempt: int) -> list[Command]:
+        """The commands that the ranks of an attempt have been sent so far."""
+        commands: list[Command] = self.read(f"commands/{attempt}") or []
+        return commands
 
     def report_failure(self, attempt: int, rank: int, failure: Failure) -> None:
         """Reports to the launcher why a rank has failed."""

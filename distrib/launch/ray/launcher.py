@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from distrib.errors import ClusterLostError
 from distrib.job.plan import Device, LaunchDescription, Request
 from distrib.job.script import AnyJob
 from distrib.launch.devices import choose_cluster_device
@@ -38,11 +40,15 @@ class RayLauncher:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        is_lost = any(isinstance(part, ClusterLostError) for part in exception)
         try:
-            if self._trainers is not None:
+            if self._trainers is not None and not is_lost:
                 self._trainers.close()
+        except ClusterLostError:
+            is_lost = True
         finally:
-            self._cluster.__exit__(*exception)
+            self._cluster.close(is_lost=is_lost)
+            gc.unfreeze()  # what was frozen while the job's modules were imported
 
     @property
     def observers(self) -> Sequence[Observer]:

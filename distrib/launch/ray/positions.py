@@ -9,23 +9,24 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import psutil
-
 from distrib.launch.idle_script import CodePosition
+from distrib.launch.process.cpu_time import cpu_seconds_of
 from distrib.launch.ray.control_store import RayControlStore
 from distrib.launch.stacks import (
     LogMark,
     describe_main_thread,
     may_wait_for_others,
+    request_stacks,
     waits_for_others,
     write_native_stacks,
 )
 from distrib.runs.layout import RunLayout
 from distrib.train.phases import Phase, Position, RankProgress
-from distrib.train.process.stacks import STACK_SIGNAL
 
 _MAX_WRITES_PER_SECOND = 50
 _SETTLE_SECONDS = 0.3
+_SILENT_INTERVALS = 5
+"""After how many intervals without a publication a rank's thread for it counts as unable to run."""
 
 
 def publish_seconds(world_size: int) -> float:
@@ -63,7 +64,7 @@ class PositionPublisher:
         self._published = time.monotonic()
         position = self._progress.position
         if position == self._last:
-            self._cpu_seconds = _cpu_seconds()
+            self._cpu_seconds = cpu_seconds_of(os.getpid())
         self._last = position
         age_seconds = (time.monotonic_ns() - position.since) / 1e9
         entry = [position.completed_steps, int(position.phase), position.since, age_seconds, self._cpu_seconds]
@@ -84,32 +85,22 @@ class PositionPublisher:
             if not script_pids:
                 faulthandler.dump_traceback(file, all_threads=True)
             for pid in script_pids:
-                os.kill(pid, STACK_SIGNAL)
-                time.sleep(_SETTLE_SECONDS)
-        write_native_stacks((pid, layout.native_stacks(self._rank)) for pid in script_pids or [os.getpid()])
+                if request_stacks(pid):
+                    time.sleep(_SETTLE_SECONDS)
         text = mark.text()
         waits = may_wait_for_others(text) if script_pids else waits_for_others(text)
         entry = [describe_main_thread(text), waits]
-        self._control.write(f"stacks/{self._attempt}/{self._rank}", entry)
-
-
-def _cpu_seconds() -> float:
-    """The CPU time that this process and its children have used."""
-    total = time.process_time()
-    with suppress(psutil.Error):
-        for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
-                times = child.cpu_times()
-                total += times.user + times.system
-    return total
+        self._control.write(f"stacks/{self._attempt}/{self._rank}", entry)  # first, as native stacks take seconds
+        write_native_stacks((pid, layout.native_stacks(self._rank)) for pid in script_pids or [os.getpid()])
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a rank has published last, and its position by this process's clock."""
+    """What a rank has published last, its position by this process's clock, and when it was read first."""
 
     published: list[float]
     position: Position
+    at: float
 
 
 class PublishedPositions:
@@ -148,11 +139,20 @@ class PublishedPositions:
         else:
             steps, phase, _, age_seconds, _ = published
             position = Position(steps, Phase(phase), time.monotonic_ns() - int(age_seconds * 1e9))
-        self._seen[rank] = _Seen(published, position)
+        at = before.at if before is not None and before.published == published else time.monotonic()
+        self._seen[rank] = _Seen(published, position, at)
 
-    def cpu_seconds(self) -> float:
-        """The CPU time of the ranks."""
-        return sum(seen.published[4] for seen in self._seen.values())
+    def cpu_seconds(self) -> dict[int, float]:
+        """The CPU time of the ranks, by rank.
+
+        One that does not publish although its process lives holds Python's lock in native code, and counts as busy.
+        """
+        silent_seconds = _SILENT_INTERVALS * publish_seconds(self._world_size)
+        now = time.monotonic()
+        return {
+            rank: seen.published[4] + (now - seen.at if now - seen.at > silent_seconds else 0.0)
+            for rank, seen in self._seen.items()
+        }
 
     def request_stacks(self, timeout_seconds: float) -> dict[int, CodePosition]:
         """Has all ranks write their stacks to their logs; returns where their main threads stand, by rank."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch.distributed as dist
 
 from distrib.launch.failure_cause import find_cause
+from distrib.launch.local.progress import SharedProgress
 from distrib.launch.local.rank import EXIT_STATUS
 from distrib.launch.process.child import FORWARDED_SIGNALS, spawn_child
 from distrib.launch.process.output import flush_output, redirect_output
@@ -40,12 +41,14 @@ class ScriptProcessContext:
         address: Where rank 0 serves the store.
         port: Its port.
         listener: Descriptor of the listening socket, on rank 0.
+        shared_progress: Where it publishes its position.
     """
 
     rank_info: RankInfo
     address: str
     port: int
     listener: int | None
+    shared_progress: SharedProgress
 
     def open_store(self, timeout: timedelta) -> dist.Store:
         """The store that rank 0 serves."""
@@ -62,7 +65,7 @@ class ScriptProcessContext:
     @functools.cached_property
     def progress(self) -> RankProgress:
         """This rank's position."""
-        return RankProgress.private()
+        return self.shared_progress.of_rank(0)
 
     def stop_requested(self) -> bool:
         """Never."""
@@ -74,18 +77,21 @@ def run_in_process(config: ScriptConfig, context: RayRankContext) -> RankResult:
 
     If a signal kills that process, this one ends in the same way, so that Ray finds a lost worker.
     """
-    info = context.rank_info
+    info, progress = context.rank_info, context.shared_progress
+    assert progress is not None, "every rank of a script has it"
+    error_file = config.layout.rank_error(info.rank)
+    Failure.remove(error_file)  # the launcher does so on its own host only
     address, port, listener = context.meet()
     descriptor = None if listener is None else listener.fileno()
-    arguments = (config, ScriptProcessContext(info, address, port, descriptor))
-    pid = spawn_child(_main, arguments, [] if descriptor is None else [descriptor])
+    arguments = (config, ScriptProcessContext(info, address, port, descriptor, progress))
+    pid = spawn_child(_main, arguments, [progress.descriptor, *([] if descriptor is None else [descriptor])])
     context.script_pids.append(pid)
     if listener is not None:
         listener.close()
     status = _wait(pid, context)
+    failure = Failure.read(error_file)
     if context.stop_requested():
-        return RankResult("stopped")
-    failure = Failure.read(config.layout.rank_error(info.rank))
+        return RankResult("stopped", failure)
     if status in _STATUSES and (failure is not None or status != EXIT_STATUS["failed"]):
         return RankResult(_STATUSES[status], failure)
     if status < 0:

@@ -6,17 +6,21 @@ import os
 import socket
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distrib.errors import ClusterLostError
 from distrib.job.plan import Request
+from distrib.launch.local.progress import SharedProgress
 from distrib.launch.network import listen_on, use_interface_of
 from distrib.launch.process.environment import set_rank_variables
 from distrib.launch.process.output import output_redirected
 from distrib.launch.ray.cluster.settings import keep_worker_quiet
 from distrib.launch.ray.control_store import SECRETS, RayControlStore
+from distrib.launch.ray.kill import RankProcess
 from distrib.launch.ray.positions import PositionPublisher
 from distrib.launch.script.config import AnyConfig, ScriptConfig
 from distrib.runs.storage.errors import StorageNotSharedError
@@ -69,6 +73,7 @@ class RayRankContext:
         address: The address of its host in the cluster.
         stopping: Set once the launcher has requested a stop.
         progress: This rank's position.
+        shared_progress: Memory for the position, if the rank runs a script.
         script_pids: The process of the script, if the rank runs one.
     """
 
@@ -76,6 +81,7 @@ class RayRankContext:
     address: str
     stopping: threading.Event = field(default_factory=threading.Event)
     progress: RankProgress = field(default_factory=RankProgress.private)
+    shared_progress: SharedProgress | None = None
     script_pids: list[int] = field(default_factory=list)
 
     def meet(self) -> tuple[str, int, socket.socket | None]:
@@ -130,8 +136,10 @@ def train_as_ray_worker(config: dict[str, WorkerConfig]) -> None:
         context.get_local_world_size(),
         context.get_node_rank(),
     )
-    rank_context = RayRankContext(info, address)
-    control.write(f"rank/{number}/{info.rank}", {"name": name, "node_id": _node_id()})
+    shared = SharedProgress.create(1) if attempt.is_script else None  # a script runs in another process
+    progress = RankProgress.private() if shared is None else shared.of_rank(0)
+    rank_context = RayRankContext(info, address, progress=progress, shared_progress=shared)
+    control.write(f"rank/{number}/{info.rank}", {"name": name, **asdict(RankProcess.this_one(_node_id()))})
     attempt = _moved_here(attempt, is_local=worker.is_local)
     _follow_commands(control, attempt, rank_context)
     _check_storage(control, attempt, info)
@@ -142,6 +150,7 @@ def train_as_ray_worker(config: dict[str, WorkerConfig]) -> None:
         result = _run(attempt, rank_context)
     if result.failure is not None:
         control.report_failure(number, info.rank, result.failure)
+    if result.status == "failed":
         keep_worker_quiet()
         raise RankFailedError("the launcher knows why")
     if info.rank == 0:
@@ -199,15 +208,16 @@ def _follow_commands(control: RayControlStore, attempt: AnyConfig, context: RayR
     def follow() -> None:
         has_written_stacks = False
         while True:
-            publisher.publish()
-            command = control.command_for(number)
-            if command == "end":
-                os._exit(1)
-            if command == "stop":
-                context.stopping.set()
-            if command == "stacks" and not has_written_stacks:
-                has_written_stacks = True
-                publisher.write_stacks(attempt.layout, context.script_pids)
+            with suppress(ClusterLostError):  # the head may come back; if it does not, Ray ends this process
+                publisher.publish()
+                commands = control.commands_for(number)
+                if "end" in commands:
+                    os._exit(1)
+                if "stop" in commands:
+                    context.stopping.set()
+                if "stacks" in commands and not has_written_stacks:
+                    has_written_stacks = True
+                    publisher.write_stacks(attempt.layout, context.script_pids)
             time.sleep(_POLL_SECONDS if info.rank == 0 else 2 * _POLL_SECONDS)
 
     threading.Thread(target=follow, name="launcher-commands", daemon=True).start()

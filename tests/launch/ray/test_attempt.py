@@ -12,6 +12,7 @@ from distrib.launch.launcher import Attempt, Placement
 from distrib.launch.ray import attempt as attempt_module
 from distrib.launch.ray.attempt import RayAttempt
 from distrib.launch.ray.control_store import RayControlStore
+from distrib.launch.ray.kill import RankProcess
 from distrib.launch.ray.worker import RankFailedError
 from distrib.train.failure import Failure
 
@@ -24,9 +25,9 @@ REPORTED = f"{RankFailedError.__name__}: the launcher knows why"
 def control(monkeypatch):
     """A control store in a dictionary."""
     entries = {}
-    monkeypatch.setattr(kv, "put", entries.__setitem__)
-    monkeypatch.setattr(kv, "get", entries.get)
-    monkeypatch.setattr(kv, "count", lambda prefix: sum(key.startswith(prefix) for key in entries))
+    monkeypatch.setattr(kv, "put", lambda key, value, timeout: entries.update({key: value}))
+    monkeypatch.setattr(kv, "get", lambda key, timeout: entries.get(key))
+    monkeypatch.setattr(kv, "count", lambda prefix, timeout: sum(key.startswith(prefix) for key in entries))
     return RayControlStore("key")
 
 
@@ -94,6 +95,9 @@ def parts(control, tmp_path, monkeypatch):
     monkeypatch.setattr(attempt_module, "_TRAINER_POLL_SECONDS", 0.0)
     monkeypatch.setattr(attempt_module, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(attempt_module, "_SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr(attempt_module, "_BREAK_OFF_SECONDS", 0.1)
+    killed = []
+    monkeypatch.setattr(attempt_module, "kill_everywhere", killed.extend)
     monitor, nodes, trainer = Monitor(), Nodes(), Trainer()
     trainers = SimpleNamespace(
         ask_for_hosts=lambda num_workers: None,
@@ -117,7 +121,15 @@ def parts(control, tmp_path, monkeypatch):
         nodes=nodes,
         trainer=trainer,
         control=control,
+        killed=killed,
     )
+
+
+def begun(parts, rank):
+    """Has a rank begun on a host."""
+    process = {"node_id": "ab"[rank], "pid": 100 + rank, "started": 5.0}
+    parts.control.write(f"rank/0/{rank}", {"name": f"host{rank}", **process})
+    return RankProcess(**process)
 
 
 def failure(rank, kind, message="wrong"):
@@ -157,7 +169,7 @@ def test_a_lost_host_ends_the_attempt_without_waiting_for_ray(parts):
     result = parts.run()
     assert (result.status, result.failure.type, result.failure.host) == ("failed", "HostLost", "host2 (10.0.0.3)")
     assert parts.trainer.ended
-    assert parts.control.command_for(0) == "end"
+    assert "end" in parts.control.commands_for(0)
 
 
 def test_a_host_that_goes_after_all_ranks_have_finished_is_no_loss(parts):
@@ -168,10 +180,37 @@ def test_a_host_that_goes_after_all_ranks_have_finished_is_no_loss(parts):
 
 def test_a_stop_is_sent_to_the_ranks_and_ends_them_after_the_grace(parts):
     parts.monitor.stops = 1
+    process = begun(parts, 0)
     started = time.monotonic()
     assert parts.run().status == "stopped"
     assert time.monotonic() - started >= 0.3
-    assert parts.control.command_for(0) == "end"
+    assert parts.killed == [process]
+    assert "end" in parts.control.commands_for(0)
+
+
+def test_ranks_that_do_not_end_when_told_to_are_killed(parts):
+    parts.monitor.stops = 2
+    expected = [begun(parts, rank) for rank in range(2)]
+    assert parts.run().status == "stopped"
+    assert parts.killed == expected
+
+
+def test_a_stop_before_any_rank_has_begun_does_not_wait_for_the_grace(parts, monkeypatch):
+    monkeypatch.setattr(attempt_module, "_END_SECONDS", 0.1)
+    parts.config.request.grace_seconds = 1000.0
+    parts.monitor.stops = 1
+    assert parts.run().status == "stopped"
+
+
+def test_an_error_of_a_script_that_stops_is_shown(parts):
+    parts.monitor.stops = 1
+    parts.control.report_failure(0, 0, failure(0, "infrastructure", "connection closed"))
+    parts.control.report_failure(0, 1, failure(1, "user", "the weights were not saved"))
+    parts.control.write("result/0", "stopped")
+    parts.trainer.is_over = True
+    assert parts.run().status == "stopped"
+    (notice,) = parts.monitor.notices
+    assert notice == "an error while stopping: rank 1 on host1 failed: Error: the weights were not saved"
 
 
 def test_a_second_signal_ends_the_ranks_at_once(parts):
@@ -184,7 +223,7 @@ def test_a_drained_host_leads_to_a_resize(parts):
     parts.nodes.leaving_host = "host1"
 
     def poll():
-        if parts.control.command_for(0) == "stop":
+        if "stop" in parts.control.commands_for(0):
             parts.control.write("result/0", "stopped")
             parts.trainer.is_over = True
 
@@ -199,14 +238,15 @@ def test_ranks_that_do_not_advance(parts, monkeypatch):
     monkeypatch.setattr("distrib.launch.ray.positions.publish_seconds", lambda world_size: 0.0)
     parts.config.request.hang_timeout_seconds = 0.2
     for rank, phase in ((0, 4), (1, 1)):  # reduce, data
-        parts.control.write(f"rank/0/{rank}", {"name": f"host{rank}", "node_id": "a"})
+        expected = begun(parts, rank)
         parts.control.write(f"position/0/{rank}", [7, phase, 123, 1.0, 0.5])
-        parts.control.write(f"stacks/0/{rank}", {"where": "train.py:3 in read", "waits": False})
+        parts.control.write(f"stacks/0/{rank}", ["train.py:3 in read", False])
     monkeypatch.setattr(attempt_module, "_END_SECONDS", 0.1)
     found = parts.make().run().failure
     assert (found.rank, found.host, found.type, found.kind) == (1, "host1", "RankHangs", "hang")
+    assert [process.pid for process in parts.killed] == [100, expected.pid]  # they did not end in time
     assert "rank 1 on host1 has been in data for 1 s; the other waits in reduce; at train.py:3 in read" in found.message
-    assert parts.control.command_for(0) == "end"
+    assert "end" in parts.control.commands_for(0)
 
 
 def test_entries_are_json_and_count_by_prefix(control):
@@ -215,4 +255,4 @@ def test_entries_are_json_and_count_by_prefix(control):
     control.write("ready/1/a", value=True)
     assert control.count("ready/0/") == 2
     assert control.read("missing") is None
-    assert json.loads(kv.get("key/ready/0/a")) is True
+    assert json.loads(kv.get("key/ready/0/a", 1.0)) is True

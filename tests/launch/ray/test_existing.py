@@ -11,6 +11,7 @@ from distrib.launch.launcher import Placement
 from distrib.launch.ray.cluster import existing
 from distrib.launch.ray.cluster.existing import ExistingRay
 from distrib.launch.ray.cluster.placement import ClusterHost
+from distrib.launch.ray.launcher import RayLauncher
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -52,8 +53,8 @@ def test_a_job_outside_of_the_working_directory_is_refused(job, tmp_path, monkey
 def test_an_address_where_nothing_answers(job):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with ExistingRay(job, f"127.0.0.1:{port}") as cluster, pytest.raises(LaunchError, match="no Ray cluster answers"):
-        cluster.start_beside(lambda: None)
+    with RayLauncher(job, f"127.0.0.1:{port}") as launcher, pytest.raises(LaunchError, match="no Ray cluster answers"):
+        launcher.prepare(lambda: None)
 
 
 def test_ranks_get_the_variables_of_libraries_but_not_those_that_the_submitted_job_has_given(job, monkeypatch):

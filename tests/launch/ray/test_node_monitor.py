@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from distrib.errors import LaunchError
+from distrib.errors import ClusterLostError
 from distrib.job.plan import Request
 from distrib.launch.launcher import Placement
 from distrib.launch.ray.cluster import node_monitor
@@ -85,9 +85,9 @@ def test_room_for_more_workers_counts_once_it_has_lasted(cluster, monitor):
 
 
 def test_a_head_that_does_not_answer_is_an_error_after_a_while(cluster, monitor, monkeypatch):
-    monkeypatch.setattr(node_monitor, "_HEAD_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(node_monitor, "HEAD_SECONDS", 0.1)
     monitor.check()
     cluster[0] = ConnectionError("no head")
     time.sleep(0.2)
-    with pytest.raises(LaunchError, match="head has not answered"):
+    with pytest.raises(ClusterLostError, match="head has not answered"):
         monitor.check()

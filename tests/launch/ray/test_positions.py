@@ -16,8 +16,8 @@ from distrib.train.phases import Phase, RankProgress
 def control(monkeypatch):
     """A control store in a dictionary, to which publishers may write at any time."""
     entries = {}
-    monkeypatch.setattr(kv, "put", entries.__setitem__)
-    monkeypatch.setattr(kv, "get", entries.get)
+    monkeypatch.setattr(kv, "put", lambda key, value, timeout: entries.update({key: value}))
+    monkeypatch.setattr(kv, "get", lambda key, timeout: entries.get(key))
     monkeypatch.setattr(positions, "publish_seconds", lambda world_size: 0.0)
     return RayControlStore("key")
 
@@ -37,7 +37,7 @@ def test_positions_are_known_once_all_ranks_have_begun(control):
     assert 0.05e9 <= time.monotonic_ns() - before[1].since < 5e9
     publishers[1].publish()  # the rank does not advance, so its position stays what it is, and CPU time is measured
     assert published.read() == before
-    assert published.cpu_seconds() > 0
+    assert published.cpu_seconds()[1] > 0
     ranks[1].enter(Phase.DATA)  # advances within the same phase
     publishers[1].publish()
     assert published.read() != before
@@ -51,7 +51,7 @@ def test_stacks_are_written_and_reported(control, tmp_path):
         PublishedPositions(control, 4, 1),
     )
     assert published.request_stacks(0.0) == {}
-    assert control.command_for(4) == "stacks"
+    assert control.commands_for(4) == ["stacks"]
     publisher.write_stacks(layout, [])
     (position,) = published.request_stacks(1.0).values()
     assert position.where is None or position.where.startswith("test_positions.py:")
@@ -62,3 +62,39 @@ def test_stacks_are_written_and_reported(control, tmp_path):
 def test_many_ranks_publish_more_rarely():
     assert publish_seconds(4) == 1.0
     assert 1024 / publish_seconds(1024) <= 50
+
+
+def test_a_rank_that_cannot_publish_counts_as_busy(control, monkeypatch):
+    """Its thread for it waits for Python's lock, which native code of its main thread holds."""
+    now = [100.0]
+    publisher, published = (
+        PositionPublisher(control, 0, 0, 1, RankProgress.private()),
+        PublishedPositions(control, 0, 1),
+    )
+    publisher.publish()
+    monkeypatch.setattr(positions.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(positions, "publish_seconds", lambda world_size: 1.0)
+    published.read()
+    assert published.cpu_seconds() == {0: 0.0}
+    now[0] += 4.0
+    published.read()
+    assert published.cpu_seconds() == {0: 0.0}
+    now[0] += 6.0
+    published.read()
+    assert published.cpu_seconds() == {0: 10.0}
+
+
+def test_where_a_rank_stands_is_reported_before_its_native_stacks(control, tmp_path, monkeypatch):
+    layout = RunLayout(tmp_path)
+    layout.rank_log(0).parent.mkdir()
+    seen = []
+    monkeypatch.setattr(positions, "write_native_stacks", lambda processes: seen.append(control.read("stacks/0/0")))
+    PositionPublisher(control, 0, 0, 1, RankProgress.private()).write_stacks(layout, [])
+    assert seen[0][1] is False
+
+
+def test_commands_do_not_replace_each_other(control):
+    for command in ("stop", "stacks", "stop"):
+        control.send_command(0, command)
+    assert control.commands_for(0) == ["stop", "stacks"]
+    assert control.commands_for(1) == []

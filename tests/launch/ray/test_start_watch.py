@@ -8,6 +8,8 @@ import pytest
 
 from distrib.compat.ray.raylet_log import RayletLog
 from distrib.errors import LaunchError
+from distrib.launch.ray.cluster import worker_deaths
+from distrib.launch.ray.cluster.worker_deaths import WorkerDeaths
 from distrib.launch.ray.trainers import start_watch
 from distrib.launch.ray.trainers.start_watch import StartWatch, start_timeout_seconds
 
@@ -27,7 +29,8 @@ def ended_pid():
 def host(tmp_path, monkeypatch):
     """A host whose Ray logs to a folder; the time is what the test says."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(start_watch, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    for module in (start_watch, worker_deaths):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     notices, trainer = [], SimpleNamespace(num_ready=0)
 
     def log(output="", errors=""):
@@ -36,7 +39,7 @@ def host(tmp_path, monkeypatch):
                 file.write(text)
 
     def begin(log_positions=None):
-        return StartWatch(trainer, log_positions or RayletLog(tmp_path), notices.append)
+        return StartWatch(trainer, WorkerDeaths(lambda: log_positions or RayletLog(tmp_path)), notices.append)
 
     log()
     return SimpleNamespace(clock=clock, notices=notices, trainer=trainer, log=log, begin=begin, folder=tmp_path)
@@ -54,7 +57,7 @@ def test_workers_that_end_at_once_are_reported_with_what_they_wrote(host, ended_
     )
     with pytest.raises(LaunchError, match="the worker process that Ray started has ended") as error:
         poll(host, host.begin(), 20)
-    assert "ModuleNotFoundError: No module 'x'" in str(error.value)
+    assert "ModuleNotFoundError: No module named 'x'" in str(error.value)
     assert host.clock.now < 1010
 
 

@@ -1,7 +1,8 @@
-"""Joins a running Ray cluster, or says in one line why that is not possible."""
+"""Joins a running Ray cluster, or says in one line why that is not possible; leaves it."""
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -43,6 +44,27 @@ def connect(address: str, runtime_env: dict[str, Any]) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray has installed one
+
+
+def disconnect(*, is_lost: bool) -> None:
+    """Ends this process's connection; one to a lost cluster ends with the process, as Ray would wait for an answer."""
+    import ray
+
+    if is_lost:
+        atexit.unregister(ray.shutdown)
+    else:
+        ray.shutdown()
+
+
+def start_idle_worker() -> None:
+    """Starts a worker process ahead of the actor that needs one, if nothing else is idle; returns at once."""
+    import ray
+
+    ray.remote(num_cpus=0, max_retries=0)(_do_nothing).remote()
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _check_token(address: str) -> None:

@@ -21,10 +21,11 @@ from distrib.launch.job_server import check_shared_storage
 from distrib.launch.process.environment import environment_defaults
 from distrib.launch.ray.access.job_secrets import is_received, split_secrets
 from distrib.launch.ray.access.token import token_mode
-from distrib.launch.ray.cluster.connection import connect
+from distrib.launch.ray.cluster.connection import connect, disconnect
 from distrib.launch.ray.cluster.demand import HostDemand
 from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
 from distrib.launch.ray.cluster.settings import RAY_SETTINGS
+from distrib.launch.ray.cluster.worker_deaths import WorkerDeaths
 
 if TYPE_CHECKING:
     from distrib.launch.launcher import Placement
@@ -58,6 +59,7 @@ class ExistingRay:
         self._job = job
         self._settings = ExitStack()
         self._connected: Future[None] = Future()
+        self.worker_deaths = WorkerDeaths(RayletLog.from_now)
         self._monitor: NodeMonitor | None = None
         self._demand: HostDemand | None = None
         self.folder = ""
@@ -121,10 +123,6 @@ class ExistingRay:
         self._connected.result()
         return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
 
-    def raylet_log(self) -> RayletLog:
-        """What Ray logs on this machine from now on."""
-        return RayletLog.from_now()
-
     def node_monitor(self, request: Request) -> NodeMonitor:
         """Watches the hosts from the first call on."""
         from distrib.launch.ray.cluster.node_monitor import NodeMonitor
@@ -184,14 +182,13 @@ class ExistingRay:
             time.sleep(_WAIT_SECONDS)
         return None
 
-    def __exit__(self, *exception: object) -> None:
-        import ray
-
+    def close(self, *, is_lost: bool) -> None:
+        """Disconnects; from a lost cluster without waiting for it."""
         if self._monitor is not None:
             self._monitor.close()
-        if self._demand is not None:
+        if self._demand is not None and not is_lost:
             self._demand.clear()
-        ray.shutdown()
+        disconnect(is_lost=is_lost)
         shutil.rmtree(self.folder, ignore_errors=True)
         self._settings.close()
 

@@ -17,14 +17,21 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from distrib.compat.ray.raylet_log import RayletLog
-from distrib.compat.ray.start import local_cluster_options, silence_worker_deaths, start_autoscaling_coordinator
+from distrib.compat.ray.start import (
+    LOCAL_SETTINGS,
+    local_cluster_options,
+    silence_worker_deaths,
+    start_autoscaling_coordinator,
+)
 from distrib.errors import LaunchError
 from distrib.job.plan import Request
 from distrib.job.script import AnyJob
 from distrib.job.spec.resources import WorkerRange
 from distrib.launch.process.environment import environment_defaults
+from distrib.launch.ray.cluster.connection import disconnect, start_idle_worker
 from distrib.launch.ray.cluster.reaper import Reaper
 from distrib.launch.ray.cluster.settings import RAY_SETTINGS
+from distrib.launch.ray.cluster.worker_deaths import WorkerDeaths
 from distrib.train.process.lifetime import short_temporary_folders
 
 if TYPE_CHECKING:
@@ -53,6 +60,7 @@ class LocalRay:
         workers = resources.workers.max if isinstance(resources.workers, WorkerRange) else resources.workers
         self._num_cpus = workers * resources.cpus_per_worker
         self._environment = ExitStack()
+        self.worker_deaths = WorkerDeaths(RayletLog.from_the_beginning)
         self._reaper: Reaper | None = None
         self.folder = ""
 
@@ -62,7 +70,7 @@ class LocalRay:
         token = {} if "RAY_AUTH_MODE" in os.environ else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
         self._reaper = Reaper(self.folder)
         home = {"HOME": self.folder}  # for a process without one: Ray expands ~
-        self._environment.enter_context(environment_defaults({**RAY_SETTINGS, **token, **home}))
+        self._environment.enter_context(environment_defaults({**RAY_SETTINGS, **LOCAL_SETTINGS, **token, **home}))
         return self
 
     def start_beside(self, work: Callable[[], Result]) -> Result:
@@ -78,6 +86,7 @@ class LocalRay:
             imported = pool.submit(importlib.import_module, "ray.train.torch")
             self._start()
             start_autoscaling_coordinator()
+            start_idle_worker()
             result = future.result()
             imported.result()
             return result
@@ -87,10 +96,6 @@ class LocalRay:
         import torch
 
         return torch.cuda.device_count()
-
-    def raylet_log(self) -> RayletLog:
-        """What Ray logs on this machine."""
-        return RayletLog.from_the_beginning()
 
     def node_monitor(self, request: Request) -> None:
         """The only host needs no monitor."""
@@ -133,10 +138,9 @@ class LocalRay:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_sigterm)  # Ray has installed one
 
-    def __exit__(self, *exception: object) -> None:
-        import ray
-
-        ray.shutdown()
+    def close(self, *, is_lost: bool) -> None:
+        """Ends all of Ray's processes, even if they do not answer."""
+        disconnect(is_lost=is_lost)
         self._environment.close()
         assert self._reaper is not None
         self._reaper.reap()

@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Mapping
 
-from distrib.errors import LaunchError
+from distrib.compat.ray.kv import HEAD_SECONDS
+from distrib.errors import ClusterLostError
 from distrib.job.plan import Request
 from distrib.launch.launcher import Placement
 from distrib.launch.ray.cluster.placement import ClusterHost, list_hosts, place
 
 _PERIOD_SECONDS = 0.5
-_HEAD_TIMEOUT_SECONDS = 60.0
 _SETTLE_SECONDS = 1.5
 
 
@@ -57,11 +57,9 @@ class NodeMonitor:
         self._closing.set()
 
     def check(self) -> None:
-        """Raises LaunchError if the cluster's head has not answered for a minute."""
-        if time.monotonic() - self._seen > _HEAD_TIMEOUT_SECONDS:
-            raise LaunchError(
-                f"the cluster's head has not answered for {_HEAD_TIMEOUT_SECONDS:.0f} s; the run is resumable"
-            )
+        """Raises ClusterLostError if the cluster's head has not answered for a while."""
+        if time.monotonic() - self._seen > HEAD_SECONDS:
+            raise ClusterLostError(f"the cluster's head has not answered for {HEAD_SECONDS:.0f} s")
 
     @property
     def hosts(self) -> list[ClusterHost]:

@@ -40,10 +40,13 @@ class RunTrainers:
         self._current: TrainerHandle | None = None
         self._next: TrainerHandle | None = None
         self._started: list[TrainerHandle] = []
-        self._raylet_log = cluster.raylet_log()
 
     def close(self) -> None:
-        """Ends all trainers and removes their entries."""
+        """Ends all trainers and removes their entries.
+
+        Raises:
+            ClusterLostError: The head does not answer.
+        """
         if self._next is not None:
             self._next.cancel()
         if self._current is not None and not self._current.is_over:
@@ -116,7 +119,7 @@ class RunTrainers:
 
     def watch_start(self, trainer: TrainerHandle, notice: Callable[[str], None]) -> StartWatch:
         """Watches a trainer until the first of its workers runs."""
-        return StartWatch(trainer, self._raylet_log, notice)
+        return StartWatch(trainer, self._cluster.worker_deaths, notice)
 
     def _start(self, config: AnyConfig, placement: Placement) -> TrainerHandle:
         trainer = TrainerHandle(self.control, len(self._started), placement)
