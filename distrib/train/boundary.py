@@ -240,6 +240,7 @@ class StepBoundary:
         else:
             self._compare_replicas()
         self._report_notices()
+        self._records.share_warnings(self.completed_steps)
         if self.is_finished:
             self._call("on_end")
             self._saving.finish_best()
@@ -259,7 +260,7 @@ class StepBoundary:
         session = self._training.session
         with self._rank.progress.during(Phase.REDUCE):  # on CUDA, the wait for the others' gradients ends here
             flushed = self._training.losses.flush(self.completed_steps)
-        values = self._events.values(flushed.windows)
+        values = [*self._events.values(flushed.windows), float(self._records.num_warnings)]
         agreement = self._control.exchange(
             self.completed_steps,
             flushed.non_finite_step,
@@ -276,6 +277,8 @@ class StepBoundary:
         self._sample_ids.clear()
         self._saving.advance(agreement, self.completed_steps)
         self._report_notices()
+        if agreement.sums[-1]:
+            self._records.share_warnings(self.completed_steps)
         return agreement
 
     def _warn(self, weightless_steps: int) -> None:

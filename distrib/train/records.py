@@ -10,6 +10,8 @@ from distrib.runs.events import EventWriter
 from distrib.runs.storage.errors import StorageError
 from distrib.train.data.loader import StepBatch
 from distrib.train.data.sample_record import SampleCounter, SampleRecord
+from distrib.train.health.rank_warnings import RankWarnings
+from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank, not_kept
 from distrib.train.steps import Steps
 
@@ -21,13 +23,23 @@ class Records:
         rank: This rank.
         steps: The epoch of each step, and the samples of those before it.
         counter: Counts the samples of steps if `steps` does not know them.
+        warnings: What this rank has warned of.
         is_kept: Whether there is a run's folder to write to.
     """
 
-    def __init__(self, rank: Rank, steps: Steps, counter: SampleCounter | None = None, *, is_kept: bool = True) -> None:
+    def __init__(
+        self,
+        rank: Rank,
+        steps: Steps,
+        counter: SampleCounter | None = None,
+        *,
+        warnings: RankWarnings | None = None,
+        is_kept: bool = True,
+    ) -> None:
         self._rank = rank
         self._steps = steps
         self._counter = counter
+        self._warnings = warnings or RankWarnings(rank.is_first)
         layout, attempt = rank.layout, rank.config.attempt
         self._events = EventWriter(layout.metrics_file, attempt) if rank.is_first and is_kept else None
         self._samples = None
@@ -42,8 +54,20 @@ class Records:
             self._events.write(kind, step=step, epoch=epoch, samples=samples, **fields)
 
     def warn(self, step: int, message: str) -> None:
-        """Writes a warning event."""
+        """Writes a warning event; on a rank other than 0, that is left to rank 0, which may have the same."""
+        self._warnings.add(message)
         self.event("warning", step, message=message)
+
+    @property
+    def num_warnings(self) -> int:
+        """How many warnings of this rank are left to rank 0."""
+        return self._warnings.num_pending
+
+    def share_warnings(self, step: int) -> None:
+        """Writes the warnings that are left to rank 0; all ranks call it together."""
+        ranks = RankTree(self._rank.control_group).gather_objects(self._warnings.take())
+        for message in self._warnings.merge(ranks or []):
+            self.event("warning", step, message=message)
 
     def samples(self, batch: StepBatch) -> None:
         """Counts the samples of a step, and records them if the run does; call it before the optimizer's step."""

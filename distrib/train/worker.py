@@ -28,6 +28,7 @@ from distrib.train.data.sample_record import SampleCounter
 from distrib.train.data.sampler import GlobalBatchSampler
 from distrib.train.failure import Failure
 from distrib.train.health.alike import check_datasets
+from distrib.train.health.rank_warnings import RankWarnings
 from distrib.train.health.spot_check import check_samples
 from distrib.train.loop import Loop
 from distrib.train.objective.batch_norm import batch_norm_warning
@@ -65,9 +66,10 @@ def main(config: AttemptConfig, context: RankContext, datasets: Datasets | None 
     """
     info = context.rank_info
     storage = open_rank(config.run_location, info.rank, config.attempt, config.lease)
+    warnings = RankWarnings(info.rank == 0)
     try:
-        with temporary_files_removed(config.job.spec.data.loader_workers):
-            is_finished = _run(config, context, datasets, storage)
+        with temporary_files_removed(config.job.spec.data.loader_workers), warnings.collecting():
+            is_finished = _run(config, context, datasets, storage, warnings)
     except BaseException as error:
         failure = Failure.of(error, info, context.progress.position)
         if storage.may_write:
@@ -81,7 +83,13 @@ def main(config: AttemptConfig, context: RankContext, datasets: Datasets | None 
     return result
 
 
-def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None, storage: RankStorage) -> bool:
+def _run(
+    config: AttemptConfig,
+    context: RankContext,
+    datasets: Datasets | None,
+    storage: RankStorage,
+    found_warnings: RankWarnings,
+) -> bool:
     """Builds the parts of a rank and trains, or measures, with them; returns whether it came to the end."""
     dynamo.install()
     add_import_paths(config.job, config.working_directory)
@@ -109,7 +117,7 @@ def _run(config: AttemptConfig, context: RankContext, datasets: Datasets | None,
         return StepProfiler(rank, config.measurement, training, step_plan, loader, step).run()
     if training.session is None:  # with one, the job's code may change the dataset between two steps
         rank.times.meanwhile(loader.fetch_while_waiting)
-    records = Records(rank, step_plan, _count_samples(training, step_plan))
+    records = Records(rank, step_plan, _count_samples(training, step_plan), warnings=found_warnings)
     saving = _make_saving(rank, spec.checkpoint.best, training, step_plan, records)
     evaluator = _make_evaluator(rank, training, resolved, datasets, step_plan)
     control = Control(

@@ -2,6 +2,7 @@
 
 import os
 import random
+import warnings
 
 import numpy
 import torch
@@ -288,6 +289,17 @@ class OwnGenerator(Points):
     def __getitem__(self, index):
         inputs, target = super().__getitem__(index)
         return inputs + 0.01 * self._generator.random(), target
+
+
+class Warning(Linear):
+    """Warns in each forward pass: on all ranks, with a number of its own, and of something else on ranks 1 and 2."""
+
+    def forward(self, inputs):
+        rank = os.environ.get("RANK")
+        warnings.warn(f"{inputs.sum().item()} is the sum of the batch on rank {rank}", stacklevel=1)
+        if rank != "0":
+            warnings.warn("this host has no fast kernel", stacklevel=1)
+        return super().forward(inputs)
 
 
 class WiderOnRank1(nn.Module):

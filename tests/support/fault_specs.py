@@ -74,6 +74,7 @@ FAULT_SPECS = {
     "fault-longer-data": spec(3, data={"train": "fault_jobs:LongerOnRank1"}),
     "fault-other-data": spec(2, data={"train": "fault_jobs:OtherOnRank1"}),
     "fault-own-generator": spec(2, data={"train": "fault_jobs:OwnGenerator"}),
+    "fault-warning": spec(3, model="fault_jobs:Warning"),
     "fault-wider-model": spec(3, model="fault_jobs:WiderOnRank1"),
     "fault-reordered-model": spec(3, model="fault_jobs:ReorderedOnRank1"),
     "fault-drawn-1": spec(1, data={"train": "fault_jobs:Drawn", "loader_workers": 1}),
