@@ -15,7 +15,7 @@ from distrib.train.objective.loss_weights import LossForm
 from distrib.train.objective.task import StepOutput, Task
 from distrib.train.phases import Phase
 from distrib.train.process.process_groups import gather_rows
-from distrib.train.process.shared_steps import SharedSteps, share_steps
+from distrib.train.process.shared_steps import EveryStep, SharedSteps, share_steps
 from distrib.train.rank import Rank
 
 _NUM_FIRST = 16
@@ -52,9 +52,10 @@ class Weighting:
         self._progress = rank.progress
         self._is_split = step_plan.world_size > 1 or step_plan.accumulate > 1
         self.counts_targets = task.form.count is not None
-        self._uneven: SharedSteps | None = None
+        self._uneven: SharedSteps | EveryStep | None = None
         is_cheap = rank.device.type == "cuda" or step_plan.world_size == 1 or step_plan.accumulate > 1
-        if self.counts_targets and not (is_cheap or task.form.is_explicit):
+        self._may_announce = self.counts_targets and not (is_cheap or task.form.is_explicit)
+        if self._may_announce:
             self._uneven = share_steps(rank.control_group)
             self.counts_targets = self._uneven is None
         self.warnings: list[str] = []
@@ -69,10 +70,17 @@ class Weighting:
         return {"counts_targets": self.counts_targets, "rows_per_sample": self._rows_per_sample}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
+        """Restores what `state_dict` returned.
+
+        If the ranks shared memory when it was saved and do not any more, as on several hosts, weights remain relative
+        to numbers of samples, but are summed in every step.
+        """
         self.counts_targets |= state["counts_targets"]
+        rows_per_sample = state.get("rows_per_sample", 0.0)
+        if self._may_announce and self._uneven is None and rows_per_sample and not state["counts_targets"]:
+            self._uneven, self.counts_targets = EveryStep(), False
         if self._uneven is not None:
-            self._rows_per_sample = state.get("rows_per_sample", 0.0)
+            self._rows_per_sample = rows_per_sample
 
     @property
     def is_weighted(self) -> bool:

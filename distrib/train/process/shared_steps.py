@@ -39,6 +39,17 @@ class SharedSteps:
         return step in self._slots
 
 
+class EveryStep:
+    """What stands for `SharedSteps` where ranks share no memory: each step counts as announced."""
+
+    def announce(self, step: int) -> None:
+        """Does nothing."""
+
+    def is_announced(self, step: int) -> bool:
+        """Always true."""
+        return True
+
+
 def share_steps(group: dist.ProcessGroup) -> SharedSteps | None:
     """Memory shared by all ranks of a group; None, on all of them, if they are on several hosts or cannot share any.
 
