@@ -38,7 +38,7 @@ HEAD = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 @pytest.mark.relies_on("uvicorn.protocols.http.h11_impl.H11Protocol")
 @pytest.mark.timeout(60)
 def test_a_whole_request_is_answered_and_half_of_one_is_closed():
-    protocol = protocol_with_deadline(0.3)
+    protocol = protocol_with_deadline(1.5)
     assert asyncio.run(answers(protocol, HEAD)).startswith(b"HTTP/1.1 200")
     assert asyncio.run(answers(protocol, HEAD[:9])).startswith(b"HTTP/1.1 408")
     assert asyncio.run(answers(protocol, HEAD[:9], HEAD[9:], pause=0.05)).startswith(b"HTTP/1.1 200")

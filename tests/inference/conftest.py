@@ -41,6 +41,6 @@ def predict_all():
     yield run
     process.stdin.close()
     try:
-        process.wait(10)
+        process.wait(60)
     finally:
         process.kill()

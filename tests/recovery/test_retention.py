@@ -70,7 +70,7 @@ def test_best_weights_that_are_being_written_hold_up_no_save(make_place):
     place.plan([{"moment": "best", "rank": 0, "nth": 1, "victim": "none"}])
     launch = place.start()
     launch.wait_until(lambda: not list(place.strikes.iterdir()))
-    launch.wait_until(lambda: any(event["step"] >= 27 for event in place.events("train")), timeout=20)
+    launch.wait_until(lambda: any(event["step"] >= 27 for event in place.events("train")))
     assert place.committed() == [7, 14]
     assert not place.layout.best_file.exists()
     (place.folder / "released").touch()

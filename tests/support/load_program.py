@@ -17,7 +17,7 @@ async def main(url, num_connections, seconds, rate, body):
     statuses, latencies, problems = Counter(), [], []
     limits = httpx.Limits(max_connections=num_connections, max_keepalive_connections=num_connections)
     headers = {"content-type": "application/json"}
-    async with httpx.AsyncClient(limits=limits, timeout=20, trust_env=False) as client:
+    async with httpx.AsyncClient(limits=limits, timeout=60, trust_env=False) as client:
         await asyncio.gather(*(client.get(f"{url}/healthz") for _ in range(num_connections)))
         start = time.perf_counter()
 

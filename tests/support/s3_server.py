@@ -49,7 +49,7 @@ class S3Server:
 
     def make_bucket(self, name):
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10):
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60):
             pass
 
     def close(self):

@@ -23,12 +23,12 @@ class Service:
         self.url = f"http://{host}:{self.port}"
 
     def client(self, **options):
-        return httpx.Client(base_url=self.url, timeout=20, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
 
     @contextlib.contextmanager
     def connection(self):
         """A bare connection, to speak badly on."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
             yield connection
 
 

@@ -16,7 +16,7 @@ from distrib.launch.ray.kill import RankProcess
 from distrib.launch.ray.worker import RankFailedError
 from distrib.train.failure import Failure
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 REPORTED = f"{RankFailedError.__name__}: the launcher knows why"
 

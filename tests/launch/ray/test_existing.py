@@ -13,7 +13,7 @@ from distrib.launch.ray.cluster.existing import ExistingRay
 from distrib.launch.ray.cluster.placement import ClusterHost
 from distrib.launch.ray.launcher import RayLauncher
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 JOB = """\
 name: small

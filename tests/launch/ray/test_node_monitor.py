@@ -12,7 +12,7 @@ from distrib.launch.ray.cluster import node_monitor
 from distrib.launch.ray.cluster.node_monitor import NodeMonitor
 from distrib.launch.ray.cluster.placement import ClusterHost
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 
 def host(name, **changes):

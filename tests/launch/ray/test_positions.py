@@ -34,7 +34,7 @@ def test_positions_are_known_once_all_ranks_have_begun(control):
     publishers[1].publish()
     before = published.read()
     assert (before[1].completed_steps, before[1].phase, before[0].phase) == (3, Phase.DATA, Phase.START)
-    assert 0.05e9 <= time.monotonic_ns() - before[1].since < 5e9
+    assert 0.05e9 <= time.monotonic_ns() - before[1].since < 60e9
     publishers[1].publish()  # the rank does not advance, so its position stays what it is, and CPU time is measured
     assert published.read() == before
     assert published.cpu_seconds()[1] > 0

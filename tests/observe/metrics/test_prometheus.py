@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(120)
 
 def scrape(url):
     """The samples at `url`: values by metric and own label."""
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         text = answer.read().decode()
     found = {}
     for family in text_string_to_metric_families(text):
