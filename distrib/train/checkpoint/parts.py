@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from distrib.errors import DistribError
-from distrib.train.checkpoint.buffers import make_buffer
+from distrib.train.checkpoint.buffers import buffer_forms, make_buffer
 from distrib.train.checkpoint.extra_state import extra_states, set_extra_states
 from distrib.train.strategy.base import Strategy
 
@@ -87,6 +87,7 @@ class ModelPart:
     def __init__(self, name: str, model: nn.Module) -> None:
         self._name = name
         self._model = model
+        self._made: list[str] = []
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The model's own parameters and persistent buffers."""
@@ -98,6 +99,7 @@ class ModelPart:
         """The tensors by name, and the rest under names that begin with `#`."""
         tensors, extra = self.tensors(), extra_states(self._model)
         state = {**tensors, TRAINABLE: trainable_names(self._model), LAYOUT: layout_of(tensors)}
+        state[BUFFERS] = [form.name for form in buffer_forms(self._model) if form.is_persistent]
         return {**state, EXTRA: extra} if extra else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -105,6 +107,9 @@ class ModelPart:
         missing = self.tensors().keys() - state.keys()
         if missing:
             raise RestoreError(f"the checkpoint has no value for {self._name}.{min(missing)}; has the model changed?")
+        for name in self._made:
+            if name not in state[BUFFERS]:
+                raise self._lacks(name, state[name].shape, None)
         set_trainable(self._model, state[TRAINABLE])
         set_extra_states(self._model, state.get(EXTRA, {}))
 
@@ -121,16 +126,20 @@ class ModelPart:
             return tensor
         made = make_buffer(self._model, name, shape, dtype)
         if made is None:
-            found = "none" if tensor is None else f"shape {tuple(tensor.shape)}"
-            raise RestoreError(
-                f"the checkpoint has {self._name}.{name} with shape {tuple(shape)}, the job's model has {found}"
-            )
+            raise self._lacks(name, shape, tensor)
+        self._made.append(name)
         return made
 
+    def _lacks(self, name: str, shape: torch.Size, found: torch.Tensor | None) -> RestoreError:
+        has = "none" if found is None else f"shape {tuple(found.shape)}"
+        return RestoreError(
+            f"the checkpoint has {self._name}.{name} with shape {tuple(shape)}, the job's model has {has}"
+        )
 
-TRAINABLE, LAYOUT, EXTRA = "#trainable", "#layout", "#extra"
+
+TRAINABLE, LAYOUT, BUFFERS, EXTRA = "#trainable", "#layout", "#buffers", "#extra"
 """Among the names of a model's tensors, of which none begins with `#`: which parameters require gradients, the strides
-of tensors that are not contiguous, and the extra state of modules."""
+of tensors that are not contiguous, which tensors are buffers, and the extra state of modules."""
 
 
 class OptimizerPart:

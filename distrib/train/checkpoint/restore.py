@@ -16,7 +16,7 @@ from distrib.runs.checkpoints import CheckpointFolder, DamagedError
 from distrib.runs.storage.protocols import CheckpointStorage
 from distrib.train.checkpoint.buffers import make_buffer
 from distrib.train.checkpoint.extra_state import set_extra_states
-from distrib.train.checkpoint.parts import EXTRA, MODEL, ModelPart
+from distrib.train.checkpoint.parts import BUFFERS, EXTRA, MODEL, ModelPart
 from distrib.train.checkpoint.plain_state import load_state
 from distrib.train.checkpoint.tensors import join_tensors
 from distrib.train.process.rank_tree import RankTree
@@ -185,8 +185,9 @@ def load_model(folder: CheckpointFolder, model: nn.Module) -> None:
     stored = StoredState(folder)
     sizes = {name: size for name, (size, _) in stored.tensors(f"{MODEL}/").items()}
     own = ModelPart(MODEL, model).tensors()
+    buffers = (stored.values(MODEL) or {}).get(BUFFERS, [])
     for name, (size, dtype) in stored.tensors(f"{MODEL}/").items():
-        if not name.startswith(f"{EXTRA}/") and (name not in own or own[name].shape != size):
+        if name in buffers and (name not in own or own[name].shape != size):
             make_buffer(model, name, size, dtype)
     own = ModelPart(MODEL, model).tensors()
     for name, tensor in own.items():
