@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from distrib.observe.history import Event
 from distrib.runs.events import is_number
 
 _PARTS = ("step", "data", "compute", "wait")
+_UNKNOWN: dict[str, Any] = {**{f"{part}_seconds": None for part in _PARTS}, "slow_at": None}
 _MAX_ROWS = 8
 _HEAD = ["rank", "host", *_PARTS, ""]
 _UNIT = 1000.0
@@ -73,6 +76,29 @@ class RankHealth:
         ]
         more = len(rows) - len(shown)
         return [f"{lines[0]}  (ms a step)", *lines[1:], *([f"and {more} faster ranks"] if more else [])]
+
+
+def with_positions(rows: list[dict[str, Any]], positions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of ranks with the positions that the launcher has last seen: `step`, `phase` and `since`, null if unknown.
+
+    Args:
+        rows: As `RankHealth.rows` has them; perhaps none yet.
+        positions: Those of a run that is running.
+    """
+    known = {each["rank"]: each for each in positions}
+    if not rows:
+        rows = [{"rank": rank, "host": each["host"], **_UNKNOWN} for rank, each in known.items()]
+    parts = ("step", "phase", "since")
+    return [{**row, **{part: known.get(row["rank"], {}).get(part) for part in parts}} for row in rows]
+
+
+def read_positions(file: Path) -> list[dict[str, Any]]:
+    """What the launcher has written of the ranks' positions; nothing if there is no such table."""
+    try:
+        ranks = json.loads(file.read_bytes())["ranks"]
+        return [{"host": None, **each} for each in ranks if isinstance(each["rank"], int)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _own(row: dict[str, Any]) -> float:

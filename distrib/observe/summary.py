@@ -9,6 +9,7 @@ from typing import Any
 
 from distrib.observe.format import duration, flow, num_bytes, number, plural, rate, short_path, value_pairs
 from distrib.observe.history import EventReader, RunLength
+from distrib.observe.rank_table import read_positions, with_positions
 from distrib.observe.resume_command import resume_command
 from distrib.observe.state import RunState
 from distrib.runs.events import is_number
@@ -40,8 +41,12 @@ def summarize(run: Run, exit_code: int | None) -> dict[str, Any]:
         "first_step_seconds": run.record.get("first_step_seconds"),
         "samples_per_second": speed,
         "error": run.error,
-        "ranks": state.ranks.rows,
+        "ranks": with_positions(state.ranks.rows, _positions(run)),
     }
+
+
+def _positions(run: Run) -> list[dict[str, Any]]:
+    return read_positions(run.layout.positions_file) if run.status == "running" else []
 
 
 def summary_lines(run: Run, width: int | None = None) -> list[str]:

@@ -57,6 +57,11 @@ class RunLayout:
         return self.folder / "measurement.json"
 
     @property
+    def positions_file(self) -> Path:
+        """Where the ranks stand, while they run."""
+        return self.folder / "positions.json"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.folder / "checkpoints"

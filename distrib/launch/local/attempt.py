@@ -12,6 +12,7 @@ from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.local.out_of_memory import OutOfMemoryKills
 from distrib.launch.local.processes import RankProcesses
 from distrib.launch.local.rank import EXIT_STATUS, SUCCESS_STATUSES
+from distrib.launch.position_table import RecordedPositions
 from distrib.launch.stacks import describe_main_thread, waits_for_others
 from distrib.runs.layout import RunLayout
 from distrib.train.failure import Failure
@@ -33,7 +34,10 @@ class LocalAttempt:
         self._is_script = attempt.config.is_script
         self._monitor = attempt.monitor
         self._ranks = RankProcesses(attempt, can_fork)
-        self._watch = HangWatch(self._ranks, attempt.config.request.hang_timeout_seconds, is_script=self._is_script)
+        self._positions = RecordedPositions(
+            self._ranks, RunLayout(self._folder), lambda: self._hosts, is_script=self._is_script
+        )
+        self._watch = HangWatch(self._positions, attempt.config.request.hang_timeout_seconds, is_script=self._is_script)
         self._hang: Failure | None = None
         self._has_reported_idle = False
         self._memory_kills = OutOfMemoryKills.so_far()
@@ -48,6 +52,7 @@ class LocalAttempt:
             positions = {} if self._is_script else self._ranks.last_positions()
         finally:
             self._ranks.close()
+            self._positions.remove()
         self._monitor.drain()
         world_size = self._attempt.world_size
         failures = self._failures()

@@ -9,6 +9,7 @@ from distrib.launch.failure_cause import error_while_stopping, find_cause, log_e
 from distrib.launch.hangs import Hang, HangWatch, describe, hang_failure, is_hang
 from distrib.launch.idle_script import idle_notice
 from distrib.launch.launcher import Attempt, AttemptResult
+from distrib.launch.position_table import RecordedPositions
 from distrib.launch.ray.failures import host_lost, is_reported, ray_failure
 from distrib.launch.ray.kill import RankProcess, kill_everywhere
 from distrib.launch.ray.positions import PublishedPositions
@@ -60,9 +61,11 @@ class RayAttempt:
         self._nodes_polled = 0.0
         self._is_done = False
         self._positions = PublishedPositions(self._control, self._number, self._world_size)
-        self._watch = HangWatch(
-            self._positions, attempt.config.request.hang_timeout_seconds, is_script=attempt.config.is_script
+        is_script = attempt.config.is_script
+        self._table = RecordedPositions(
+            self._positions, RunLayout(self._config.run_folder), self._hosts, is_script=is_script
         )
+        self._watch = HangWatch(self._table, attempt.config.request.hang_timeout_seconds, is_script=is_script)
         self._hang: Failure | None = None
         self._has_reported_idle = False
 
@@ -72,7 +75,10 @@ class RayAttempt:
         RunLayout(folder).rank_log(0).parent.mkdir(parents=True, exist_ok=True)
         self._monitor.follow_store(self._number)
         trainer = self._trainers.begin(self._config, self._placement)
-        broken_off = self._follow(trainer)
+        try:
+            broken_off = self._follow(trainer)
+        finally:
+            self._table.remove()
         self._monitor.drain()
         failures = self._failures(trainer, is_settled=broken_off is not None)
         log_errors(folder, failures)
