@@ -80,4 +80,4 @@ def check_training_options(job: AnyJob, *, extend: bool) -> None:
     from distrib.job.script import ScriptJob
 
     if isinstance(job, ScriptJob) and extend:
-        raise JobError("a script decides itself how long it trains; change its arguments", field="--extend")
+        raise JobError("a script decides itself how long it trains; start another run of it", field="--extend")

@@ -138,7 +138,10 @@ def test_the_example_and_a_spec(workplace):
         (["missing.py"], "missing.py: there is no such script"),
         (["job.yaml", "--", "--lr", "1"], "job.yaml is no script, so it takes no arguments; give '--lr'"),
         (["-m", "missing.module"], "there is no module missing.module"),
-        (["launch_jobs.py", "--extend"], "--extend: a script decides itself how long it trains; change its arguments"),
+        (
+            ["launch_jobs.py", "--extend"],
+            "--extend: a script decides itself how long it trains; start another run",
+        ),
         ([], "name a job's YAML file or a Python script"),
     ],
 )

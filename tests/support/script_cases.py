@@ -250,16 +250,21 @@ def evaluated():
     """An evaluation after each epoch, with a metric and with a sum."""
     from torchmetrics.classification import MulticlassAccuracy
 
-    model, optimizer = session.setup(model := build(Mlp), sgd(model))
+    model = build(Mlp)
+    model.register_buffer("statistics", torch.ones(2))
+    optimizer = sgd(model)
+    session.setup(model, optimizer)
     held_out = Points(20, seed=1)
     for inputs, targets in batches(Points(NUM_SAMPLES), steps=None, epochs=2):
         optimizer.zero_grad()
         session.backward(functional.cross_entropy(model(inputs), targets))
         session.update(optimizer)
+        model.statistics.fill_(session.rank + 1)
         if session.is_due("1 epoch"):
             metric, correct, rows = MulticlassAccuracy(3, average="micro"), 0, 0
             with torch.no_grad():
                 for inputs, targets in session.shard(held_out, batch_size=7):
+                    assert model.statistics.tolist() == [1, 1]
                     outputs = model(inputs)
                     metric.update(outputs, targets)
                     correct, rows = correct + int((outputs.argmax(1) == targets).sum()), rows + len(targets)

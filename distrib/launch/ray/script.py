@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from distrib.launch.failure_cause import find_cause
 from distrib.launch.local.progress import SharedProgress
-from distrib.launch.local.rank import EXIT_STATUS
+from distrib.launch.local.rank import EXIT_STATUS, SUCCESS_STATUSES
 from distrib.launch.process.child import FORWARDED_SIGNALS, spawn_child
 from distrib.launch.process.output import flush_output, redirect_output
 from distrib.launch.script.config import ScriptConfig
@@ -80,7 +80,7 @@ def run_in_process(config: ScriptConfig, context: RayRankContext) -> RankResult:
     info, progress = context.rank_info, context.shared_progress
     assert progress is not None, "every rank of a script has it"
     error_file = config.layout.rank_error(info.rank)
-    Failure.remove(error_file)  # the launcher does so on its own host only
+    Failure.remove(error_file)  # the launcher does so on its own host, where one of the attempt before may be late
     address, port, listener = context.meet()
     descriptor = None if listener is None else listener.fileno()
     arguments = (config, ScriptProcessContext(info, address, port, descriptor, progress))
@@ -89,7 +89,7 @@ def run_in_process(config: ScriptConfig, context: RayRankContext) -> RankResult:
     if listener is not None:
         listener.close()
     status = _wait(pid, context)
-    failure = Failure.read(error_file)
+    failure = None if status in SUCCESS_STATUSES else Failure.read(error_file)
     if context.stop_requested():
         return RankResult("stopped", failure)
     if status in _STATUSES and (failure is not None or status != EXIT_STATUS["failed"]):

@@ -163,8 +163,8 @@ class ScriptSession(Session):
     ) -> Iterator[Any]:
         """This rank's part of a dataset in order, in batches, for evaluation: each row on one rank, without padding.
 
-        The ranks may have different numbers of batches, so do not communicate within the loop. `sum` and `compute`
-        after it are over all ranks alike.
+        All ranks call it, and begin with rank 0's buffers, such as the statistics of BatchNorm. They may have other
+        numbers of batches, so do not communicate within the loop. `sum` and `compute` after it are over all ranks.
 
         Args:
             dataset: A map-style dataset.
@@ -175,7 +175,8 @@ class ScriptSession(Session):
             UsageError: A value cannot be used.
         """
         batches = shard_batches(self._engine.rank, dataset, batch_size, collate)
-        self._end_broken_loop()
+        with self._collective("shard"):
+            self._engine.state.sync_buffers()
         self._slice = self._whole
         return self._evaluating(batches)
 

@@ -1,7 +1,10 @@
 """Scripts with a session: at any number of ranks what a plain loop of one process computes, killed or not."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -162,6 +165,34 @@ def test_a_killed_rank_changes_no_bit(launch, name, workers):
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     losses = [{e["step"]: e["loss"] for e in events_of(folder, "train")} for folder in (reference, killed)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.long
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("name", "workers"), [("scheduled", 2), ("recurrent", 3)])
+def test_a_killed_rank_changes_no_bit_on_ray(launch, name, workers):
+    """The reference is a local run."""
+    arguments = ["checkpoint=2 steps", f"steps={STEPS}"]
+    finished, reference = launch(name, workers, *arguments, folder="reference")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    killed = shutil.copytree(reference, reference.with_name("killed"), ignore=shutil.ignore_patterns("runs", "*.pt"))
+    command = [sys.executable, "-m", "distrib", "run", "script_cases.py", "--on", "ray", "--device", "cpu"]
+    command += ["--workers", str(workers), "--runs-dir", "runs", "--run-id", "run"]
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT.parents[1]), "RAY_USAGE_STATS_ENABLED": "0"}
+    again = subprocess.run(
+        [*command, "--", name, *arguments, f"kill={workers - 1}@6"],
+        cwd=killed,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert [event["attempt"] for event in events_of(killed, "restart")] == [1]
+    expected, found = final(reference), final(killed)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 @pytest.mark.parametrize("workers", [2, 3])
