@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
+from distrib.errors import DistribError
 from distrib.job.plan import StepPlan
 from distrib.train.data.batches import pin_memory as pin
 from distrib.train.data.batches import tensors_in, to_device
@@ -58,7 +60,14 @@ class Fetcher:
 
     def _sample(self, epoch: int, index: int) -> Any:
         reseed(derive_seed("sample", self.seed, epoch, index))
-        return self.dataset[index]
+        try:
+            return self.dataset[index]
+        except StopIteration as error:  # which the generators that batches pass through would replace
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise SampleError(
+                f"the dataset raised StopIteration for sample {index} ({where.filename}:{where.lineno}); an iterator "
+                "that it uses is exhausted"
+            ) from error
 
 
 def _offers_batches(dataset: Any) -> bool:
@@ -66,6 +75,10 @@ def _offers_batches(dataset: Any) -> bool:
     if isinstance(dataset, Subset) and type(dataset).__getitems__ is Subset.__getitems__:
         return _offers_batches(dataset.dataset)
     return hasattr(dataset, "__getitems__")
+
+
+class SampleError(DistribError):
+    """The dataset has no sample of an index that is below its length."""
 
 
 class LoaderFailedError(Exception):

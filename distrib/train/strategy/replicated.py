@@ -7,13 +7,23 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from distrib.errors import TrainingFailedError
 from distrib.job.plan import Memory
 from distrib.train.strategy.base import Tensors
 
 
 def clip(parameters: Iterable[torch.Tensor], max_norm: float) -> torch.Tensor:
     """Clips gradients that are whole and equal on every rank; see `Strategy.clip`."""
-    return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    clipped = list(parameters)
+    try:
+        return torch.nn.utils.clip_grad_norm_(clipped, max_norm)
+    except NotImplementedError as error:
+        if not any(each.grad is not None and each.grad.layout != torch.strided for each in clipped):
+            raise
+        raise TrainingFailedError(
+            "train.clip_norm: torch cannot clip sparse gradients, such as those of nn.Embedding(sparse=True); leave "
+            "clip_norm out, or make the gradients dense"
+        ) from error
 
 
 def allocate(shape: torch.Size, dtype: torch.dtype, like: torch.Tensor | None) -> torch.Tensor:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset, default_collate
 
-from distrib.train.data.loader import Fetcher, StepLoader, iterate
+from distrib.train.data.loader import Fetcher, SampleError, StepLoader, iterate
 from distrib.train.data.order import Sequential
 from distrib.train.data.sampler import EpochIndices, GlobalBatchSampler, MicroBatch
 
@@ -46,6 +46,18 @@ def test_a_dataset_of_whole_batches_is_seeded_by_the_batch():
     fetcher = Fetcher(Batched(20), None, seed=4)
     assert rows(fetcher, [3, 5]) == rows(fetcher, [3, 5])
     assert rows(fetcher, [3, 5]) != rows(fetcher, [3, 5], epoch=1)
+
+
+class Exhausted(Augmented):
+    """Reads ahead from an iterator."""
+
+    def __getitem__(self, index):
+        return next(iter(()))
+
+
+def test_an_exhausted_iterator_in_a_dataset_is_named():
+    with pytest.raises(SampleError, match=r"StopIteration for sample 7 \(.*test_loader\.py:\d+\); an iterator that it"):
+        Fetcher(Exhausted(20), None, seed=4).__getitems__(EpochIndices([7], 0))
 
 
 def test_a_tensor_dataset_is_fetched_as_a_whole_and_gives_the_same():
