@@ -78,6 +78,11 @@ class RunLayout:
         """Where rank `rank` stood when the ranks hung, with native frames, if py-spy could look at it."""
         return self.folder / "logs" / f"rank-{rank}.native-stacks.txt"
 
+    @property
+    def nccl_trace_prefix(self) -> Path:
+        """What the names of NCCL's traces begin with; the rank follows."""
+        return self.folder / "logs" / "nccl-trace-rank-"
+
     def rank_error(self, rank: int) -> Path:
         """Why rank `rank` failed, if it did."""
         return self.folder / "logs" / f"rank-{rank}.error.json"

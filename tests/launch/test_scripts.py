@@ -36,7 +36,7 @@ def main():
     dist.all_reduce(total)
     rank, attempt = dist.get_rank(), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR",
-             "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RUN_ID")
+             "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RUN_ID", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
     found = {"sum": total.item(), "argv": sys.argv[1:], "main": __name__, **{n: os.environ.get(n) for n in names}}
     Path(f"seen-{rank}-{attempt}.json").write_text(json.dumps(found))
     print(f"hello of {rank}")
@@ -79,6 +79,7 @@ def test_each_rank_runs_it_as_main_with_the_environment_of_torchrun(workplace, s
         assert (found["sum"], found["argv"], found["main"]) == (2.0, ["--lr", "0.1"], "__main__")
         assert (found["RANK"], found["LOCAL_RANK"], found["GROUP_RANK"]) == (str(rank), str(rank), "0")
         assert (found["WORLD_SIZE"], found["LOCAL_WORLD_SIZE"]) == ("2", "2")
+        assert Path(found["TORCH_NCCL_DEBUG_INFO_TEMP_FILE"]) == workplace.runs / "one" / "logs" / "nccl-trace-rank-"
         assert (found["TORCHELASTIC_MAX_RESTARTS"], found["TORCHELASTIC_RUN_ID"]) == ("3", "one")
         assert f"hello of {rank}" in launch.run.layout.rank_log(rank).read_text()
     assert f"[rank 0 on {socket.gethostname()}] hello of 0" in launch.stdout

@@ -1,4 +1,4 @@
-"""Ranks that are slow are named by real runs, also one that no duration of a backward pass shows; healthy ones are not."""
+"""Slow ranks are named by real runs, one that is slow in its backward pass too; healthy ranks are not."""
 
 import pytest
 

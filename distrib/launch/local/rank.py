@@ -95,7 +95,7 @@ def rank_main(config: AnyConfig, context: LocalRankContext, datasets: Datasets |
         write_stacks_on_signal()
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, _LOOPBACK)
-        set_rank_variables(context.rank_info)
+        set_rank_variables(context.rank_info, RunLayout(config.run_folder))
         result = config.run_rank(context, datasets)
         status = EXIT_STATUS[result.status]
         flush_output()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from distrib.runs.layout import RunLayout
 from distrib.train.context import RankInfo
 
 _STALE = (
@@ -15,13 +16,26 @@ _STALE = (
 )
 """Variables of another launch, which would contradict those of this rank."""
 
+_TRACE_FILES = ("TORCH_NCCL_DEBUG_INFO_TEMP_FILE", "TORCH_FR_DUMP_TEMP_FILE")
+"""What torch reads the beginning of the trace's name from; the second is the newer name of the same."""
 
-def set_rank_variables(info: RankInfo) -> None:
-    """Sets RANK, WORLD_SIZE and LOCAL_RANK as torchrun does, for user code that reads them, and removes stale ones."""
+
+def set_rank_variables(info: RankInfo, layout: RunLayout) -> None:
+    """Sets RANK, WORLD_SIZE and LOCAL_RANK as torchrun does, for user code that reads them, and removes stale ones.
+
+    If a collective of NCCL times out, torch writes the last collectives of each rank, the flight recorder's trace, to a
+    file: it goes to the run's logs unless the user has chosen another place.
+
+    Args:
+        info: The rank's numbers.
+        layout: The run's files.
+    """
     for name in _STALE:
         os.environ.pop(name, None)
     numbers = {"RANK": info.rank, "WORLD_SIZE": info.world_size, "LOCAL_RANK": info.local_rank}
     os.environ.update({name: str(number) for name, number in numbers.items()})
+    if not any(name in os.environ for name in _TRACE_FILES):
+        os.environ[_TRACE_FILES[0]] = str(layout.nccl_trace_prefix.absolute())
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def train_as_ray_worker(config: dict[str, WorkerConfig]) -> None:
     _follow_commands(control, attempt, rank_context)
     _check_storage(control, attempt, info)
     use_interface_of(address)
-    set_rank_variables(info)
+    set_rank_variables(info, attempt.layout)
     attempt = replace(attempt, request=_without_pretense(attempt.request))
     with output_redirected(attempt.layout, info.rank, name):  # past Ray's capture, which cuts lines
         result = _run(attempt, rank_context)
