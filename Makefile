@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 SIDE_BY_SIDE := -n $(TESTERS) --dist loadgroup --no-loadscope-reorder
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-all test-gpu test-versions lint docs format lab-tools slurm-tools browser bench soak clean
+.PHONY: demo test test-all test-gpu test-versions lint types style imports docs format lab-tools slurm-tools browser bench soak clean
 
 demo: $(VENV)/.jobs
 	$(BIN)/distrib run jobs/digits.yaml
@@ -28,12 +28,19 @@ test-gpu: $(VENV)/.dev
 test-versions: $(VENV)/.dev
 	$(BIN)/python -m tests.versions --testers $(TESTERS) $(if $(ONLY),--only $(ONLY)) $(if $(TESTS),--tests $(TESTS))
 
+# mypy takes as long as all others together, so it runs beside them.
 lint: $(VENV)/.dev
+	$(MAKE) --no-print-directory --output-sync --jobs 2 types style imports docs
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+style: $(VENV)/.dev
 	$(BIN)/ruff check distrib jobs cluster tests tools
 	$(BIN)/ruff format --check distrib jobs cluster tests tools
-	$(BIN)/mypy
+
+imports: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache
-	$(MAKE) --no-print-directory docs
 
 # The documentation as a site in build/site; a broken link is an error.
 docs: $(VENV)/.dev
