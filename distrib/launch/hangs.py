@@ -241,6 +241,7 @@ def hang_failure(hang: Hang, hosts: Mapping[int, str], detail: str = "") -> Fail
         detail: Where the first late rank stands in its code, or what a rank that waited for it has reported.
     """
     rank = hang.late[0] if hang.late else None
+    standing = next((each for each in hang.ranks if each.rank == rank), None)
     return Failure(
         rank=rank,
         host=hosts.get(rank, "") if rank is not None else "",
@@ -249,4 +250,6 @@ def hang_failure(hang: Hang, hosts: Mapping[int, str], detail: str = "") -> Fail
         traceback=None,
         kind="hang",
         time=time.time(),
+        completed_steps=None if standing is None else standing.completed_steps,
+        phase=None if standing is None else standing.phase.label,
     )

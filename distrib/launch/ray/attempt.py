@@ -229,7 +229,9 @@ class RayAttempt:
         if not is_user and (lost or (failures and silent)):
             rank = min(lost) if lost else silent[0]
             entry = self._control.read(f"rank/{self._number}/{rank}")
-            return ray_failure(rank, lost.get(rank, ""), None if entry is None else entry["name"])
+            failure = ray_failure(rank, lost.get(rank, ""), None if entry is None else entry["name"])
+            position = self._positions.read().get(rank)
+            return failure if position is None or self._config.is_script else failure.at(position)
         if failures:
             return find_cause(failures, {})
         return ray_failure(None, str(error or "; ".join(causes.values())), None)

@@ -16,6 +16,7 @@ from distrib.launch.ray.control_store import RayControlStore
 from distrib.launch.ray.kill import RankProcess
 from distrib.launch.ray.worker import RankFailedError
 from distrib.train.failure import Failure
+from distrib.train.phases import Phase
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -153,10 +154,13 @@ def test_an_error_that_a_rank_has_reported(parts):
 
 def test_a_lost_process_outranks_the_errors_of_those_that_waited_for_it(parts):
     parts.control.write("rank/0/1", {"name": "host1 (10.0.0.2)", "node_id": "b"})
+    for rank in range(2):
+        parts.control.write(f"position/0/{rank}", [7, int(Phase.FORWARD), 123, 1.0, 0.5])
     parts.control.report_failure(0, 0, failure(0, "infrastructure", "connection closed"))
     parts.trainer.found = {0: REPORTED, 1: "RayActorError: Worker exit detail: killed"}
     found = parts.run().failure
     assert (found.rank, found.host, found.type, found.kind) == (1, "host1 (10.0.0.2)", "RankLost", "infrastructure")
+    assert (found.completed_steps, found.phase) == (7, "forward")
 
 
 def test_ray_itself_fails(parts):
@@ -245,6 +249,7 @@ def test_ranks_that_do_not_advance(parts, monkeypatch):
     monkeypatch.setattr(attempt_module, "_END_SECONDS", 0.1)
     found = parts.make().run().failure
     assert (found.rank, found.host, found.type, found.kind) == (1, "host1", "RankHangs", "hang")
+    assert (found.completed_steps, found.phase) == (7, "data")
     assert [process.pid for process in parts.killed] == [100, expected.pid]  # they did not end in time
     text = r"rank 1 on host1 has been in data for \d+ s; the other waits in reduce; at train.py:3 in read"
     assert re.search(text, found.message), found.message
