@@ -11,8 +11,8 @@ from distrib.launch.idle_script import idle_notice
 from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.position_table import RecordedPositions
 from distrib.launch.ray.failures import host_lost, is_reported, ray_failure
-from distrib.launch.ray.kill import RankProcess, kill_everywhere
 from distrib.launch.ray.positions import PublishedPositions
+from distrib.launch.ray.ranks import RayRanks
 from distrib.launch.ray.resize import Resize
 from distrib.launch.ray.trainers.handle import TrainerHandle
 from distrib.launch.ray.trainers.run_trainers import RunTrainers
@@ -55,15 +55,15 @@ class RayAttempt:
         self._world_size = attempt.world_size
         self._monitor = attempt.monitor
         self._trainers = trainers
-        self._control = trainers.control
+        self._ranks = RayRanks(trainers.control, self._number, self._world_size)
         self._resize = Resize(attempt, trainers)
         self._nodes: dict[str, str] = {}
         self._nodes_polled = 0.0
         self._is_done = False
-        self._positions = PublishedPositions(self._control, self._number, self._world_size)
+        self._positions = PublishedPositions(trainers.control, self._number, self._world_size)
         is_script = attempt.config.is_script
         self._table = RecordedPositions(
-            self._positions, RunLayout(self._config.run_folder), self._hosts, is_script=is_script
+            self._positions, RunLayout(self._config.run_folder), self._ranks.hosts, is_script=is_script
         )
         self._watch = HangWatch(self._table, attempt.config.request.hang_timeout_seconds, is_script=is_script)
         self._hang: Failure | None = None
@@ -80,7 +80,8 @@ class RayAttempt:
         finally:
             self._table.remove()
         self._monitor.drain()
-        failures = self._failures(trainer, is_settled=broken_off is not None)
+        is_incomplete = broken_off is None and (trainer.has_failed or trainer.error is not None)
+        failures = self._ranks.failures(_SETTLE_SECONDS if is_incomplete else 0.0)
         log_errors(folder, failures)
         self._monitor.skip_output()
         if self._hang is not None:
@@ -91,7 +92,7 @@ class RayAttempt:
             return AttemptResult("failed", host_lost(broken_off.lost_host))
         causes = None if self._is_done else trainer.causes()
         if causes is None and (trainer.error is None or self._is_done):
-            is_finished = self._control.read(f"result/{self._number}") == "finished"
+            is_finished = self._ranks.result == "finished"
             if self._monitor.stop_requested() and (error := error_while_stopping(failures)) is not None:
                 self._monitor.notice(error)
             if is_finished or self._resize.reason is None:
@@ -107,15 +108,15 @@ class RayAttempt:
         while not trainer.is_over and not self._is_done:
             if time.monotonic() - polled > _TRAINER_POLL_SECONDS:
                 polled = time.monotonic()
-                if trainer.causes() is not None:
+                if trainer.has_failed:
                     break
             time.sleep(_POLL_SECONDS)
             self._monitor.poll()
             start.poll()
             if self._monitor.stop_requested() and deadline is None:
-                self._control.send_command(self._number, "stop")
+                self._ranks.request_stop()
                 grace_seconds = self._config.request.grace_seconds
-                if not self._hosts():  # no rank has begun, so nothing would be lost
+                if not self._ranks.hosts():  # no rank has begun, so nothing would be lost
                     grace_seconds = min(grace_seconds, _END_SECONDS)
                 deadline = time.monotonic() + grace_seconds
             is_late = deadline is not None and time.monotonic() > deadline
@@ -126,67 +127,38 @@ class RayAttempt:
                 self._end_hanging(hang, trainer)
                 return None
             if (stall := self._watch.new_stall()) is not None:
-                self._monitor.waiting(describe(stall, self._hosts()))
+                self._monitor.waiting(describe(stall, self._ranks.hosts()))
             if lost := self._poll_nodes(trainer):
                 return self._break_off(trainer, lost)
         return None
 
     def _break_off(self, trainer: TrainerHandle, lost_host: str | None) -> _BrokenOff:
-        self._control.send_command(self._number, "end")
+        self._ranks.request_end()
         trainer.end()
-        if lost_host is None and not self._is_over(trainer):
-            self._kill_ranks()
+        if lost_host is None:
+            self._ranks.end(lambda: trainer.is_over, _BREAK_OFF_SECONDS)
         return _BrokenOff(lost_host)
-
-    def _is_over(self, trainer: TrainerHandle) -> bool:
-        """Waits a moment for the trainer's end, which follows that of its ranks."""
-        deadline = time.monotonic() + _BREAK_OFF_SECONDS
-        while not trainer.is_over and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-        return trainer.is_over
 
     def _is_final(self, hang: Hang) -> bool:
         """Whether a hang ends the attempt; a script may have a reason to wait: only its stacks are written, once."""
         if self._config.is_script and not self._has_reported_idle:
             self._has_reported_idle = True
             stacks = self._positions.request_stacks(_STACK_SECONDS)
-            self._monitor.notice(idle_notice(hang.seconds, stacks, self._hosts()))
+            self._monitor.notice(idle_notice(hang.seconds, stacks, self._ranks.hosts()))
         return not self._config.is_script
 
     def _end_hanging(self, hang: Hang, trainer: TrainerHandle) -> None:
         """Has all ranks write their stacks, ends them, and makes the failure that names the late ones."""
         self._monitor.poll()
         self._hang = self._hang_failure(hang)
-        self._control.send_command(self._number, "end")
-        if not self._has_ended(trainer, _END_SECONDS):
-            self._kill_ranks()
-            self._has_ended(trainer, _END_SECONDS)
-
-    def _has_ended(self, trainer: TrainerHandle, seconds: float) -> bool:
-        """Waits until Ray Train has noticed that the ranks have ended."""
-        deadline = time.monotonic() + seconds
-        while trainer.causes() is None and not trainer.is_over:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_POLL_SECONDS)
-        return True
-
-    def _kill_ranks(self) -> None:
-        """Kills the ranks' processes: a thread of theirs would have ended them, but cannot run."""
-        entries = [self._control.read(f"rank/{self._number}/{rank}") for rank in range(self._world_size)]
-        kill_everywhere([RankProcess(e["node_id"], e["pid"], e["started"]) for e in entries if e is not None])
+        self._ranks.end(lambda: trainer.has_failed or trainer.is_over, _END_SECONDS)
 
     def _hang_failure(self, hang: Hang) -> Failure:
         stacks = self._positions.request_stacks(_STACK_SECONDS)
         hang = hang.but_for([rank for rank, position in stacks.items() if position.waits])
         late = stacks.get(hang.late[0]) if hang.late else None
         where = None if late is None else late.where
-        return hang_failure(hang, self._hosts(), f"at {where}" if where else "")
-
-    def _hosts(self) -> dict[int, str]:
-        """The names of the hosts of those ranks that have begun."""
-        entries = {rank: self._control.read(f"rank/{self._number}/{rank}") for rank in range(self._world_size)}
-        return {rank: entry["name"] for rank, entry in entries.items() if entry is not None}
+        return hang_failure(hang, self._ranks.hosts(), f"at {where}" if where else "")
 
     def _poll_nodes(self, trainer: TrainerHandle) -> str | None:
         """Reacts to hosts that come and go, twice a second; returns the name of one that is lost."""
@@ -202,22 +174,10 @@ class RayAttempt:
         lost = nodes.lost(self._nodes)
         if lost is None:
             self._resize.advance(trainer.placement, nodes, self._nodes)
-        elif self._control.read(f"result/{self._number}") is not None:
+        elif self._ranks.result is not None:
             self._is_done = True  # all ranks have come to their end: a host may go now, as a drained one does
             return None
         return lost
-
-    def _failures(self, trainer: TrainerHandle, *, is_settled: bool) -> dict[int, Failure]:
-        """The failures that ranks have reported; after a failure, waits a moment for those of the others."""
-        failures = self._control.failures(self._number, self._world_size)
-        deadline = time.monotonic() + _SETTLE_SECONDS
-        has_failed = trainer.causes() is not None or trainer.error is not None
-        while has_failed and not is_settled and len(failures) < self._world_size and time.monotonic() < deadline:
-            if any(failure.kind == "user" for failure in failures.values()):
-                break
-            time.sleep(_POLL_SECONDS)
-            failures = self._control.failures(self._number, self._world_size)
-        return failures
 
     def _find_cause(self, causes: dict[int, str], failures: dict[int, Failure], error: BaseException | None) -> Failure:
         """A lost process; else what ranks have reported; else what Ray itself reports."""
@@ -228,8 +188,7 @@ class RayAttempt:
             return self._hang_failure(self._watch.hang_of(silent))
         if not is_user and (lost or (failures and silent)):
             rank = min(lost) if lost else silent[0]
-            entry = self._control.read(f"rank/{self._number}/{rank}")
-            failure = ray_failure(rank, lost.get(rank, ""), None if entry is None else entry["name"])
+            failure = ray_failure(rank, lost.get(rank, ""), self._ranks.host(rank))
             position = self._positions.read().get(rank)
             return failure if position is None or self._config.is_script else failure.at(position)
         if failures:

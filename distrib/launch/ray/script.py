@@ -26,7 +26,7 @@ from distrib.train.process.stacks import write_stacks_on_signal
 from distrib.train.worker import RankResult
 
 if TYPE_CHECKING:
-    from distrib.launch.ray.worker import RayRankContext
+    from distrib.launch.ray.rank_context import RayRankContext
 
 _POLL_SECONDS = 0.05
 _STATUSES = {number: status for status, number in EXIT_STATUS.items()}

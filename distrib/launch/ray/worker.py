@@ -7,21 +7,21 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distrib.errors import ClusterLostError
 from distrib.job.plan import Request
 from distrib.launch.local.progress import SharedProgress
-from distrib.launch.network import listen_on, use_interface_of
+from distrib.launch.network import use_interface_of
 from distrib.launch.process.environment import set_rank_variables
 from distrib.launch.process.output import output_redirected
 from distrib.launch.ray.cluster.settings import keep_worker_quiet
 from distrib.launch.ray.control_store import SECRETS, RayControlStore
 from distrib.launch.ray.kill import RankProcess
 from distrib.launch.ray.positions import PositionPublisher
+from distrib.launch.ray.rank_context import RayRankContext
 from distrib.launch.script.config import AnyConfig, ScriptConfig
 from distrib.runs.storage.errors import StorageNotSharedError
 from distrib.runs.storage.open import open_rank
@@ -30,8 +30,6 @@ from distrib.train.failure import Failure
 from distrib.train.phases import RankProgress
 
 if TYPE_CHECKING:
-    import torch.distributed as dist
-
     from distrib.train.worker import RankResult
 
 PRETEND_VARIABLE = "DISTRIB_PRETEND_GPUS"
@@ -62,58 +60,6 @@ class WorkerConfig:
     control: RayControlStore
     trainer: int
     is_local: bool
-
-
-@dataclass(frozen=True)
-class RayRankContext:
-    """The launcher as a rank in a Ray Train worker sees it.
-
-    Attributes:
-        rank_info: The rank's numbers and host.
-        address: The address of its host in the cluster.
-        stopping: Set once the launcher has requested a stop.
-        progress: This rank's position.
-        shared_progress: Memory for the position, if the rank runs a script.
-        script_pids: The process of the script, if the rank runs one.
-    """
-
-    rank_info: RankInfo
-    address: str
-    stopping: threading.Event = field(default_factory=threading.Event)
-    progress: RankProgress = field(default_factory=RankProgress.private)
-    shared_progress: SharedProgress | None = None
-    script_pids: list[int] = field(default_factory=list)
-
-    def meet(self) -> tuple[str, int, socket.socket | None]:
-        """Where rank 0 serves the store, which Ray Train broadcasts, and on rank 0 the socket that listens there."""
-        from ray.train.collective import broadcast_from_rank_zero
-
-        if self.rank_info.rank != 0:
-            address, port = broadcast_from_rank_zero(None)
-            return address, port, None
-        listener = listen_on(self.address)
-        port = listener.getsockname()[1]
-        broadcast_from_rank_zero((self.address, port))
-        return self.address, port, listener
-
-    def open_store(self, timeout: timedelta) -> dist.Store:
-        """The store that rank 0 serves."""
-        import torch.distributed as dist
-
-        address, port, listener = self.meet()
-        return dist.TCPStore(
-            address,
-            port,
-            self.rank_info.world_size,
-            is_master=listener is not None,
-            timeout=timeout,
-            wait_for_workers=False,
-            master_listen_fd=None if listener is None else listener.detach(),
-        )
-
-    def stop_requested(self) -> bool:
-        """Whether the launcher has requested a stop."""
-        return self.stopping.is_set()
 
 
 def train_as_ray_worker(config: dict[str, WorkerConfig]) -> None:

@@ -11,6 +11,7 @@ from distrib.compat.ray import kv
 from distrib.job.plan import Request
 from distrib.launch.launcher import Attempt, Placement
 from distrib.launch.ray import attempt as attempt_module
+from distrib.launch.ray import ranks as ranks_module
 from distrib.launch.ray.attempt import RayAttempt
 from distrib.launch.ray.control_store import RayControlStore
 from distrib.launch.ray.kill import RankProcess
@@ -87,6 +88,10 @@ class Trainer:
     def causes(self):
         return self.found
 
+    @property
+    def has_failed(self):
+        return self.found is not None
+
     def end(self):
         self.ended = True
 
@@ -99,7 +104,7 @@ def parts(control, tmp_path, monkeypatch):
     monkeypatch.setattr(attempt_module, "_SETTLE_SECONDS", 0.1)
     monkeypatch.setattr(attempt_module, "_BREAK_OFF_SECONDS", 0.1)
     killed = []
-    monkeypatch.setattr(attempt_module, "kill_everywhere", killed.extend)
+    monkeypatch.setattr(ranks_module, "kill_everywhere", killed.extend)
     monitor, nodes, trainer = Monitor(), Nodes(), Trainer()
     trainers = SimpleNamespace(
         ask_for_hosts=lambda num_workers: None,

@@ -147,6 +147,11 @@ class TrainerHandle:
         causes = self.control.read(f"ended/{self.number}/{self._num_failures}")
         return None if causes is None else {int(rank): text for rank, text in causes.items()}
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the attempt has failed and a decision is awaited."""
+        return self.causes() is not None
+
     def restart(self) -> None:
         """Has Ray Train restart the workers after a failure."""
         self._decide("restart")
