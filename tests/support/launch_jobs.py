@@ -3,6 +3,7 @@
 The file is copied beside a job's spec, so that it is imported as a user's own module is.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -140,6 +141,7 @@ FAULTS = {
     "sys.exit": lambda: sys.exit(0),
     "os._exit": lambda: os._exit(0),
     "sleep": lambda: time.sleep(60),
+    "hold the lock": lambda: ctypes.PyDLL(None).sleep(300),  # native code during which no other thread runs Python
 }
 
 

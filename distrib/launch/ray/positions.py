@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from distrib.launch.idle_script import CodePosition
 from distrib.launch.process.cpu_time import cpu_seconds_of
 from distrib.launch.ray.control_store import RayControlStore
+from distrib.launch.ray.rank_process import RankProcess
 from distrib.launch.stacks import (
     LogMark,
     describe_main_thread,
@@ -145,14 +146,18 @@ class PublishedPositions:
     def cpu_seconds(self) -> dict[int, float]:
         """The CPU time of the ranks, by rank.
 
-        One that does not publish although its process lives holds Python's lock in native code, and counts as busy.
+        One that does not publish although its process lives holds Python's lock in native code. It is measured from
+        outside, and counts as busy if it is on another host.
         """
-        silent_seconds = _SILENT_INTERVALS * publish_seconds(self._world_size)
-        now = time.monotonic()
-        return {
-            rank: seen.published[4] + (now - seen.at if now - seen.at > silent_seconds else 0.0)
-            for rank, seen in self._seen.items()
-        }
+        return {rank: self._cpu_seconds(rank, seen) for rank, seen in self._seen.items()}
+
+    def _cpu_seconds(self, rank: int, seen: _Seen) -> float:
+        silent_seconds = time.monotonic() - seen.at
+        if silent_seconds <= _SILENT_INTERVALS * publish_seconds(self._world_size):
+            return seen.published[4]
+        entry = self._control.read(f"rank/{self._attempt}/{rank}")
+        measured = None if entry is None else RankProcess.of_entry(entry).cpu_seconds()
+        return seen.published[4] + silent_seconds if measured is None else measured
 
     def request_stacks(self, timeout_seconds: float) -> dict[int, CodePosition]:
         """Has all ranks write their stacks to their logs; returns where their main threads stand, by rank."""

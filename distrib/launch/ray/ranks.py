@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from distrib.launch.ray.control_store import RayControlStore
-from distrib.launch.ray.kill import RankProcess, kill_everywhere
+from distrib.launch.ray.rank_process import RankProcess, kill_everywhere
 from distrib.train.failure import Failure
 
 _POLL_SECONDS = 0.1
@@ -60,7 +60,7 @@ class RayRanks:
         self.request_end()
         if not wait_for(have_ended, timeout_seconds):
             entries = [self._control.read(f"rank/{self._attempt}/{rank}") for rank in range(self._world_size)]
-            kill_everywhere([RankProcess(e["node_id"], e["pid"], e["started"]) for e in entries if e is not None])
+            kill_everywhere([RankProcess.of_entry(entry) for entry in entries if entry is not None])
             wait_for(have_ended, timeout_seconds)
 
     def failures(self, timeout_seconds: float) -> dict[int, Failure]:

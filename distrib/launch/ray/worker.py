@@ -19,9 +19,9 @@ from distrib.launch.process.environment import set_rank_variables
 from distrib.launch.process.output import output_redirected
 from distrib.launch.ray.cluster.settings import keep_worker_quiet
 from distrib.launch.ray.control_store import SECRETS, RayControlStore
-from distrib.launch.ray.kill import RankProcess
 from distrib.launch.ray.positions import PositionPublisher
 from distrib.launch.ray.rank_context import RayRankContext
+from distrib.launch.ray.rank_process import RankProcess
 from distrib.launch.script.config import AnyConfig, ScriptConfig
 from distrib.runs.storage.errors import StorageNotSharedError
 from distrib.runs.storage.open import open_rank

@@ -14,7 +14,7 @@ from distrib.launch.ray import attempt as attempt_module
 from distrib.launch.ray import ranks as ranks_module
 from distrib.launch.ray.attempt import RayAttempt
 from distrib.launch.ray.control_store import RayControlStore
-from distrib.launch.ray.kill import RankProcess
+from distrib.launch.ray.rank_process import RankProcess
 from distrib.launch.ray.worker import RankFailedError
 from distrib.train.failure import Failure
 from distrib.train.phases import Phase
@@ -134,7 +134,7 @@ def parts(control, tmp_path, monkeypatch):
 
 def begun(parts, rank):
     """Has a rank begun on a host."""
-    process = {"node_id": "ab"[rank], "pid": 100 + rank, "started": 5.0}
+    process = {"host": "there", "node_id": "ab"[rank], "pid": 100 + rank, "started": 5.0}
     parts.control.write(f"rank/0/{rank}", {"name": f"host{rank}", **process})
     return RankProcess(**process)
 

@@ -1,13 +1,18 @@
 """The positions of ranks in a control store: what ranks publish, and what the launcher makes of it."""
 
+import subprocess
+import sys
 import time
+from dataclasses import asdict, replace
 
+import psutil
 import pytest
 
 from distrib.compat.ray import kv
 from distrib.launch.ray import positions
 from distrib.launch.ray.control_store import RayControlStore
 from distrib.launch.ray.positions import PositionPublisher, PublishedPositions, publish_seconds
+from distrib.launch.ray.rank_process import RankProcess
 from distrib.runs.layout import RunLayout
 from distrib.train.phases import Phase, RankProgress
 
@@ -82,6 +87,28 @@ def test_a_rank_that_cannot_publish_counts_as_busy(control, monkeypatch):
     now[0] += 6.0
     published.read()
     assert published.cpu_seconds() == {0: 10.0}
+
+
+def test_a_rank_on_this_host_that_cannot_publish_is_measured(control, monkeypatch):
+    now = [100.0]
+    published = PublishedPositions(control, 0, 1)
+    PositionPublisher(control, 0, 0, 1, RankProgress.private()).publish()
+    monkeypatch.setattr(positions.time, "monotonic", lambda: now[0])
+    published.read()
+    now[0] += 1000.0
+    control.write("rank/0/0", {"name": "this host", **asdict(RankProcess.this_one("node"))})
+    assert 0.0 < published.cpu_seconds()[0] < 1000.0
+    control.write("rank/0/0", {"name": "this host", **asdict(replace(RankProcess.this_one("node"), started=1.0))})
+    assert published.cpu_seconds() == {0: 1000.0}
+
+
+def test_a_process_is_killed_but_not_a_later_one_with_its_number():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        found = RankProcess("host", "node", process.pid, psutil.Process(process.pid).create_time())
+        replace(found, started=found.started - 60).kill()
+        assert process.poll() is None
+        found.kill()
+        assert process.wait(30) == -9
 
 
 def test_where_a_rank_stands_is_reported_before_its_native_stacks(control, tmp_path, monkeypatch):

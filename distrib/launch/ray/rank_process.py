@@ -1,18 +1,22 @@
-"""Kills ranks on any host of a cluster that do not end when they are told to, as in native code that holds the lock."""
+"""The process of a rank on any host: measured and killed from outside, as if native code in it holds Python's lock."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Collection
+import socket
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
+from distrib.launch.process.cpu_time import cpu_seconds_of
+
 _SECONDS = 15.0
 """How long all hosts together may take: a worker process may have to be started there."""
-_TOLERANCE_SECONDS = 1.0
+_TOLERANCE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -20,11 +24,13 @@ class RankProcess:
     """A rank's process, which is not taken for a later one with the same id.
 
     Attributes:
+        host: The name of its host.
         node_id: Ray's id of its host.
         pid: Its id.
         started: Unix seconds.
     """
 
+    host: str
     node_id: str
     pid: int
     started: float
@@ -32,14 +38,31 @@ class RankProcess:
     @classmethod
     def this_one(cls, node_id: str) -> RankProcess:
         """This process."""
-        return cls(node_id, os.getpid(), psutil.Process().create_time())
+        return cls(socket.gethostname(), node_id, os.getpid(), psutil.Process().create_time())
+
+    @classmethod
+    def of_entry(cls, entry: Mapping[str, Any]) -> RankProcess:
+        """From what the rank has published."""
+        return cls(entry["host"], entry["node_id"], entry["pid"], entry["started"])
 
     def kill(self) -> None:
         """Kills it, on its host."""
         with suppress(psutil.Error):
+            if (process := self._find()) is not None:
+                process.send_signal(signal.SIGKILL)
+
+    def cpu_seconds(self) -> float | None:
+        """The CPU time that it and its children have used; None if it is on another host or has ended."""
+        if self.host != socket.gethostname() or self._find() is None:
+            return None
+        return cpu_seconds_of(self.pid)
+
+    def _find(self) -> psutil.Process | None:
+        with suppress(psutil.Error):
             process = psutil.Process(self.pid)
             if abs(process.create_time() - self.started) < _TOLERANCE_SECONDS:
-                process.send_signal(signal.SIGKILL)
+                return process
+        return None
 
 
 def kill_everywhere(processes: Collection[RankProcess]) -> None:
