@@ -193,4 +193,7 @@ class RayAttempt:
             return failure if position is None or self._config.is_script else failure.at(position)
         if failures:
             return find_cause(failures, {})
-        return ray_failure(None, str(error or "; ".join(causes.values())), None)
+        text = str(error or "; ".join(causes.values()))
+        if not self._ranks.hosts() and (logs := self._trainers.describe_error_logs()):
+            text = f"no rank has begun: {text}\n{logs}"
+        return ray_failure(None, text, None)

@@ -108,6 +108,7 @@ def parts(control, tmp_path, monkeypatch):
     monitor, nodes, trainer = Monitor(), Nodes(), Trainer()
     trainers = SimpleNamespace(
         ask_for_hosts=lambda num_workers: None,
+        describe_error_logs=lambda: "on host1: no module",
         control=control,
         held={"a": 1, "b": 1},
         request=Request("ray", 1, 2, "cpu", "gloo", 2, 300.0, 30.0),
@@ -171,7 +172,11 @@ def test_a_lost_process_outranks_the_errors_of_those_that_waited_for_it(parts):
 def test_ray_itself_fails(parts):
     parts.trainer.is_over, parts.trainer.error = True, RuntimeError("no controller")
     found = parts.run().failure
-    assert (found.rank, found.type, found.message) == (None, "RayError", "no controller")
+    assert (found.rank, found.type, found.message) == (
+        None,
+        "RayError",
+        "no rank has begun: no controller\non host1: no module",
+    )
 
 
 def test_a_lost_host_ends_the_attempt_without_waiting_for_ray(parts):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from distrib.job.plan import Request
 from distrib.launch.launcher import Placement
+from distrib.launch.ray.cluster.host_logs import describe_error_logs
 from distrib.launch.ray.control_store import SECRETS, RayControlStore
 from distrib.launch.ray.trainers.handle import TrainerHandle
 from distrib.launch.ray.trainers.start_watch import StartWatch
@@ -120,6 +121,13 @@ class RunTrainers:
     def watch_start(self, trainer: TrainerHandle, notice: Callable[[str], None]) -> StartWatch:
         """Watches a trainer until the first of its workers runs."""
         return StartWatch(trainer, self._cluster.worker_deaths, notice)
+
+    def describe_error_logs(self) -> str:
+        """What Ray has written last to its error logs on the hosts on which the newest workers were to start."""
+        monitor, nodes = self.node_monitor(), self._current.placement.node_ids if self._current else None
+        if monitor is None or nodes is None:
+            return ""
+        return describe_error_logs({host.node_id: host.name for host in monitor.hosts if host.node_id in nodes})
 
     def _start(self, config: AnyConfig, placement: Placement) -> TrainerHandle:
         trainer = TrainerHandle(self.control, len(self._started), placement)
