@@ -103,6 +103,7 @@ FAULT_SPECS = {
         )
         for size in (1, 3)
     },
+    "fault-counting": spec(1, model="fault_jobs:Counting"),
     "fault-parallel": spec(1, model="fault_jobs:parallel"),
     **{f"fault-freezing-{size}": freezing(size, 3, True) for size in (1, 3)},
     "fault-unfreezing": freezing(1, 4, False, train={"accumulate": 2}),

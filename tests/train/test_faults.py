@@ -119,6 +119,12 @@ def test_what_loader_workers_share_is_reported(runs):
     assert not warnings(runs["fault-drawn-3"])
 
 
+@pytest.mark.runs("fault-counting")
+def test_what_a_model_counts_outside_of_its_state_is_reported(run):
+    (message,) = warnings(run)
+    assert message.startswith("plain attributes that change in every step are in no checkpoint: model.num_steps; ")
+
+
 @pytest.mark.runs("fault-ignoring")
 def test_a_step_whose_loss_ignores_targets_is_reported(run):
     (message,) = [text for text in warnings(run) if "fault_jobs:ignoring" in text]

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from distrib.errors import DistribError, TrainingFailedError
 from distrib.job.plan import StepPlan
 from distrib.train.checkpoint.parts import LOSS, MODEL
+from distrib.train.checks.plain_counters import CounterWatch
 from distrib.train.data.loader import StepBatch
 from distrib.train.data.sampler import MicroBatch
 from distrib.train.objective.autograd_graph import parameters_beside
@@ -74,6 +75,7 @@ class TrainStep:
         self._times.watch(self._parameters)
         self._progress = rank.progress
         self._is_first = True
+        self._counters = CounterWatch(self._state.models) if self._state.completed_steps == 0 else None
         self._trainable: list[bool] = []
 
     def run(
@@ -91,6 +93,9 @@ class TrainStep:
         on_gradients()
         if is_synced:
             self._update()
+        if self._counters is not None:
+            self._weighting.warnings += self._counters.look()
+            self._counters = None if self._counters.is_done else self._counters
         for parameter in self._parameters:
             parameter.grad = None
 
