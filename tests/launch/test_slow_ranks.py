@@ -2,6 +2,9 @@
 
 import pytest
 
+from distrib.observe.summary import summarize
+from tests.support.throttle import Throttle
+
 pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
 MODEL = """\
@@ -33,6 +36,39 @@ def test_a_rank_that_is_slow_in_backward(workplace):
     assert last["rank_compute_seconds"][1] > 2 * last["rank_compute_seconds"][0]
     assert last["rank_wait_seconds"][0] > last["rank_wait_seconds"][1]
     assert "rank 1 on " in launch.stdout
+
+
+BUSY = """\
+import hashlib, os
+from pathlib import Path
+from launch_jobs import Mlp
+
+class Busy(Mlp):
+    def forward(self, inputs):
+        Path(f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
+        for _ in range(12):
+            hashlib.sha256(bytes(2**21)).digest()
+        return super().forward(inputs)
+"""
+
+
+def test_a_rank_that_gets_little_of_its_cpu(workplace):
+    workplace.write("busy.py", BUSY)
+    sets = ["model=busy:Busy", "train.epochs=null", "train.steps=90", "train.log_every=5", "checkpoint.every=never"]
+    launch = workplace.start(*(f"--set={text}" for text in sets))
+    launch.wait_for_step(1)
+    throttle = Throttle(int((workplace.folder / "pid-1").read_text()))
+    throttle.start()
+    try:
+        assert launch.wait(150) == 0, launch.stdout + launch.stderr
+    finally:
+        throttle.end()
+    (warning,) = [event for event in launch.run.events() if "slow_at" in event]
+    assert (warning["rank"], warning["slow_at"]) == (1, "compute")
+    assert "look for other programs on its host" in warning["message"]
+    first, second = summarize(launch.run, 0)["ranks"]
+    assert (first["slow_at"], second["slow_at"]) == (None, "compute")
+    assert second["compute_seconds"] > 2 * first["compute_seconds"]
 
 
 VARYING = """\
