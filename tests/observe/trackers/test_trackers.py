@@ -58,8 +58,9 @@ def notices():
 
 
 @pytest.fixture
-def launch(tracked, plan, notices):
-    """Trains the run for some steps as one launch would, with a tracker."""
+def launch(tracked, plan, notices, monkeypatch):
+    """Trains the run for some steps as one launch would, with a tracker, whose start may take long."""
+    monkeypatch.setattr(observers, "_PATIENCE_SECONDS", 50.0)
     running = []
 
     def launch(tracker, attempt, first, last, status):
