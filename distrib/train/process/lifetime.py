@@ -15,7 +15,6 @@ from multiprocessing import util
 _SHORT_FOLDER = "/tmp"
 _LONGEST_PARENT = 70
 """The longest temporary folder in which the sockets of loader workers have paths of at most 107 bytes."""
-_PATIENCE_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
@@ -56,7 +55,4 @@ def temporary_files_removed(loader_workers: int) -> Iterator[None]:
     try:
         yield
     finally:
-        sharer = sys.modules.get("multiprocessing.resource_sharer")
-        if sharer is not None:
-            sharer.stop(_PATIENCE_SECONDS)  # has a socket in that folder, and would complain that it is gone
         shutil.rmtree(folder, ignore_errors=True)
