@@ -27,7 +27,7 @@ def _ray(job: AnyJob, address: str | None) -> Launcher:
 
 
 def _ray_job_server(address: str) -> JobServer:
-    from distrib.launch.ray.job_server import RayJobServer
+    from distrib.launch.ray.submit.job_server import RayJobServer
 
     return RayJobServer(address)
 

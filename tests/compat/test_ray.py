@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from distrib.compat.ray import cluster, gcs, kv, packaging, raylet_log, start
+from distrib.compat.ray import cluster, gcs, kv, packaging, raylet_log, start, train
 from distrib.errors import ClusterLostError, LaunchError
 
 PACKAGING = "ray._private.runtime_env.packaging"
@@ -211,3 +211,17 @@ def test_the_raylet_logs_which_workers_it_starts(tmp_path):
     (tmp_path / "python-core-worker-9fe_26022.log").touch()
     log = raylet_log.RayletLog(tmp_path)
     assert (log.started_workers(), log.has_registered(26022), log.has_registered(7)) == ([26022], True, False)
+
+
+@pytest.mark.relies_on("ray.train.torch.TorchTrainer._create_default_callbacks")
+def test_a_trainer_starts_no_actor_that_outlives_it():
+    from ray.train import ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    trainer = TorchTrainer(lambda: None, scaling_config=ScalingConfig(num_workers=1))
+    names = [type(each).__name__ for each in trainer._create_default_callbacks()]
+    train.leave_out_cleaner(trainer)
+    kept = [type(each).__name__ for each in trainer._create_default_callbacks()]
+    assert kept == [name for name in names if name != "PlacementGroupCleanerCallback"]
+    assert len(kept) == len(names) - 1
+    train.leave_out_cleaner(SimpleNamespace())

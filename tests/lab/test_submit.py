@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from distrib.errors import JobError, LaunchError
 from distrib.launch.ray import job_server as submit
-from distrib.launch.ray.job_server import RayJobServer
+from distrib.launch.ray.submit.job_server import RayJobServer
 from distrib.runs.events import read_events
 from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
 from tests.support.lab_runs import NUM_STEPS, Project, left_on_hosts

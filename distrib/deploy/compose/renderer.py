@@ -21,7 +21,7 @@ from distrib.deploy.hosts import Hosts, check_labels, make_hosts
 from distrib.deploy.renderer import Rendered, Renderer
 from distrib.deploy.yaml_text import to_yaml
 from distrib.errors import JobError
-from distrib.launch.ray.job_environment import HEAD_SETTINGS
+from distrib.launch.ray.submit.job_environment import HEAD_SETTINGS
 
 _MIN_HOSTS = 2
 _HEAD_ADDRESS = "host1:6379"

@@ -29,7 +29,7 @@ from distrib.deploy.kuberay.kubernetes import (
     VolumeMount,
 )
 from distrib.deploy.kuberay.settings import KubeRaySettings
-from distrib.launch.ray.job_environment import HEAD_SETTINGS
+from distrib.launch.ray.submit.job_environment import HEAD_SETTINGS
 
 JOB_LABEL = "distrib/job"
 _GPU = "nvidia.com/gpu"

@@ -27,7 +27,7 @@ from distrib.deploy.kuberay.settings import KubeRaySettings
 from distrib.deploy.renderer import Rendered, Renderer
 from distrib.deploy.yaml_text import to_yaml
 from distrib.errors import JobError
-from distrib.launch.ray.job_environment import submitted_variables
+from distrib.launch.ray.submit.job_environment import submitted_variables
 
 _MAX_NAME_LENGTH = 47
 """KubeRay refuses longer names of RayJobs, since it derives those of services from them."""

@@ -12,7 +12,7 @@ from distrib.deploy.hosts import RAY_MEMORY_BYTES, Hosts, hosts_of
 from distrib.deploy.renderer import Rendered, Renderer
 from distrib.deploy.slurm.settings import SlurmSettings
 from distrib.errors import JobError
-from distrib.launch.ray.job_environment import HEAD_SETTINGS
+from distrib.launch.ray.submit.job_environment import HEAD_SETTINGS
 
 _MIB = 2**20
 _STOP_MARGIN_SECONDS = 30

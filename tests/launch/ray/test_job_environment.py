@@ -1,7 +1,7 @@
 """The settings of a head are the same in the code and in the file that users source."""
 
 from cluster.lab.ray_node import head_settings
-from distrib.launch.ray.job_environment import HEAD_SETTINGS, submitted_variables
+from distrib.launch.ray.submit.job_environment import HEAD_SETTINGS, submitted_variables
 
 
 def test_head_settings_are_those_of_the_file():

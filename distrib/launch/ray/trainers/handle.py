@@ -11,6 +11,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from distrib.compat.ray.train import leave_out_cleaner
 from distrib.launch.launcher import Placement
 from distrib.launch.ray.control_store import RayControlStore
 from distrib.launch.ray.trainers.scaling import scaling_settings
@@ -91,6 +92,7 @@ class TrainerHandle:
             worker_environment: Environment variables of the workers.
         """
         trainer = self._make_trainer(config, storage_path, worker_environment)
+        leave_out_cleaner(trainer)
         self._thread = threading.Thread(target=self._run, args=(trainer.fit,), name="ray-train", daemon=True)
         self._thread.start()
 

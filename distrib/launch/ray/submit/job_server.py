@@ -20,7 +20,7 @@ from distrib.launch.network import answers
 from distrib.launch.ray.access.job_secrets import send_secrets, split_secrets
 from distrib.launch.ray.access.token import find_token, refusal
 from distrib.launch.ray.cluster.packing import EXCLUDED, check_size, path_in
-from distrib.launch.ray.job_environment import submitted_variables
+from distrib.launch.ray.submit.job_environment import submitted_variables
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails

@@ -1,0 +1,1 @@
+"""Jobs that are sent to a Ray cluster, which runs the command there."""
