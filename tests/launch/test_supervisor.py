@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from distrib.errors import LaunchError, StoppedError, TrainingFailedError
+from distrib.errors import ClusterLostError, LaunchError, StoppedError, TrainingFailedError
 from distrib.job.reader import Job
 from distrib.launch.acquire import RunRequest, acquire_run
 from distrib.launch.launcher import AttemptResult, Placement
@@ -36,6 +36,16 @@ def failed(kind, type_="RankLost"):
 
 LOST = failed("infrastructure")
 FINISHED = AttemptResult("finished")
+
+
+class Notices(SilentObserver):
+    """Keeps what the launcher reports."""
+
+    def __init__(self):
+        self.notices = []
+
+    def notice(self, message):
+        self.notices.append(message)
 
 
 class ScriptedLauncher:
@@ -81,7 +91,8 @@ def supervise(tmp_path):
         launcher = ScriptedLauncher(results, sizes)
         if stop_during is not None:
             launcher.on_run = lambda: setattr(signals, "count", int(len(launcher.attempts) == stop_during))
-        monitor = RunMonitor(acquired.run, SilentObserver(), time.time(), acquired.lease, signals)
+        launcher.observer = Notices()
+        monitor = RunMonitor(acquired.run, launcher.observer, time.time(), acquired.lease, signals)
         error = None
         try:
             RunSupervisor(prepared, acquired, config, launcher, monitor).run(Placement(2))
@@ -172,3 +183,20 @@ def test_a_run_that_continues_counts_attempts_on(supervise):
     assert error is None
     assert launcher.attempts == [(2, 2)]
     assert run.status == "finished"
+
+
+def test_a_failure_while_a_stop_is_requested_is_shown(supervise):
+    launcher, run, error = supervise(LOST, stop_during=1)
+    assert isinstance(error, StoppedError)
+    assert (run.status, launcher.attempts) == ("stopped", [(0, 2)])
+    assert launcher.observer.notices[-1] == (
+        "not restarted, as a stop was requested: rank 1 on host failed: RankLost: it went wrong"
+    )
+
+
+def test_a_lost_cluster_is_reported_with_the_command_that_continues(supervise):
+    _, run, error = supervise(ClusterLostError("the head has not answered for 40 s"))
+    assert isinstance(error, ClusterLostError)
+    assert str(error).startswith("the head has not answered for 40 s; once it is back, continue with: distrib run ")
+    assert str(error).endswith(" --run-id run")
+    assert run.status == "failed"
