@@ -10,6 +10,7 @@ from datetime import datetime
 from distrib.errors import JobError
 from distrib.job.resume_identity import differing_fields
 from distrib.job.script import AnyJob, ScriptJob, load_any_job
+from distrib.job.spec.job import JobSpec
 from distrib.job.spec.section import Section
 from distrib.runs.layout import new_run_id
 from distrib.runs.lease import Lease
@@ -97,6 +98,18 @@ def acquire_run(
         lease.release()
         run.storage.remove_if_empty()
         raise
+
+
+def finished_notice(run: Run, request: RunRequest) -> str:
+    """Why a finished run is left alone, and what trains it further."""
+    extend = ""
+    spec = load_any_job(run.job_file).spec
+    if isinstance(spec, JobSpec):
+        field, length = ("epochs", spec.train.epochs) if spec.train.steps is None else ("steps", spec.train.steps)
+        more = f"set train.{field} above {length}"
+        extend = f"to extend it, {more}, and " if request.is_extended else f"`extend` continues it if you {more}, "
+        extend = f"it has {length} {field}; {extend}"
+    return f"{run.id} has finished already; {extend}`fresh` starts a new run beside it"
 
 
 def _start_or_resume(

@@ -66,7 +66,7 @@ class RunRecorder:
             request=values["request"],
             schedule=None if plan.script is not None else values["schedule"],
             owner=this_process(),
-            provenance={**provenance, "sources": sources},
+            provenance={**provenance, "command": sys.argv, "sources": sources},
         )
         return changed_sources(provenance.get("sources") or {}, sources)
 

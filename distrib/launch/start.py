@@ -75,7 +75,7 @@ def _execute(
     prepared: Prepared, launcher: Launcher, options: RunOptions, observer: Observer, signals: StopSignals
 ) -> Run:
     """Acquires the run, trains it and releases it."""
-    from distrib.launch.acquire import RunRequest, acquire_run
+    from distrib.launch.acquire import RunRequest, acquire_run, finished_notice
     from distrib.launch.monitor import RunMonitor
     from distrib.launch.supervisor import RunSupervisor
 
@@ -86,8 +86,7 @@ def _execute(
     request = RunRequest(prepared.job, options.run_id, plan.total_steps or None, options.fresh, options.extend)
     acquired = acquire_run(request, lambda: prepared.check_start(plan), lambda: prepared.check_extension(plan))
     if acquired.lease is None:
-        extend = "" if isinstance(prepared.job, ScriptJob) else "`extend` continues it, "
-        observer.notice(f"{acquired.run.id} has finished already; {extend}`fresh` starts a new run beside it")
+        observer.notice(finished_notice(acquired.run, request))
         observer.finished(acquired.run)
         return acquired.run
     signals.begin_run()

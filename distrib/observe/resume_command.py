@@ -20,7 +20,7 @@ _WITH_VALUE = ("--run-id",)
 def resume_command(run: Run) -> str:
     """The command that continues a run from its newest checkpoint.
 
-    It is the one that started the run, with `--run-id`. A run started in another way, for example from Python, is
+    It is that of the newest launch, with `--run-id`. A run launched in another way, for example from Python, is
     continued by the spec in its folder.
     """
     command = (run.record.get("provenance") or {}).get("command") or []

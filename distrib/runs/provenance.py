@@ -20,7 +20,7 @@ def collect_provenance(spec_folder: Path, command: list[str]) -> dict[str, Any]:
 
     Args:
         spec_folder: The folder of the job's file, whose git state is recorded; the job's modules may be there.
-        command: The command line that started the run.
+        command: The command line of the newest launch, which may have changed options such as the workers.
     """
     return {
         "git": _git_state(spec_folder),

@@ -6,7 +6,7 @@ import pytest
 
 from distrib.errors import JobError, LaunchError
 from distrib.job.reader import Job
-from distrib.launch.acquire import RunRequest, acquire_run
+from distrib.launch.acquire import RunRequest, acquire_run, finished_notice
 from distrib.runs.checkpoints import CheckpointFolder
 from distrib.runs.run import Run
 from distrib.runs.storage.open import open_rank, open_storage
@@ -108,6 +108,16 @@ def test_extending(acquire):
     begin(acquire(), "finished", step=9)
     assert acquire(is_extended=True).lease is None  # there is nothing more to do
     assert acquire("one", "train.steps=18", num_steps=18, is_extended=True).attempt == 3
+
+
+def test_a_finished_run_says_what_would_extend_it(acquire, make_job):
+    begin(acquire(), "finished", step=9)
+    run = acquire().run
+    plain, extended = (RunRequest(make_job(), "one", 9, is_extended=is_extended) for is_extended in (False, True))
+    assert "it has 9 steps; `extend` continues it if you set train.steps above 9, `fresh`" in finished_notice(
+        run, plain
+    )
+    assert "it has 9 steps; to extend it, set train.steps above 9, and `fresh`" in finished_notice(run, extended)
 
 
 def test_the_numbers_of_a_schedule_may_change_only_where_a_run_is_extended(acquire):

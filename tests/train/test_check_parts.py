@@ -63,6 +63,7 @@ class Odd(torch.optim.lr_scheduler.LRScheduler):
         return self.base_lrs
 """
 F1 = {"target": "torchmetrics.classification:MulticlassF1Score", "args": {"num_classes": 3, "average": "none"}}
+ACCURACY = "torchmetrics.classification:MulticlassAccuracy"
 SGD = {"target": "torch.optim:SGD", "args": {"lr": 0.1}, "parameters": ["*"]}
 PLATEAU = {"target": "torch.optim.lr_scheduler:ReduceLROnPlateau", "every": "eval", "metric": "f1"}
 SPEC = {
@@ -96,6 +97,11 @@ def check(tmp_path, monkeypatch):
         ({"model": "parts_to_check:lazy"}, "model: 0.weight, 0.bias: lazy layers have no shape"),
         ({"model": "parts_to_check:lazy_buffers"}, "model: 1.running_mean, 1.running_var: lazy layers have no shape"),
         ({"loss": "parts_to_check:LazyLoss"}, "loss: loss.head.weight, loss.head.bias: lazy layers have no shape"),
+        (
+            {"metrics": {"acc": ACCURACY}},
+            "metrics.acc: torchmetrics.classification:MulticlassAccuracy could not be built: ValueError: Argument",
+        ),
+        ({"metrics": {"f1": "parts_to_check:lazy"}}, "metrics.f1: parts_to_check:lazy gave a Sequential"),
         ({"optimizer": "torch.optim:LBFGS"}, "optimizer: LBFGS evaluates the loss several times"),
         ({"optimizer": "parts_to_check:two"}, "optimizer: parts_to_check:two gave a list of 2"),
         ({"optimizer": {"target": "torch.optim:SGD", "args": {"lr": -1}}}, "Invalid learning rate: -1"),

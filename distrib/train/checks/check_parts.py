@@ -1,8 +1,9 @@
-"""What a job's model, optimizer and schedule raise, found before anything is started."""
+"""What a job's model, loss, metrics, optimizer and schedule raise, found before anything is started."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import traceback
 import warnings
@@ -18,6 +19,7 @@ from distrib.job.plan import StepPlan
 from distrib.job.spec.targets import Target
 from distrib.train.callbacks import build_callbacks
 from distrib.train.checkpoint.plain_state import dump_state
+from distrib.train.objective.task import build_metric
 from distrib.train.optimization.lr_schedule import SchedulerState, check_length
 from distrib.train.optimization.optimizer import build_optimizers
 from distrib.train.resolved_job import ResolvedJob
@@ -29,7 +31,7 @@ _MAX_NAMES = 3
 
 
 def check_parts(resolved: ResolvedJob, step_plan: StepPlan, *, may_allocate: bool) -> None:
-    """Builds model, loss, optimizer and schedule on the meta device, where nothing is allocated.
+    """Builds model, loss, metrics, optimizer and schedule on the meta device, where nothing is allocated.
 
     What fails there is tried again on the CPU, since some code does not work without values.
 
@@ -43,6 +45,7 @@ def check_parts(resolved: ResolvedJob, step_plan: StepPlan, *, may_allocate: boo
         JobError: One of them cannot be built, or cannot train.
     """
     build_callbacks(resolved)
+    _check_metrics(resolved)
     try:
         model = _build_model(resolved, "meta")
     except JobError:
@@ -66,6 +69,13 @@ def _build_model(resolved: ResolvedJob, device: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise resolved.job.error("model", f"{target.target} gave a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _check_metrics(resolved: ResolvedJob) -> None:
+    """Builds the metrics, on the CPU: they are small, and some compute with their arguments."""
+    for name, factory in resolved.metrics.items():
+        target = resolved.job.spec.metrics[name]
+        _built(resolved, f"metrics.{name}", target, "cpu", functools.partial(build_metric, factory, target, name))
 
 
 def _check_with(resolved: ResolvedJob, step_plan: StepPlan, model: nn.Module, device: str) -> None:

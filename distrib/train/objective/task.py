@@ -89,8 +89,7 @@ class Task:
         self.drives = self.takes_session and mentions(resolved.step, "minimize")
         self.may_stop = self.takes_session and mentions(resolved.step, "stop")
         self.metrics: dict[str, Any] = {
-            name: _build_metric(metric, spec.metrics[name], name).to(device)
-            for name, metric in resolved.metrics.items()
+            name: build_metric(metric, spec.metrics[name], name).to(device) for name, metric in resolved.metrics.items()
         }
 
     @property
@@ -180,8 +179,12 @@ def _silence_without_weight(outputs: torch.Tensor, count: Callable[[], torch.Ten
         outputs.register_hook(lambda gradient: torch.where(weight > 0, gradient, 0.0))  # type: ignore[no-untyped-call]
 
 
-def _build_metric(factory: Callable[..., Any], target: Target, name: str) -> nn.Module:
-    """A metric of torchmetrics, which merges its states over the ranks."""
+def build_metric(factory: Callable[..., Any], target: Target, name: str) -> nn.Module:
+    """A metric of torchmetrics, which merges its states over the ranks.
+
+    Raises:
+        TaskError: It is no such metric.
+    """
     metric = factory(**target.args)
     if not isinstance(metric, nn.Module) or not callable(getattr(metric, "update", None)):
         raise TaskError(
@@ -278,11 +281,6 @@ def check_keys(result: Mapping[Any, Any]) -> None:
 
 
 def read_step(result: Any) -> StepOutput:
-    """What a step returned as its output.
-
-    Raises:
-        TaskError: It has not the form that the spec's `step` promises.
-    """
     """What a step returned as its output.
 
     Raises:
