@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from distrib.observe.group import ObserverGroup
 from distrib.observe.observer import Observer
 from distrib.observe.trackers.observer import TrackerObserver
 from distrib.runs.run import Run
+from distrib.runs.storage.folder.preparing import preparation_noted
+from distrib.runs.storage.location import as_folder, is_url, join
 
 if TYPE_CHECKING:
     from distrib.launch.acquire import AcquiredRun
@@ -53,12 +56,23 @@ def run(
     options = replace(options or RunOptions(), started=(options and options.started) or time.time())
     if workers is not None:
         job = job.override([f"resources.workers={workers}"])
-    with StopSignals() as signals, make_launcher(job, options.launcher, options.address) as launcher:
+    with (
+        StopSignals() as signals,
+        _preparation_noted(job, options),
+        make_launcher(job, options.launcher, options.address) as launcher,
+    ):
         observer = ObserverGroup([ActivityRecorder(), *launcher.observers, *observers])
         for tracker in () if isinstance(job, ScriptJob) else job.spec.trackers:
             observer.add(TrackerObserver(tracker, observer.notice))
         prepared = launcher.prepare(lambda: _prepare(job, options.launcher, launcher.choose_device))
         return _execute(prepared, launcher, options, observer, signals)
+
+
+def _preparation_noted(job: AnyJob, options: RunOptions) -> AbstractContextManager[None]:
+    """Notes that the run is about to be continued, for whoever watches it, if it is in a folder of this machine."""
+    if options.run_id is None or options.fresh or is_url(job.spec.storage):
+        return nullcontext()
+    return preparation_noted(as_folder(join(job.spec.storage, options.run_id)))
 
 
 def _prepare(job: AnyJob, launcher: LauncherName, choose_device: Callable[[AnyJob], Device]) -> Prepared:

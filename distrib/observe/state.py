@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from distrib.observe.activity import STALLED
 from distrib.observe.history import Event, RunLength
 from distrib.observe.rank_table import RankHealth
 from distrib.observe.terminal.sparkline import Sparkline
 from distrib.runs.events import is_number
+
+if TYPE_CHECKING:
+    from distrib.job.plan import Plan
+    from distrib.runs.run import Run
 
 _NUM_RECENT = 3
 """The train events that are kept, for the summary of a run that failed."""
@@ -20,9 +25,10 @@ class RunState:
     Args:
         length: The planned length; None if unknown.
         started: Unix seconds at which the launcher began.
+        first_step: The completed steps from which the run is continued.
     """
 
-    def __init__(self, length: RunLength | None, started: float) -> None:
+    def __init__(self, length: RunLength | None, started: float, first_step: int = 0) -> None:
         self.length = length
         self.started = started
         self.last_train: Event | None = None
@@ -35,6 +41,7 @@ class RunState:
         self.world_size: int | None = None
         self.losses = Sparkline()
         self.ranks = RankHealth()
+        self._first_step = first_step
         self._first_of_attempt: Event | None = None
         self._message: tuple[float, str] | None = None
 
@@ -69,7 +76,7 @@ class RunState:
     @property
     def step(self) -> int:
         """Optimizer steps that are known to be completed: after a restart, those of its checkpoint."""
-        return 0 if self.last is None else int(self.last["step"])
+        return self._first_step if self.last is None else int(self.last["step"])
 
     @property
     def speed(self) -> float | None:
@@ -115,3 +122,15 @@ class RunState:
         self.recent_train.append(event)
         if is_number(event.get("loss")):
             self.losses.add(float(event["loss"]))
+
+
+def starting_state(run: Run, plan: Plan, now: float) -> RunState:
+    """The state of a run that a launcher starts, or continues from its newest checkpoint.
+
+    Args:
+        run: The run.
+        plan: What is about to run.
+        now: Unix seconds.
+    """
+    checkpoints = run.checkpoints.list()
+    return RunState(RunLength.of_plan(plan.schedule), now, checkpoints[0].step if checkpoints else 0)

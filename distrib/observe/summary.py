@@ -17,6 +17,8 @@ from distrib.runs.run import Run
 
 DEFAULT_RUNS_FOLDER = "runs"
 LABEL_WIDTH = 12
+_FOUND_AFTER_STEP = ("NonFiniteLossError",)
+"""Errors that are found between steps, whatever the rank did last."""
 
 
 def summarize(run: Run, exit_code: int | None) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def summary_lines(run: Run, width: int | None = None) -> list[str]:
         head += ["", str(error["traceback"]).strip("\n"), ""]
     facts = {
         "now": _now(run, state) if status == "running" else None,
-        "steps": None if status == "finished" else _steps(state),
+        "steps": None if status == "finished" else _steps(state, error),
         "duration": _duration(run),
         "first step": _first_step(run),
         "speed": None if error else _speed(speed),
@@ -97,7 +99,7 @@ def read_state(run: Run) -> tuple[RunState, float | None, str | None]:
     for event in reader:
         state.add(event)
         meter.add(event)
-    activity = record.get("activity")
+    activity = record.get("activity") if record["status"] == "running" else None
     if isinstance(activity, dict) and activity.get("message"):
         state.set_message(float(activity.get("since") or 0.0), str(activity["message"]))
     return state, meter.samples_per_second, reader.note
@@ -190,10 +192,11 @@ def _now(run: Run, state: RunState) -> str:
     return ", ".join(parts)
 
 
-def _steps(state: RunState) -> str:
-    if state.length is None:
-        return f"{state.step:,} done"
-    return f"{state.step:,} of {state.length.total_steps:,} done"
+def _steps(state: RunState, error: Mapping[str, Any] | None) -> str:
+    """The completed steps; a rank that failed may have completed more of them than events report."""
+    reported = (error or {}).get("completed_steps")
+    step = max(state.step, reported) if is_number(reported) else state.step
+    return f"{step:,} done" if state.length is None else f"{step:,} of {state.length.total_steps:,} done"
 
 
 def _last_steps(error: Mapping[str, Any], state: RunState) -> str | None:
@@ -202,8 +205,11 @@ def _last_steps(error: Mapping[str, Any], state: RunState) -> str | None:
     where = None
     if phase == "start":
         where = "none, failed before the first step"
+    elif phase == "evaluation" and steps == 0:
+        where = "none, failed before the first step, in the trial with a batch of data.eval"
     elif phase is not None and is_number(steps):
-        where = f"{steps:,} completed, failed in {phase}" if steps else f"failed in {phase} of the first step"
+        failed = "" if error.get("type") in _FOUND_AFTER_STEP else f", failed in {phase}"
+        where = f"{steps:,} completed{failed}" if steps else f"failed in {phase} of the first step"
     losses = ", ".join(f"{number(event.get('loss'))} at step {event['step']:,}" for event in state.recent_train)
     return "; ".join(part for part in (where, f"loss {losses}" if losses else None) if part) or None
 

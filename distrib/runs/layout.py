@@ -32,6 +32,11 @@ class RunLayout:
         return self.folder / "run.json"
 
     @property
+    def launcher_file(self) -> Path:
+        """The launcher that is about to continue the run, while it prepares to."""
+        return self.folder / "launcher.json"
+
+    @property
     def metrics_file(self) -> Path:
         """One JSON object per event."""
         return self.folder / "metrics.jsonl"

@@ -96,13 +96,14 @@ def create_record(
 def update_record(folder: Path, **changes: Any) -> None:
     """Replaces fields of run.json, all at once; only the run's launcher may, as the last writer wins.
 
-    A status other than `running` also sets `ended` to the present time, unless the changes include it.
+    A status other than `running` also sets `ended` to the present time and removes what the run waited for, unless the
+    changes include them.
     """
     unknown = changes.keys() - set(RECORD_FIELDS)
     if unknown or changes.get("status", "running") not in STATUSES:
         raise ValueError(f"run.json cannot hold {changes}")
     if changes.get("status", "running") != "running":
-        changes = {"ended": time.time(), **changes}
+        changes = {"ended": time.time(), "activity": None, **changes}
     file = RunLayout(folder).record_file
     _write(folder, {**parse_record(file.read_bytes(), file), **changes})
 

@@ -318,7 +318,7 @@ class StepBoundary:
         shown = ", ".join(map(str, ids[:_SHOWN_SAMPLES])) + more
         epoch, _ = self._steps.position(step - 1)
         raise NonFiniteLossError(
-            f"the loss is not finite at step {step} (epoch {epoch}) on rank {rank}, whose samples were {shown}; "
+            f"the loss is not finite at step {step} (epoch {epoch + 1}) on rank {rank}, whose samples were {shown}; "
             "look at these samples, lower the learning rate or set train.clip_norm; a mean over targets of which these "
             "samples have none needs a weight"
         )

@@ -58,7 +58,7 @@ def test_a_failed_run_shows_the_culprit_its_traceback_and_its_log(run, writer):
         "",
         *ERROR["traceback"].splitlines(),
         "",
-        "  steps       5 of 12 done",
+        "  steps       6 of 12 done",
         "  duration    2.0 s",
         f"  run         {run.folder}",
         f"  log         {run.folder}/logs/rank-1.log",
@@ -69,8 +69,27 @@ def test_a_failed_run_shows_the_culprit_its_traceback_and_its_log(run, writer):
     ]
 
 
-def test_a_stopped_run_shows_its_progress(run, writer):
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ({"phase": "start"}, "none, failed before the first step"),
+        (
+            {"phase": "evaluation", "completed_steps": 0},
+            "none, failed before the first step, in the trial with a batch of data.eval",
+        ),
+        ({"phase": "forward", "completed_steps": 0}, "failed in forward of the first step"),
+        ({"type": "NonFiniteLossError", "phase": "optimizer", "completed_steps": 3}, "3 completed"),
+    ],
+)
+def test_where_a_rank_failed(run, writer, error, expected):
+    update_record(run.folder, status="failed", error={**ERROR, "completed_steps": None, **error})
+    assert f"  last steps  {expected}" in summary_lines(run)
+
+
+def test_a_stopped_run_shows_its_progress_and_not_what_it_waited_for(run, writer):
+    update_record(run.folder, activity={"message": "press Ctrl-C again", "since": 1.0})
     update_record(run.folder, status="stopped")
+    assert run.record["activity"] is None
     lines = summary_lines(run)
     assert lines[0] == "stopped"
     assert "  steps       0 of 12 done" in lines

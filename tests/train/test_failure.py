@@ -33,7 +33,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(run):
     error = run.output["error"]
     assert (run.exit_code, run.output["status"]) == (1, "failed")
     assert (error["rank"], error["type"], error["kind"]) == (rank, "NonFiniteLossError", "user")
-    assert f"at step {step + 1} (epoch 0) on rank {rank}" in error["message"]
+    assert f"at step {step + 1} (epoch 1) on rank {rank}" in error["message"]
     assert ", ".join(map(str, part(batches[step], rank, 2))) in error["message"]
     assert error["traceback"] is None
     assert not run.layout.weights_file.exists()

@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from distrib.observe.history import RunLength
 from distrib.observe.rank_logs import rank_on_host
-from distrib.observe.state import RunState
+from distrib.observe.state import RunState, starting_state
 from distrib.observe.terminal.lines import event_line, has_line, headline, wrapped_event_line
 from distrib.observe.terminal.stream import PatientStream
 from distrib.observe.terminal.view import render
@@ -43,6 +42,7 @@ class LiveProgress:
         )
         self._now = now
         self._drawn = 0.0
+        self._shown_step = 0
         self._state = RunState(None, now())
         self._live = Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
@@ -50,7 +50,7 @@ class LiveProgress:
 
     def started(self, run: Run, plan: Plan) -> None:
         """Prints the headline and shows the moving lines."""
-        self.attach(headline(run, plan), RunState(RunLength.of_plan(plan.schedule), self._now()))
+        self.attach(headline(run, plan), starting_state(run, plan, self._now()))
 
     def attach(self, title: str, state: RunState) -> None:
         """Prints a title and shows the moving lines for a run in the given state."""
@@ -69,6 +69,7 @@ class LiveProgress:
     def show(self, event: Mapping[str, Any]) -> None:
         """Prints an event above the moving lines, which stay as they are."""
         if has_line(event) and (event["event"] != "train" or self._is_complete()):
+            self._shown_step = event["step"]
             line = wrapped_event_line(event, self._state.length, self._console.width)
             self._print(Text(line, style=_STYLES.get(event["event"], "")))
 
@@ -91,11 +92,11 @@ class LiveProgress:
             self._draw()
 
     def finished(self, run: Run) -> None:
-        """Removes the moving lines; if training ended early, its last values stay."""
+        """Removes the moving lines; if training ended early, its last values stay, unless a later line is above."""
         self.finished_run = run
         self.__exit__()
         last = self._state.last_train
-        if last is not None and not self._is_complete():
+        if last is not None and not self._is_complete() and last["step"] >= self._shown_step:
             self._print(Text(event_line(last, self._state.length)))
         self._drain()
 

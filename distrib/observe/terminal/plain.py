@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from distrib.observe.history import RunLength
 from distrib.observe.rank_logs import rank_on_host
-from distrib.observe.state import RunState
+from distrib.observe.state import RunState, starting_state
 from distrib.observe.terminal.lines import event_line, has_line, headline
 from distrib.observe.terminal.stream import PatientStream
 
@@ -36,7 +35,7 @@ class PlainProgress:
 
     def started(self, run: Run, plan: Plan) -> None:
         """Prints the headline."""
-        self.attach(headline(run, plan), RunState(RunLength.of_plan(plan.schedule), self._now()))
+        self.attach(headline(run, plan), starting_state(run, plan, self._now()))
 
     def attach(self, title: str, state: RunState) -> None:
         """Prints a title, for a run in the given state."""

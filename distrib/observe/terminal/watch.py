@@ -13,6 +13,7 @@ from distrib.observe.terminal.lines import has_line
 from distrib.observe.terminal.progress import Progress, make_progress
 from distrib.runs.events import EventTail
 from distrib.runs.storage.errors import StorageError
+from distrib.runs.storage.folder.preparing import is_being_prepared
 
 if TYPE_CHECKING:
     from distrib.runs.run import Run
@@ -36,6 +37,7 @@ class RunWatcher:
         self._stream = stream
         self._tail = EventTail(run.metrics_file)
         self._waited_for: str | None = None
+        self._state = RunState(None, time.time())
         self._problem = ""
 
     def watch(self) -> None:
@@ -43,6 +45,7 @@ class RunWatcher:
         events = self._tail.poll()
         record = self._run.record
         state = RunState(RunLength.of_record(record), float(record.get("started") or time.time()))
+        self._state = state
         for event in events:
             state.add(event)
         with make_progress(self._stream.isatty(), self._stream) as progress:
@@ -65,7 +68,11 @@ class RunWatcher:
         parts = [] if num_workers is None else [f"{plural(num_workers, 'worker')} on {request.get('device', '?')}"]
         if state.length is not None:
             parts.append(plural(state.length.total_steps, "step"))
-        return f"{self._run.id}: " + ", ".join([*parts, str(self._run.status)])
+        return f"{self._run.id}: " + ", ".join([*parts, "continuing" if self._is_prepared() else str(self._run.status)])
+
+    def _is_prepared(self) -> bool:
+        """Whether the run is not recorded as running yet, but a launcher is about to continue it."""
+        return self._run.status != "running" and is_being_prepared(self._run.folder)
 
     def _polls(self, progress: Progress) -> Iterator[None]:
         """Yields at every look at the run, the last time after it has ended."""
@@ -77,13 +84,19 @@ class RunWatcher:
                 next_look = now + self._run.storage.poll_seconds
                 self._refresh(progress)
                 is_running = self._run.status == "running"
-                seen_running = seen_running or is_running
+                if is_running and not seen_running:
+                    seen_running = True
+                    self._state.length = RunLength.of_record(self._run.record)  # an extension changes it
                 is_dead = not is_running and self._run.record["status"] == "running"
                 yield
                 if is_dead and seen_running:
                     died = died or now
                     progress.waiting("the launcher has died; waiting for the run to be resumed")
-                if not is_running and not (is_dead and seen_running and now - died < _RESUME_SECONDS):
+                is_prepared = not seen_running and self._is_prepared()
+                if is_prepared:
+                    progress.waiting("a launcher is about to continue the run")
+                is_awaited = is_dead and seen_running and now - died < _RESUME_SECONDS
+                if not (is_running or is_prepared or is_awaited):
                     return
                 died = 0.0 if is_running else died
             progress.idle()
@@ -103,7 +116,8 @@ class RunWatcher:
     def _show_news(self, progress: Progress) -> None:
         for event in self._tail.poll():
             progress.event(event)
-        activity = self._run.record.get("activity")
+        record = self._run.record
+        activity = record.get("activity") if record["status"] == "running" else None
         reason = activity.get("message") if isinstance(activity, dict) else None
         if reason is not None and reason != self._waited_for:
             progress.waiting(str(reason))

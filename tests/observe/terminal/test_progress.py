@@ -122,6 +122,24 @@ def test_the_live_display_shows_where_a_run_ended_early(run, plan, terminal, tra
     assert progress.finished_run is run
 
 
+def test_a_run_that_is_continued_begins_at_the_step_of_its_checkpoint(run, plan, terminal):
+    checkpoint = run.layout.checkpoints / "step-00000004-a0"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "COMMITTED").touch()
+    with LiveProgress(terminal, now=lambda: 100.0) as progress:
+        progress.started(run, plan)
+    assert any(line.startswith("epoch 2/4  step  4/12  ━") for line in shown_on(terminal))
+
+
+def test_the_last_training_line_is_not_repeated_below_a_later_evaluation(run, plan, terminal, train):
+    with LiveProgress(terminal, now=lambda: 100.0) as progress:
+        progress.started(run, plan)
+        progress.event(train(2))
+        progress.event(EVAL)
+        progress.finished(run)
+    assert shown_on(terminal)[-1].startswith("epoch 1/4  step  3/12  evaluation")
+
+
 def test_live_fits_a_narrow_terminal(run, plan, train):
     console = Console(force_terminal=True, width=40, file=io.StringIO())
     with LiveProgress(console, now=lambda: 100.0) as progress:

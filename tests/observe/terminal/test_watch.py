@@ -1,5 +1,6 @@
 """`distrib watch` as a separate process, on runs of other processes."""
 
+import io
 import json
 import os
 import pty
@@ -9,9 +10,12 @@ import subprocess
 import sys
 import termios
 import time
+from contextlib import ExitStack
 
 import pytest
 
+from distrib.observe.terminal.watch import RunWatcher
+from distrib.runs.storage.folder.preparing import is_being_prepared, preparation_noted
 from tests.support import observed_run
 
 
@@ -191,6 +195,61 @@ def test_the_record_contains_what_a_run_waits_for(run, plan, watch, tmp_path):
     assert "waiting for 2 hosts" in "".join(process.stdout.readline() for _ in range(2))
     recorder.event({"event": "start", "step": 0})
     assert json.loads(run.layout.record_file.read_text())["activity"] is None
+
+
+class _Following:
+    """Stands for a display, and does what a launcher would at what is displayed."""
+
+    def __init__(self, run, launched):
+        self.shown = []
+        self._run = run
+        self._launched = launched
+
+    def attach(self, title, state):
+        self.shown.append(title)
+
+    def waiting(self, reason):
+        self.shown.append(reason)
+        if reason == "a launcher is about to continue the run":
+            self._launched.close()
+            self._run.update_record(status="running")
+
+    def idle(self):
+        if self._run.status == "running":
+            self._run.update_record(status="finished")
+
+    def finished(self, run):
+        self.shown.append(run.status)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+
+def test_a_run_that_a_launcher_is_about_to_continue(run, monkeypatch):
+    run.update_record(status="stopped", activity={"message": "press Ctrl-C again", "since": 1.0})
+    with ExitStack() as launched:
+        launched.enter_context(preparation_noted(run.folder))
+        display = _Following(run, launched)
+        monkeypatch.setattr("distrib.observe.terminal.watch.make_progress", lambda *_: display)
+        RunWatcher(run, io.StringIO()).watch()
+    assert display.shown == [
+        "digits-1: 2 workers on cpu, 12 steps, continuing",
+        "a launcher is about to continue the run",
+        "finished",
+    ]
+
+
+def test_a_launcher_that_died_while_it_prepared_is_not_waited_for(run):
+    run.update_record(status="stopped")
+    with preparation_noted(run.folder):
+        assert is_being_prepared(run.folder)
+        notice = run.layout.launcher_file
+        notice.write_text(json.dumps({**json.loads(notice.read_text()), "start_time": 1.0}))
+        assert not is_being_prepared(run.folder)
+    assert not notice.exists()
 
 
 def test_what_an_earlier_launch_waited_for_is_removed(run, plan):
