@@ -91,7 +91,7 @@ class Failure:
         if isinstance(error, LoaderFailedError):
             name, message, shown = error.type, error.message, error.traceback or None
         elif not isinstance(error, DistribError):
-            shown = _shortened(user_traceback(error))
+            shown = _shortened(user_traceback(error)) or None
         in_collective = isinstance(error, RuntimeError) and is_raised_by_torch(error)
         rank, host = place.rank, place.host_name
         if isinstance(error, DriftError):

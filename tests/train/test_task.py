@@ -75,10 +75,15 @@ def test_inputs_by_name_are_passed_by_name(make):
             BATCH,
             r"loss: must give a scalar tensor.* shape \(4,\)",
         ),
+        (
+            {"loss": "torch.nn:CrossEntropyLoss"},
+            (BATCH[0], ["cat"] * 4),
+            r"loss: torch.nn:CrossEntropyLoss needs a tensor, but the targets of a batch are text",
+        ),
         ({"step": "exact_jobs:no_tensor"}, BATCH, r"step: must give a scalar tensor, the mean loss, but gave float"),
         ({"step": "exact_jobs:no_loss"}, BATCH, r"step: the dict that it returns has no 'loss'"),
     ],
-    ids=["a dict", "three parts", "no mean", "no tensor", "no loss"],
+    ids=["a dict", "three parts", "no mean", "text as targets", "no tensor", "no loss"],
 )
 def test_what_cannot_be_a_loss_is_refused(make, fields, batch, message):
     task = make(**fields)

@@ -139,4 +139,4 @@ def _result(shard: Shard, inherited: Inherited, pipe: Connection) -> Part | Dist
     except OSError as error:
         return InferenceError(f"{shard.part.name}: {type(error).__name__}: {error}")
     except BaseException as error:
-        return InferenceError(f"{type(error).__name__}: {error}\n{user_traceback(error).rstrip()}")
+        return InferenceError(f"{type(error).__name__}: {error}\n{user_traceback(error)}".rstrip())

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from distrib.job.plan import StepPlan
 from distrib.train.data.batches import to_device
 from distrib.train.data.loader import Fetcher
 from distrib.train.data.sampler import GlobalBatchSampler
+from distrib.train.data.shapes import shapes_of
 from distrib.train.objective.task import Task
 from distrib.train.optimization.lr_schedule import Schedules
 from distrib.train.optimization.optimizer import build_optimizers
@@ -90,25 +91,14 @@ def try_step(resolved: ResolvedJob, datasets: Datasets, step_plan: StepPlan, dev
         schedules.after_step(1)
     loss = float(output.loss.detach())  # waits for the device
     return Trial(
-        batch=describe(batch),
-        outputs=None if output.outputs is None else describe(output.outputs),
+        batch=shapes_of(batch),
+        outputs=None if output.outputs is None else shapes_of(output.outputs),
         loss=loss,
         unused_parameters=unused,
         seconds=time.perf_counter() - started,
         peak_memory_bytes=_peak_memory(device),
         device=str(device),
     )
-
-
-def describe(value: Any) -> str:
-    """Shapes and types of nested tensors: `(float32[32, 64], int64[32])`."""
-    if isinstance(value, torch.Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {describe(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "(" + ", ".join(map(describe, value)) + ")"
-    return type(value).__name__
 
 
 def _first_batch(resolved: ResolvedJob, datasets: Datasets, step_plan: StepPlan) -> Any:

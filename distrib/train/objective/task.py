@@ -17,6 +17,7 @@ from distrib.job.fields import nearest
 from distrib.job.spec.job import JobSpec
 from distrib.job.spec.targets import Target
 from distrib.train.data.batches import tensors_in
+from distrib.train.objective.loss_errors import refusal
 from distrib.train.objective.loss_weights import LossForm, loss_form
 from distrib.train.process.randomness import reseed
 from distrib.train.resolved_job import ResolvedJob
@@ -147,7 +148,7 @@ class Task:
         inputs, targets = batch
         outputs = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
         assert self.loss is not None
-        value = _scalar((self.loss if loss is None else loss)(outputs, targets), "loss")
+        value = _scalar(self._call_loss(self.loss if loss is None else loss, outputs, targets), "loss")
         form = self.form
         if form.count is None or not isinstance(outputs, torch.Tensor):
             num_rows = None if form.is_sum else _num_rows(batch)
@@ -164,6 +165,14 @@ class Task:
             has_ignored=not counts_targets and form.has_ignored(targets),
             num_rows=_num_targets(targets) if isinstance(targets, torch.Tensor) else None,
         )
+
+    def _call_loss(self, loss: Callable[..., Any], outputs: Any, targets: Any) -> Any:
+        try:
+            return loss(outputs, targets)
+        except Exception as error:
+            if (problem := refusal(error, self.loss_name, outputs, targets)) is None:
+                raise
+            raise TaskError(f"loss: {problem}") from error
 
 
 def _num_targets(targets: torch.Tensor) -> int:

@@ -24,12 +24,12 @@ def user_traceback(error: BaseException) -> str:
     """The traceback from the user's first frame on.
 
     Earlier frames belong to this package and to torch and only show how the user's code was called. If torch raised the
-    error and no frame is the user's, as in a loss named in the job, only the error itself is returned. An error that
-    this package raised is a bug, whose traceback is complete.
+    error and no frame is the user's, as in a model of torch's own, there is nothing to show and the text is empty. An
+    error that this package raised is a bug, whose traceback is complete.
     """
     frames = user_frames(error)
     if frames is None and _file_of(error).startswith(_TORCH):
-        return "".join(traceback.format_exception_only(error))
+        return ""
     shown = frames if frames is not None else error.__traceback__
     return "".join(traceback.format_exception(type(error), error, shown))
 
