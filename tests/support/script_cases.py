@@ -26,6 +26,7 @@ from session_jobs import (
 )
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import TensorDataset
 
 import distrib
 
@@ -211,6 +212,63 @@ def half():
         with session.autocast():
             loss = functional.cross_entropy(model(inputs), targets) * 32.0
         session.minimize(loss)
+        end_body(model)
+
+
+class Games:
+    """Games of varying length that the model plays against itself: the data of one loop."""
+
+    def __init__(self):
+        self.number, self.positions = -1, None
+
+    def play(self, model, number):
+        """Plays the games of this loop, unless they are there already since the run was restarted within it."""
+        if number <= self.number:
+            return
+        positions, num_features = [], model.layers[0].in_features
+        with torch.no_grad():
+            for _ in range(6 + number):
+                position = torch.zeros(num_features, dtype=torch.float64)
+                for _ in range(9):
+                    positions.append(position)
+                    position = position + torch.randn(num_features, dtype=torch.float64)
+                    if model(position[None])[0].argmax() == 0:
+                        break
+        self.number, self.positions = number, torch.stack(positions)
+
+    def state_dict(self):
+        return vars(self)
+
+    def load_state_dict(self, state):
+        vars(self).update(state)
+
+
+def played():
+    model, optimizer = session.setup(model := build(Mlp), sgd(model))
+    games = session.keep("games", Games())
+    torch.manual_seed(SEED)
+    for number in range(3):
+        games.play(model, number)
+        positions = TensorDataset(games.positions)
+        if session.rank == 0:
+            with Path("games.txt").open("a") as file:
+                file.write(f"{session.attempt} {number} {len(positions)}\n")
+        for (inputs,) in session.batches(positions, batch_size=7, epochs=2):
+            optimizer.zero_grad()
+            session.backward((model(inputs) ** 2).mean())
+            session.update(optimizer)
+            end_body(model)
+
+
+def forgotten():
+    """Data that another attempt does not make again."""
+    model, optimizer = session.setup(model := build(Mlp), sgd(model))
+    torch.manual_seed(session.attempt)
+    inputs = torch.randn(NUM_SAMPLES, model.layers[0].in_features, dtype=torch.float64)
+    for (rows,) in batches(TensorDataset(inputs)):
+        optimizer.zero_grad()
+        session.backward((model(rows) ** 2).mean())
+        session.update(optimizer)
         end_body(model)
 
 

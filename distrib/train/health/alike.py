@@ -47,7 +47,8 @@ def check_loops(plan: StepPlan, group: dist.ProcessGroup) -> None:
         name, rank, first, other = different
         raise RanksDifferError(
             f"session.batches: {name} is {first} on rank 0 but {other} on rank {rank}; all ranks need the same: look "
-            "for files that only some hosts have, and for datasets that are split by rank (distrib does that)"
+            "for files that only some hosts have, for datasets that are split by rank (distrib does that), and for "
+            "data that each rank makes at random (call torch.manual_seed first)"
         )
 
 

@@ -48,13 +48,36 @@ def check_samples(rank: Rank, dataset: Any) -> list[str]:
     index = derive_seed("spot check", settings.seed) % len(dataset)
     sample = SpotSample(dataset, index, settings.seed)
     with rank.progress.during(Phase.DATA):
-        found = compare_samples(sample.fetch, RankTree(rank.control_group), hardware_of(torch.device("cpu")))
+        tree = RankTree(rank.control_group)
+        found = compare_samples(sample.fetch(), sample.fetch, tree, hardware_of(torch.device("cpu")))
     if found is None:
         return []
     message = f"data.train: sample {index} {found.message}"
     if found.is_error and settings.drift == "stop":
         raise RanksDifferError(f"{message}; failures.drift=warn continues in spite of the difference")
     return [message]
+
+
+def check_samples_of_loop(rank: Rank, sample: SpotSample) -> tuple[str | None, list[str]]:
+    """Compares a sample of a script's loop over the ranks, all of which call it together.
+
+    Returns:
+        A digest of the sample, None if it could not be fetched in time, and what is to be reported.
+
+    Raises:
+        RanksDifferError: The sample is not the same on all ranks.
+    """
+    fetched = sample.fetch()
+    digest = fetched.digest.numbers if fetched.is_repeatable else None
+    if rank.info.world_size == 1:
+        return digest, []
+    found = compare_samples(fetched, sample.fetch, RankTree(rank.control_group), hardware_of(torch.device("cpu")))
+    if found is None:
+        return digest, []
+    message = f"session.batches: sample {sample.index} {found.message}"
+    if found.is_error:
+        raise RanksDifferError(f"{message}; random data is the same on all ranks if torch.manual_seed comes first")
+    return digest, [message]
 
 
 @dataclass(frozen=True)
@@ -70,13 +93,16 @@ class SampleDifference:
     is_error: bool = False
 
 
-def compare_samples(fetch: Callable[..., Fetched], tree: RankTree, hardware: str) -> SampleDifference | None:
-    """Compares what `fetch` returns over the ranks, and on each rank with what it returns again.
+def compare_samples(
+    found: Fetched, fetch: Callable[..., Fetched], tree: RankTree, hardware: str
+) -> SampleDifference | None:
+    """Compares what has been fetched over the ranks, and on each rank with what it is when it is fetched again.
 
     Forked ranks have inherited the same generators, so random samples may be equal at first. A sample that takes long
     is only fetched again if the ranks differ.
 
     Args:
+        found: What `fetch` has returned.
         fetch: See `SpotSample.fetch`.
         tree: All ranks.
         hardware: What rounding depends on.
@@ -84,7 +110,6 @@ def compare_samples(fetch: Callable[..., Fetched], tree: RankTree, hardware: str
     Returns:
         None if all ranks have the same.
     """
-    found = fetch()
     if tree.combine_objects((found.digest, found.is_repeatable), lambda rows: set(rows) == {(rows[0][0], True)}):
         return None
     if not found.was_repeated:

@@ -96,7 +96,7 @@ class SpotSample:
 
     def __init__(self, dataset: Any, index: int, seed: int) -> None:
         self._fetcher = Fetcher(dataset, _as_is, seed)
-        self._index = index
+        self.index = index
         is_plain = isinstance(dataset, TensorDataset)
         self._runs_code = not is_plain or type(dataset).__getitem__ is not TensorDataset.__getitem__
 
@@ -119,7 +119,7 @@ class SpotSample:
 
     def _digest(self) -> SampleDigest:
         try:
-            return SampleDigest.of(self._fetcher.__getitems__(EpochIndices([self._index], 0)))
+            return SampleDigest.of(self._fetcher.__getitems__(EpochIndices([self.index], 0)))
         except Exception as error:  # training itself will report it, if it uses this sample
             return SampleDigest(None, problem=f"{type(error).__name__}: {error}".partition("\n")[0])
 

@@ -20,11 +20,13 @@ from distrib.train.checkpoint.saving import Saving
 from distrib.train.control import Control, ExchangeInterval
 from distrib.train.data.loader import StepBatch, StepLoader
 from distrib.train.health.alike import check_loops
+from distrib.train.health.spot_check import check_samples_of_loop
+from distrib.train.health.spot_sample import SpotSample
 from distrib.train.loop import Loop
 from distrib.train.objective.loss_accumulator import CAPACITY, LossAccumulator
 from distrib.train.optimization.precision import Precision
 from distrib.train.process.process_groups import long_timeout
-from distrib.train.process.randomness import derive_seed
+from distrib.train.process.randomness import derive_seed, reseed
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.script.errors import UsageError
@@ -35,6 +37,11 @@ from distrib.train.session.session import Session, SessionControl
 from distrib.train.state import TrainingState
 from distrib.train.strategy.base import StrategySettings
 from distrib.train.strategy.registry import make_strategy
+
+_OWN_DATA = (
+    "A restarted script runs from its beginning: if it makes its data itself, as from games that the model plays, keep "
+    "it with session.keep"
+)
 
 
 @dataclass(frozen=True)
@@ -135,22 +142,49 @@ class ScriptEngine:
         seed, number = self.rank.settings.seed, self.steps.number + 1
         return seed if number == 0 else derive_seed("loop", seed, number) >> 32
 
-    def begin_loop(self, plan: StepPlan, order: str) -> bool:
+    def begin_loop(self, plan: StepPlan, order: str, sample: SpotSample) -> bool:
         """Begins the next loop; returns whether it has steps left.
+
+        Args:
+            plan: Its steps, counted from 0.
+            order: The order of its samples.
+            sample: One of them.
 
         Raises:
             RanksDifferError: The ranks have different loops.
             UsageError: It does not fit the checkpoint that the run continues from.
         """
         assert self._boundary is not None
-        check_loops(plan, self.rank.control_group)
-        difference = self.steps.begin(plan, order, self.state.completed_steps)
+        completed_steps, digest = self.state.completed_steps, None
+        findings: list[str] = []
+        if not self.steps.has_next_ended(completed_steps):
+            check_loops(plan, self.rank.control_group)
+            digest, findings = check_samples_of_loop(self.rank, sample)
+        difference = self.steps.begin(plan, order, digest, completed_steps)
         if difference is not None:
             raise UsageError(
                 f"session.batches: does not fit the checkpoint that the run continues from: {difference}; use the same "
-                "arguments, or start another run with --fresh"
+                f"arguments, or start another run with --fresh. {_OWN_DATA}"
             )
+        if self.steps.is_other_data(digest):
+            findings.append(
+                f"session.batches: sample {sample.index} is another than before the run was restarted, so the loop "
+                f"does not continue as it began. {_OWN_DATA}"
+            )
+        if self._boundary.has_started:
+            for message in findings:
+                self._records.warn(completed_steps, message)
+        else:
+            self._warnings += findings
         return not self._boundary.is_finished
+
+    def end_loop(self, completed_steps: int) -> None:
+        """Gives all ranks the same random numbers until the next loop, also where a restarted run skips this one.
+
+        Args:
+            completed_steps: Those of the run when the loop has ended.
+        """
+        reseed(derive_seed("between loops", self.rank.settings.seed, completed_steps))
 
     def add_losses(self, losses: list[tuple[torch.Tensor, Any]], part: Slice) -> None:
         """Adds a step's losses to those of the next event: their sum, or with weights their mean."""

@@ -13,8 +13,10 @@ from torch import nn
 
 from distrib.compat.torchmetrics_states import metrics_of
 from distrib.train.data.target_order import OrderFunction
+from distrib.train.health.spot_sample import SpotSample
 from distrib.train.objective.metrics import compute_metrics
 from distrib.train.objective.task import TaskError
+from distrib.train.process.randomness import derive_seed
 from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.script.code import script_mentions
@@ -93,7 +95,7 @@ class ScriptSession(Session):
         on all ranks ends the loop with the present step.
 
         Args:
-            dataset: A map-style dataset.
+            dataset: A map-style dataset, the same on all ranks.
             batch_size: Samples of a global batch, whatever the number of ranks.
             epochs: Passes over the dataset.
             steps: The number of steps instead.
@@ -124,7 +126,9 @@ class ScriptSession(Session):
         samples = options.make_order(seed)
         plan = options.plan(self.options, samples, self.world_size)
         self._engine.begin(self, is_ever_saved=plan.is_ever_saved)
-        if not self._engine.begin_loop(plan, options.order_name):
+        sample = SpotSample(dataset, derive_seed("spot check", seed) % len(dataset), seed)
+        if not self._engine.begin_loop(plan, options.order_name, sample):
+            self._engine.end_loop(self._engine.steps.total_steps)
             return iter(())
         self._loop = ScriptLoop(self._engine, options, samples, plan, seed)
         return self._run(self._loop)
@@ -137,9 +141,11 @@ class ScriptSession(Session):
                 self._close_step(part)
         except GeneratorExit:
             loop.is_broken_off = True  # or an exception has left the body: then the session is not used again
+            self._engine.end_loop(self._engine.state.completed_steps + 1)
             raise
         self._loop = None
         self._engine.check_stopped()
+        self._engine.end_loop(self._engine.state.completed_steps)
 
     def _close_step(self, part: Slice) -> None:
         """Ends what the body of a loop has done, before the boundary of the step."""

@@ -18,16 +18,19 @@ class LoopSpan:
         batch_size: Samples of a global batch.
         order: The order of its samples.
         end_step: Completed steps of the run when it ends.
+        digest: Of one of its samples, if it is known.
     """
 
     num_samples: int
     batch_size: int
     order: str
     end_step: int
+    digest: str | None = None
 
-    def difference(self, other: LoopSpan) -> str | None:
-        """What makes the other loop one that cannot continue this one."""
-        for name, text in (("num_samples", "the number of samples"), ("batch_size", "batch_size"), ("order", "order")):
+    def difference(self, other: LoopSpan, *, has_ended: bool) -> str | None:
+        """What makes the other loop one that cannot continue this one; of a loop that has ended, the data is free."""
+        names = (("batch_size", "batch_size"), ("order", "order"))
+        for name, text in names if has_ended else (("num_samples", "the number of samples"), *names):
             before, now = getattr(self, name), getattr(other, name)
             if before != now:
                 return f"{text} was {before} and is {now}"
@@ -55,30 +58,41 @@ class ScriptSteps:
         self._plan: StepPlan | None = None
         self._first_step = 0
 
-    def begin(self, plan: StepPlan, order: str, completed_steps: int) -> str | None:
+    def has_next_ended(self, completed_steps: int) -> bool:
+        """Whether the loop that begins next had ended before the run was restarted."""
+        number = self._num_begun
+        return number < len(self._spans) and completed_steps >= self._spans[number].end_step
+
+    def is_other_data(self, digest: str | None) -> bool:
+        """Whether the present loop, which began before the run was restarted, had another sample with this index."""
+        before = self._spans[self.number].digest
+        return None not in (before, digest) and before != digest
+
+    def begin(self, plan: StepPlan, order: str, digest: str | None, completed_steps: int) -> str | None:
         """Begins the next loop.
 
         Args:
             plan: Its steps, counted from 0.
             order: The order of its samples.
+            digest: Of one of its samples, if it is known.
             completed_steps: Those of the run.
 
         Returns:
             Why it does not fit the checkpoint that the run continues from; None if it does.
         """
-        number = self._num_begun
+        number, has_ended = self._num_begun, self.has_next_ended(completed_steps)
         self._num_begun += 1
         before = self._spans[number - 1] if number else None
         self._plan = plan
         self._first_step = before.end_step if before else 0
         end_step = self._first_step + plan.total_steps
-        span = LoopSpan(plan.train_samples, plan.global_batch_size, order, end_step)
+        span = LoopSpan(plan.train_samples, plan.global_batch_size, order, end_step, digest)
         if number == len(self._spans):
             self._spans.append(span)
             return None
-        difference = self._spans[number].difference(span)
-        if difference is None and completed_steps < self._spans[number].end_step:
-            self._spans[number:] = [span]  # it may have become longer
+        difference = self._spans[number].difference(span, has_ended=has_ended)
+        if difference is None and not has_ended:
+            self._spans[number:] = [replace(span, digest=self._spans[number].digest or digest)]  # it may be longer now
         return difference
 
     @property

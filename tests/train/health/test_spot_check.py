@@ -59,7 +59,8 @@ class Samples:
 
 def find(rank, kind, hardware=("AVX2", "AVX2", "AVX2")):
     dataset = TensorDataset(IMAGE, IMAGE) if kind == "tensors" else Samples(kind)
-    found = compare_samples(SpotSample(dataset, 1, seed=0).fetch, RankTree(dist.group.WORLD), hardware[rank])
+    sample = SpotSample(dataset, 1, seed=0)
+    found = compare_samples(sample.fetch(), sample.fetch, RankTree(dist.group.WORLD), hardware[rank])
     assert not getattr(dataset, "num_fetched", 0)
     return None if found is None else (found.is_error, found.message)
 

@@ -1,5 +1,6 @@
 """Scripts with a session: at any number of ranks what a plain loop of one process computes, killed or not."""
 
+import itertools
 import json
 import os
 import shutil
@@ -226,6 +227,35 @@ def test_loops_that_have_ended_are_skipped_after_a_restart(launch):
     assert (killed / "stages.txt").read_text() == f"0 0 7\n1 0 {first}\n1 1 15\n"
     assert all(torch.equal(final(killed)[key], value) for key, value in final(reference).items())
     assert events_of(killed, "train")[-1]["samples"] == 47 + 2 * 9 - 9 + 60
+
+
+def test_data_that_the_script_makes_is_the_same_on_all_ranks_and_after_a_restart(launch):
+    """As games that the model plays, whose number depends on its weights: kept, they continue to the same bits."""
+    arguments = ["checkpoint=3 steps"]
+    alone, one = launch("played", 1, *arguments, folder="one")
+    finished, two = launch("played", 2, *arguments, folder="two")
+    assert alone.returncode == finished.returncode == 0, finished.stdout + finished.stderr
+    assert (one / "games.txt").read_text() == (two / "games.txt").read_text()
+    assert len({line.split()[2] for line in (two / "games.txt").read_text().splitlines()}) == 3
+    assert float((flat(final(two)) - flat(final(one))).norm() / flat(final(one)).norm()) < 1e-10
+    loops = [int(line.split()[2]) for line in (two / "games.txt").read_text().splitlines()]
+    ends = list(itertools.accumulate(2 * -(-num_samples // 7) for num_samples in loops))
+    assert ends[1] + 5 < ends[2]
+    again, killed = launch("played", 2, *arguments, f"kill=1@{ends[1] + 5}", folder="killed")
+    assert again.returncode == 0, again.stdout + again.stderr
+    start = events_of(killed, "start")[1]
+    assert (start["attempt"], ends[0] <= start["step"] < ends[1] + 5) == (1, True)
+    assert all(torch.equal(final(killed)[key], value) for key, value in final(two).items())
+    assert not events_of(killed, "warning")
+
+
+@pytest.mark.long
+def test_data_that_a_restart_does_not_make_again_is_reported(launch):
+    finished, folder = launch("forgotten", 2, "checkpoint=2 steps", "kill=1@5")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    (warning,) = events_of(folder, "warning")
+    assert "is another than before the run was restarted" in warning["message"]
+    assert "keep it with session.keep" in warning["message"]
 
 
 @pytest.mark.long
