@@ -27,6 +27,7 @@ from distrib.cli.predict import predict
 from distrib.cli.report import report
 from distrib.cli.run import EXIT_CODES, run
 from distrib.cli.scale import scale
+from distrib.cli.script import unknown_option_advice
 from distrib.cli.serve import serve
 from distrib.cli.status import status
 from distrib.cli.stop import stop
@@ -37,10 +38,17 @@ from distrib.errors import DistribError, StoppedError
 from distrib.launch.process.output import open_standard_streams
 
 USAGE_EXIT_CODE = 2
+_ARGUMENTS = "distrib.arguments"
+"""The key of the subcommand and its arguments."""
 
 
 class Verbs(TyperGroup):
-    """The subcommands. Ctrl-C stops any of them, unless a launcher handles it; usage errors lose pydantic's prefix."""
+    """The subcommands. Ctrl-C stops any of them, unless a launcher handles it; usage errors name the fix."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Finds the subcommand and keeps its arguments, which an error about them needs."""
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the subcommand."""
@@ -51,6 +59,11 @@ class Verbs(TyperGroup):
             raise
         except KeyboardInterrupt:
             raise StoppedError("interrupted") from None
+        except Exception as error:
+            if hasattr(error, "possibilities") and hasattr(error, "option_name"):  # a usage error: no such option
+                advice = unknown_option_advice(ctx.meta[_ARGUMENTS], error.option_name)
+                error.message += f"; {advice}" if advice else ""  # type: ignore[attr-defined]
+            raise
 
 
 app = typer.Typer(

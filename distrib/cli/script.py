@@ -60,6 +60,27 @@ def load_runnable(name: str | None, module: str | None, arguments: Sequence[str]
     return load_any_job(name, overrides)
 
 
+def unknown_option_advice(arguments: Sequence[str], option: str) -> str | None:
+    """What to write instead of an option that a command does not have: an option of the script, or a field of the job.
+
+    Args:
+        arguments: The command and its arguments.
+        option: The option, such as `--epochs`.
+    """
+    verb, *rest = arguments
+    before = rest[: rest.index("--")] if "--" in rest else rest
+    scripts = [name for name in before if name.endswith(SCRIPT_SUFFIXES)]
+    if verb in ("run", "submit") and (scripts or "-m" in before):
+        what = f"-m {before[before.index('-m') + 1]}" if "-m" in before[:-1] else scripts[0] if scripts else "-m MODULE"
+        return f"options of a script come last, after --: distrib {verb} {what} … -- {option} …"
+    from distrib.job.fields import all_fields
+
+    name = option.lstrip("-").replace("-", "_")
+    fields = [field for field in all_fields() if field.rpartition(".")[2] == name]
+    is_of_job = verb in ("run", "submit", "plan", "scale") and fields
+    return f"set the job's field: --set {fields[0]}=…" if is_of_job else None
+
+
 def run_arguments(job: AnyJob) -> tuple[list[str], list[str]]:
     """How `distrib run` is given a job in a copy of the working directory: its first arguments, and its last."""
     from distrib.job.script import ScriptJob

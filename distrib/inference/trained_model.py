@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distrib.errors import InferenceError, JobError
-from distrib.job.reader import Job
+from distrib.job.reader import Job, is_mapping_with
 from distrib.job.target import add_import_paths, bind, find_callable
 from distrib.runs.checkpoints import CheckpointFolder, DamagedError
 from distrib.runs.run import Run
@@ -107,6 +107,10 @@ def open_trained(run: Run, weights: str = "last") -> TrainedModel:
         JobError: The folder is not a run, or it has no such weights.
     """
     record = run.record
+    if is_mapping_with(run.job_file, "script"):
+        raise JobError(
+            f"run {run.id} is of a script, whose model is known to its own code alone; load what it saves with that code"
+        )
     spec_folder = (record.get("provenance") or {}).get("spec_folder")
     return TrainedModel(
         run_id=run.id,

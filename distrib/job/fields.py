@@ -55,9 +55,9 @@ def _shape(annotation: Any) -> Shape:
     return Shape()
 
 
-def shape_at(path: Sequence[str]) -> Shape | None:
+def shape_at(path: Sequence[str], root: Shape = ROOT) -> Shape | None:
     """The shape of the field at `path`; None if the spec has no such field."""
-    shape: Shape | None = ROOT
+    shape: Shape | None = root
     for key in path:
         shape = shape.child(key) if shape else None
     return shape
@@ -70,6 +70,13 @@ def all_fields(shape: Shape = ROOT, prefix: str = "") -> Iterator[str]:
         child = shape.child(key)
         if child is not None:
             yield from all_fields(child, f"{prefix}{key}.")
+
+
+def absent_from_script(key: str, section: type[Section] | None) -> str | None:
+    """Explains that a script's spec has no such field although a training job's has; None if that is not the case."""
+    if section is None or "script" not in section.model_fields or key not in JobSpec.model_fields:
+        return None
+    return f"a script has no '{key}' here: it trains as its own code and arguments say"
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

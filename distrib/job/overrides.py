@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from distrib.errors import JobError
-from distrib.job.fields import ROOT, Shape, all_fields, nearest, nearest_field, shape_at
+from distrib.job.fields import Shape, absent_from_script, all_fields, nearest, nearest_field, shape_at
 from distrib.job.spec.job import JobSpec
+from distrib.job.spec.section import Section
 from distrib.job.spec.targets import Target
 from distrib.job.yaml.nodes import MapNode, Node, ScalarNode, SourceLocation
 from distrib.job.yaml.parser import parse
 
 
-def apply_override(root: MapNode, override: str) -> None:
-    """Applies one `a.b=value` to `root`.
+def apply_override(root: MapNode, override: str, model: type[Section] = JobSpec) -> None:
+    """Applies one `a.b=value` to `root`, the tree of a spec of the kind `model`.
 
     The value is a YAML scalar or a flow collection; `null` removes the field, which restores its default. A target
     written as a bare string becomes a mapping when something is set inside it. New keys are allowed under `args` and
@@ -25,11 +26,12 @@ def apply_override(root: MapNode, override: str) -> None:
     path = field.strip().split(".")
     if not equals or "" in path:
         raise location.error("write it as FIELD=VALUE, such as train.epochs=3")
-    if shape_at(path) is None:
-        raise _unknown(location, path, root)
+    spec = Shape(section=model)
+    if shape_at(path, spec) is None:
+        raise _unknown(location, path, root, spec)
     value = _read_value(location, text)
     is_unset = isinstance(value, ScalarNode) and value.is_null
-    parent = _enter(root, path[:-1], location, creates=not is_unset)
+    parent = _enter(root, spec, path[:-1], location, creates=not is_unset)
     if parent is None:
         return
     if is_unset:
@@ -48,10 +50,9 @@ def _read_value(location: SourceLocation, text: str) -> Node:
     return node
 
 
-def _enter(root: MapNode, path: list[str], location: SourceLocation, *, creates: bool) -> MapNode | None:
+def _enter(root: MapNode, spec: Shape, path: list[str], location: SourceLocation, *, creates: bool) -> MapNode | None:
     """The mapping at `path`. If there is none, creates it if `creates`, otherwise returns None."""
-    node: MapNode = root
-    shape: Shape = ROOT
+    node, shape = root, spec
     for depth, key in enumerate(path, start=1):
         shape = shape.child(key) or Shape()
         child = node.get(key)
@@ -72,24 +73,27 @@ def _enter(root: MapNode, path: list[str], location: SourceLocation, *, creates:
     return node
 
 
-def _unknown(location: SourceLocation, path: list[str], root: MapNode) -> JobError:
+def _unknown(location: SourceLocation, path: list[str], root: MapNode, spec: Shape) -> JobError:
     field = ".".join(path)
-    parent = shape_at(path[:-1])
+    if (reason := absent_from_script(path[0], spec.section)) is not None:
+        return location.error(f"unknown field '{field}'; {reason}")
+    parent = shape_at(path[:-1], spec)
     guess = None
     if parent is not None and parent.section is not None and issubclass(parent.section, Target):
         key = nearest(path[-1], parent.section.model_fields) or f"args.{path[-1]}"
         guess = ".".join([*path[:-1], key])
-    guess = guess or nearest_field(field, {*all_fields(), *_written_fields(root)})
-    advice = f"did you mean '{guess}'?" if guess else f"the spec has: {', '.join(JobSpec.model_fields)}"
+    guess = guess or nearest_field(field, {*all_fields(spec), *_written_fields(root, spec)})
+    names = spec.section.model_fields if spec.section else ()
+    advice = f"did you mean '{guess}'?" if guess else f"the spec has: {', '.join(names)}"
     return location.error(f"unknown field '{field}'; {advice}")
 
 
-def _written_fields(node: Node, prefix: str = "") -> set[str]:
+def _written_fields(node: Node, spec: Shape, prefix: str = "") -> set[str]:
     """The dotted paths of the fields in the file that the spec defines, including arguments."""
     fields: set[str] = set()
     if isinstance(node, MapNode):
         for key, (_, value) in node.entries.items():
             path = f"{prefix}{key}"
-            if shape_at(path.split(".")) is not None:
-                fields |= {path} | _written_fields(value, f"{path}.")
+            if shape_at(path.split("."), spec) is not None:
+                fields |= {path} | _written_fields(value, spec, f"{path}.")
     return fields

@@ -9,8 +9,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from distrib.job.fields import all_fields, nearest, shape_at
+from distrib.job.fields import Shape, absent_from_script, all_fields, nearest, shape_at
 from distrib.job.rules import CONTRADICTION, Problem
+from distrib.job.spec.job import JobSpec
 from distrib.job.spec.patterns import PATTERNS_IN_WORDS, SAVE_INTERVAL_PATTERN, STEP_INTERVAL_PATTERN, TARGET_PATTERN
 from distrib.job.spec.resources import COUNT_TAG, RANGE_TAG
 from distrib.job.spec.section import Section
@@ -35,24 +36,25 @@ _EXPECTED: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
 }
 
 
-def problems_of(error: ValidationError) -> Iterator[Problem]:
-    """Yields every problem as the dotted path of its field and a message."""
+def problems_of(error: ValidationError, model: type[Section] = JobSpec) -> Iterator[Problem]:
+    """Yields every problem in a spec of the kind `model` as the dotted path of its field and a message."""
+    spec = Shape(section=model)
     for details in error.errors(include_url=False):
         path = [str(part) for part in details["loc"] if part not in _NOT_IN_A_PATH]
         if details["type"] == CONTRADICTION:
             for field, message in details["ctx"]["problems"]:
                 yield ".".join([*path, *filter(None, [field])]), message
         else:
-            yield ".".join(path), _message(details, path)
+            yield ".".join(path), _message(details, path, spec)
 
 
-def _message(details: ErrorDetails, path: Sequence[str]) -> str:
+def _message(details: ErrorDetails, path: Sequence[str], spec: Shape) -> str:
     kind = details["type"]
     context = details.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown_key(path)
+        return _unknown_key(path, spec)
     if kind == "missing":
-        return f"required{_description(path)}"
+        return f"required{_description(path, spec)}"
     if kind == "invalid_key":
         return "keys must be text here; put it in quotes"
     if kind == "value_error":
@@ -60,7 +62,7 @@ def _message(details: ErrorDetails, path: Sequence[str]) -> str:
     if kind not in _EXPECTED:
         return details["msg"]
     expected = _EXPECTED[kind](context)
-    shape = shape_at(path)
+    shape = shape_at(path, spec)
     if COUNT_TAG in details["loc"]:
         expected = "a whole number of at least 1, or {min: …, max: …}"
     elif kind == "model_type" and shape and shape.section and issubclass(shape.section, Target):
@@ -68,13 +70,15 @@ def _message(details: ErrorDetails, path: Sequence[str]) -> str:
     return f"expected {expected}, got {_show(details['input'])}{_hint(kind, details['input'], context)}"
 
 
-def _unknown_key(path: Sequence[str]) -> str:
+def _unknown_key(path: Sequence[str], spec: Shape) -> str:
     *parent, key = path
-    shape = shape_at(parent)
+    shape = shape_at(parent, spec)
     section: type[Section] | None = shape.section if shape else None
     names = list(section.model_fields) if section else []
-    elsewhere = [field for field in all_fields() if field.rpartition(".")[2] == key]
-    if match := nearest(key, names):
+    elsewhere = [field for field in all_fields(spec) if field.rpartition(".")[2] == key]
+    if (reason := absent_from_script(key, section)) is not None:
+        advice = reason
+    elif match := nearest(key, names):
         advice = f"did you mean '{match}'?"
     elif section and issubclass(section, Target):
         advice = f"arguments go under args: {{{key}: …}}"
@@ -87,8 +91,8 @@ def _unknown_key(path: Sequence[str]) -> str:
     return f"unknown key '{key}'; {advice}"
 
 
-def _description(path: Sequence[str]) -> str:
-    parent = shape_at(path[:-1])
+def _description(path: Sequence[str], spec: Shape) -> str:
+    parent = shape_at(path[:-1], spec)
     field = parent.section.model_fields.get(path[-1]) if parent and parent.section else None
     return f": {field.description}" if field and field.description else ""
 

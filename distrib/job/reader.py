@@ -162,7 +162,7 @@ def _parse_mapping(text: str, shown_path: str, model: type[Section], overrides: 
     if not isinstance(root, MapNode):
         raise root.location.error(f"expected a mapping with the fields {', '.join(model.model_fields)}")
     for override in overrides:
-        apply_override(root, override)
+        apply_override(root, override, model)
     return root
 
 
@@ -186,7 +186,7 @@ def _check(values: Values, model: type[Spec]) -> Spec:
     try:
         return model.model_validate(values.data)
     except ValidationError as error:
-        raise _joined(problems_of(error), values.locations) from error
+        raise _joined(problems_of(error, model), values.locations) from error
 
 
 def _joined(problems: Iterable[tuple[str, str]], locations: Mapping[str, SourceLocation]) -> JobError:

@@ -123,9 +123,13 @@ class ScriptJob:
         file, module = self.spec.script.file, self.spec.script.module
         if module is not None and not _is_importable(module.partition(".")[0]):
             raise JobError(f"there is no module {module} here or among the installed ones")
+        if module is not None and (problem := _problem_of_submodule(module)) is not None:
+            raise JobError(problem)
         if file is not None and not Path(file).is_file():
-            problem = "is a folder; name the Python file in it" if Path(file).is_dir() else "there is no such script"
-            raise JobError(problem, file=file)
+            is_folder = Path(file).is_dir()
+            raise JobError(
+                "is a folder; name the Python file in it" if is_folder else "there is no such script", file=file
+            )
 
     def error(self, field: str, message: str) -> JobError:
         """An error about a field."""
@@ -140,6 +144,20 @@ def _is_importable(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
         return False
+
+
+def _problem_of_submodule(module: str) -> str | None:
+    """Why a module of a package in the working directory cannot be run; the package is not imported to find out."""
+    *packages, name = module.split(".")
+    folder = Path.cwd().joinpath(*packages)
+    is_package = (folder / name / "__init__.py").is_file()
+    if is_package and not any((folder / name).glob("__main__*")):
+        return f"{module} is a package without a __main__.py; name a module in it"
+    if not packages or not (folder / "__init__.py").is_file() or any(folder.glob(f"{name}*")):
+        return None
+    if "__path__" in (folder / "__init__.py").read_text(encoding="utf-8", errors="replace"):
+        return None  # it may have modules elsewhere
+    return f"there is no module {module}: nothing in {'/'.join(packages)} has that name"
 
 
 AnyJob = Job | ScriptJob

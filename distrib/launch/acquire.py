@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from distrib.errors import JobError
+from distrib.job.reader import Job
 from distrib.job.resume_identity import differing_fields
 from distrib.job.script import AnyJob, ScriptJob, load_any_job
-from distrib.job.spec.job import JobSpec
 from distrib.job.spec.section import Section
 from distrib.runs.layout import new_run_id
 from distrib.runs.lease import Lease
@@ -103,8 +103,8 @@ def acquire_run(
 def finished_notice(run: Run, request: RunRequest) -> str:
     """Why a finished run is left alone, and what trains it further."""
     extend = ""
-    spec = load_any_job(run.job_file).spec
-    if isinstance(spec, JobSpec):
+    if isinstance(request.job, Job):
+        spec = Job.load(run.job_file).spec
         field, length = ("epochs", spec.train.epochs) if spec.train.steps is None else ("steps", spec.train.steps)
         more = f"set train.{field} above {length}"
         extend = f"to extend it, {more}, and " if request.is_extended else f"`extend` continues it if you {more}, "

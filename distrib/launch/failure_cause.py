@@ -6,10 +6,11 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from distrib.compat.messages import is_lost_connection
 from distrib.runs.layout import RunLayout
 from distrib.runs.log_times import mark_time
 from distrib.train.failure import Failure
@@ -66,6 +67,23 @@ def find_cause(written: Mapping[int, Failure], deaths: Mapping[int, int], sigkil
     return replace(cause, others=_in_one_line(written, cause))
 
 
+def with_early_ends(cause: Failure, ended: Sequence[int]) -> Failure:
+    """A lost connection with the ranks of a script that had ended by then, which is why it was lost.
+
+    Args:
+        cause: The failure that explains the attempt's end.
+        ended: The ranks whose scripts have ended without an error.
+    """
+    if not ended or not is_lost_connection(cause.message):
+        return cause
+    ranks = _ranks(ended)
+    advice = (
+        f"the script had already ended without an error on {ranks}, while rank {cause.rank} still communicated: all "
+        "ranks need the same number of collective calls, also if their data differs in length"
+    )
+    return replace(cause, advice=advice)
+
+
 def error_while_stopping(failures: Mapping[int, Failure]) -> str | None:
     """The error of a script that was requested to stop, in one line; None if its ranks only ended, in whatever way.
 
@@ -86,12 +104,13 @@ def _in_one_line(written: Mapping[int, Failure], cause: Failure) -> str | None:
     for rank, failure in written.items():
         if rank != cause.rank and failure is not cause:
             types.setdefault(failure.type, []).append(rank)
-    parts = [
-        f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks[:_MAX_LISTED]))}"
-        f"{' …' if len(ranks) > _MAX_LISTED else ''}: {type_name}"
-        for type_name, ranks in types.items()
-    ]
-    return "; ".join(parts) or None
+    return "; ".join(f"{_ranks(ranks)}: {type_name}" for type_name, ranks in types.items()) or None
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    """Ranks for people: `rank 1`, or `ranks 1, 2`, the first ones of many."""
+    more = " …" if len(ranks) > _MAX_LISTED else ""
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks[:_MAX_LISTED]))}{more}"
 
 
 def _left(rank: int | None, status: int | None) -> Failure:

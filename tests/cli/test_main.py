@@ -10,6 +10,7 @@ from importlib import metadata
 
 import pytest
 
+from distrib.cli.main import _run_and_report
 from tests.support.interrupted import interrupted_at_import
 
 
@@ -30,6 +31,24 @@ def test_the_help_of_run_lists_the_exit_codes(distrib):
 def test_version(distrib):
     result = distrib("--version")
     assert (result.returncode, result.stdout) == (0, f"distrib {metadata.version('distrib')}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "run train.py --workers 2 --epochs 3",
+            "; options of a script come last, after --: distrib run train.py … -- -",
+        ),
+        ("run -m pk.train --lr 3", "; options of a script come last, after --: distrib run -m pk.train … -- --lr …"),
+        ("plan job.yaml --batch-size 3", "; set the job's field: --set data.batch_size=…"),
+        ("status one --foo", "No such option: --foo\n"),
+        ("run train.py --set", "Option '--set' requires an argument.\n"),
+    ],
+)
+def test_an_unknown_option_names_where_it_belongs(capsys, arguments, message):
+    assert _run_and_report(arguments.split()) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_help_imports_nothing_heavy():

@@ -11,6 +11,7 @@ from distrib.errors import JobError
 def folder(tmp_path, monkeypatch):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "train.py").touch()
+    (tmp_path / "code" / "__init__.py").touch()
     (tmp_path / "job.yaml").write_text("name: example\nscript: {file: code/train.py, args: [a]}\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -48,3 +49,28 @@ def test_commands_that_need_steps_refuse_scripts(folder, name):
 def test_a_job_takes_no_arguments(folder):
     with pytest.raises(JobError, match=r"job\.yaml is no script, so it takes no arguments; give '--lr'"):
         load_runnable("job.yaml", None, ["--lr"], [])
+
+
+@pytest.mark.parametrize(
+    ("module", "problem"),
+    [
+        ("code.trian", "there is no module code.trian: nothing in code has that name"),
+        ("code", "code is a package without a __main__.py"),
+    ],
+)
+def test_a_module_that_cannot_be_run_is_refused(folder, module, problem):
+    with pytest.raises(JobError, match=problem):
+        load_runnable(None, module, [], [])
+
+
+@pytest.mark.parametrize("name", ["code/train.py", "job.yaml"])
+def test_fields_of_a_training_job_are_not_suggested_for_a_script(folder, name):
+    with pytest.raises(JobError, match=r"unknown field 'train.epochs'; a script has no 'train' here: it trains as its"):
+        load_runnable(name, None, [], ["train.epochs=3"])
+
+
+def test_fields_of_a_script_can_be_set(folder):
+    job = load_runnable("job.yaml", None, [], ["script.args=[b]", "resources.workers=3"])
+    assert (job.spec.script.args, job.spec.resources.workers) == (["b"], 3)
+    with pytest.raises(JobError, match=r"unknown field 'script.arg'; did you mean 'script.args'"):
+        load_runnable("job.yaml", None, [], ["script.arg=[b]"])

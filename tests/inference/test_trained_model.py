@@ -133,6 +133,12 @@ def test_weights_that_are_not_there(tmp_path):
         open_trained(run)
 
 
+def test_a_run_of_a_script_has_no_model(tmp_path):
+    run = make_run(tmp_path, job="name: small\nscript: {file: train.py}\n")
+    with pytest.raises(JobError, match=r"run made is of a script, whose model is known to its own code"):
+        open_trained(run)
+
+
 def test_modules_beside_the_jobs_file_are_found_from_elsewhere(real, tmp_path, monkeypatch):
     folder = tmp_path / "elsewhere"
     folder.mkdir()

@@ -4,6 +4,9 @@ import socket
 
 import pytest
 
+from distrib.launch.failure_cause import with_early_ends
+from distrib.train.failure import Failure
+
 pytestmark = pytest.mark.timeout(150)
 
 LAUNCHERS = [
@@ -123,3 +126,14 @@ def test_a_rank_that_hangs(workplace):
     assert "launch_jobs.py" in log
     assert "in forward" in log
     assert_one_attempt(workplace, launch, 3)
+
+
+def test_a_connection_lost_to_a_script_that_has_ended_says_so():
+    lost = Failure(0, "one", "RuntimeError", "Connection closed by peer [::1]:4", None, "infrastructure", 1.0)
+    explained = with_early_ends(lost, [1, 2])
+    assert explained.advice.startswith(
+        "the script had already ended without an error on ranks 1, 2, while rank 0 still"
+    )
+    assert with_early_ends(lost, []) == lost
+    own = Failure(0, "one", "ValueError", "no such label", None, "user", 1.0)
+    assert with_early_ends(own, [1]) == own

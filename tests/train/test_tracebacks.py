@@ -1,5 +1,7 @@
 """Which frames of an error a user gets to see."""
 
+import runpy
+
 import pytest
 import torch
 from torch.nn import functional
@@ -28,6 +30,12 @@ def test_it_starts_at_the_users_first_frame():
 def test_torchs_frames_alone_are_left_out():
     with pytest.raises(ValueError, match="batch_size") as caught:
         functional.cross_entropy(torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64))
+    assert user_traceback(without_the_test(caught.value)) == ""
+
+
+def test_a_missing_module_has_no_frames_to_show():
+    with pytest.raises(ImportError) as caught:
+        runpy.run_module("tests.support.no_such_module", run_name="__main__")
     assert user_traceback(without_the_test(caught.value)) == ""
 
 

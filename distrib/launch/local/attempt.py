@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from distrib.launch.failure_cause import error_while_stopping, find_cause, log_errors, read_failures
+from distrib.launch.failure_cause import error_while_stopping, find_cause, log_errors, read_failures, with_early_ends
 from distrib.launch.hangs import Hang, HangWatch, describe, hang_failure, is_hang
 from distrib.launch.idle_script import CodePosition, idle_notice
 from distrib.launch.launcher import Attempt, AttemptResult
@@ -67,6 +67,8 @@ class LocalAttempt:
             return AttemptResult("failed", self._hang)
         if deaths:
             cause = find_cause(failures, deaths, self._sigkill_reason())
+            if self._is_script:
+                cause = with_early_ends(cause, [rank for rank, end in statuses.items() if end in SUCCESS_STATUSES])
             return AttemptResult("failed", cause.at(positions[cause.rank]) if cause.rank in positions else cause)
         is_finished = list(statuses.values()) == [EXIT_STATUS["finished"]] * world_size
         return AttemptResult("finished" if is_finished else "stopped")

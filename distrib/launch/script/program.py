@@ -7,17 +7,19 @@ import os
 import runpy
 import sys
 import time
+import traceback
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distrib.errors import Stopped
+from distrib.errors import DistribError, Stopped
 from distrib.job.script import Script
 from distrib.launch.process.output import flush_output
 from distrib.launch.script.config import ScriptConfig
 from distrib.train.context import RankContext, RankInfo
 from distrib.train.failure import Failure, error_text
 from distrib.train.process.lifetime import temporary_files_removed
+from distrib.train.process.tracebacks import user_frames
 from distrib.train.script.current import ScriptRank, enter
 from distrib.train.worker import RankResult
 
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
 _STORE_SECONDS = 1800.0
 _POLL_SECONDS = 0.05
 _MAY_HAVE_LOADER_WORKERS = 1
+_LIBRARY = os.path.dirname(os.__file__)
+"""The folder of Python's own modules, such as argparse, and of installed packages."""
 _ENDED = "distrib/ended"
 """The key under which ranks count those whose scripts have ended."""
 
 
-class ScriptExitError(Exception):
+class ScriptExitError(DistribError):
     """The script ended with an exit status other than 0."""
 
 
@@ -142,8 +146,10 @@ def _run_as_main(script: Script, working_directory: Path) -> None:
 
 
 def _failure(error: BaseException, info: RankInfo) -> Failure:
-    """What ended the script."""
+    """What ended the script; of `sys.exit`, the status and the line that called it."""
     if not isinstance(error, SystemExit):
         return Failure.of(error, info)
     text = f"exit status {error.code}" if isinstance(error.code, int) else error_text(error)
-    return Failure.of(ScriptExitError(text), info)
+    frames = [frame for frame in traceback.extract_tb(user_frames(error)) if not frame.filename.startswith(_LIBRARY)]
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return Failure.of(ScriptExitError(text + where), info)

@@ -12,7 +12,8 @@ import distrib
 
 _PACKAGE = os.path.dirname(os.path.abspath(distrib.__file__)) + os.sep
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-_HIDDEN = (_PACKAGE, _TORCH, "<frozen runpy>")
+_RUNPY = "<frozen runpy>"
+_HIDDEN = (_PACKAGE, _TORCH, _RUNPY)
 """Beginnings of the files whose frames only show how the user's code was called."""
 _COLLECTIVE_FILES = tuple(
     os.path.join(_TORCH, part)
@@ -24,11 +25,12 @@ def user_traceback(error: BaseException) -> str:
     """The traceback from the user's first frame on.
 
     Earlier frames belong to this package and to torch and only show how the user's code was called. If torch raised the
-    error and no frame is the user's, as in a model of torch's own, there is nothing to show and the text is empty. An
-    error that this package raised is a bug, whose traceback is complete.
+    error and no frame is the user's, as in a model of torch's own, there is nothing to show and the text is empty, as
+    there is if Python finds no module of the name that it should run. An error that this package raised is a bug, whose
+    traceback is complete.
     """
     frames = user_frames(error)
-    if frames is None and _file_of(error).startswith(_TORCH):
+    if frames is None and _file_of(error).startswith((_TORCH, _RUNPY)):
         return ""
     shown = frames if frames is not None else error.__traceback__
     return "".join(traceback.format_exception(type(error), error, shown))
