@@ -109,7 +109,7 @@ def open_trained(run: Run, weights: str = "last") -> TrainedModel:
     record = run.record
     if is_mapping_with(run.job_file, "script"):
         raise JobError(
-            f"run {run.id} is of a script, whose model is known to its own code alone; load what it saves with that code"
+            f"run {run.id} is of a script, whose model only its own code knows; load with that code what it has saved"
         )
     spec_folder = (record.get("provenance") or {}).get("spec_folder")
     return TrainedModel(

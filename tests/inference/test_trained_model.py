@@ -135,7 +135,7 @@ def test_weights_that_are_not_there(tmp_path):
 
 def test_a_run_of_a_script_has_no_model(tmp_path):
     run = make_run(tmp_path, job="name: small\nscript: {file: train.py}\n")
-    with pytest.raises(JobError, match=r"run made is of a script, whose model is known to its own code"):
+    with pytest.raises(JobError, match=r"run made is of a script, whose model only its own code knows"):
         open_trained(run)
 
 
