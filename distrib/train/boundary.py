@@ -11,11 +11,13 @@ from distrib.train.checkpoint.saving import Saving
 from distrib.train.control import Agreement, Control
 from distrib.train.data.loader import StepBatch
 from distrib.train.failure import NonFiniteLossError, PeerFailedError
+from distrib.train.health.buffers import compare_buffers
 from distrib.train.health.replicas import ReplicaCheck
 from distrib.train.objective.evaluation import Evaluator
 from distrib.train.objective.loss_accumulator import LossAccumulator
 from distrib.train.optimization.precision import Precision
 from distrib.train.phases import Phase
+from distrib.train.process.rank_tree import RankTree
 from distrib.train.rank import Rank
 from distrib.train.records import Records
 from distrib.train.session.session import SessionControl
@@ -157,8 +159,11 @@ class StepBoundary:
             with self._rank.progress.during(Phase.CALLBACKS):
                 session.call(method, *arguments)
 
-    def prepare_saving(self) -> None:
-        """Gets ready for the first save in the background; call it after the first step."""
+    def end_first_step(self) -> None:
+        """Looks at what the first step has left, and gets ready for the first save in the background."""
+        if self._rank.info.world_size > 1:
+            for message in compare_buffers(self._training.state.models, RankTree(self._rank.control_group)):
+                self._records.warn(self.completed_steps, message)
         self._saving.prepare()
 
     def end_step(self, batch: StepBatch, times: StepTimes) -> None:

@@ -84,7 +84,7 @@ class Loop:
         self._boundary.end_step(self._batch, StepTimes(time.perf_counter() - self._started, self._data_seconds))
         if self._is_first and not self._boundary.has_ended:
             limit_waiting(self._rank.config.request)  # the first step may have compiled something
-            self._boundary.prepare_saving()
+            self._boundary.end_first_step()
         return self._boundary.has_ended
 
     def _start(self, batch: StepBatch) -> None:

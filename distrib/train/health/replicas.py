@@ -55,7 +55,7 @@ class Checksums:
         with torch.no_grad():
             for name, tensor in _tensors(state):
                 names.append(name)
-                values += _checksum(tensor)
+                values += checksum(tensor)
         return cls(names, values)
 
     def read(self) -> dict[str, tuple[int, int]]:
@@ -201,7 +201,7 @@ def _tensors(state: TrainingState) -> Iterator[tuple[str, torch.Tensor]]:
                     yield f"{key} of {owner}", value.detach()
 
 
-def _checksum(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def checksum(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum, modulo 2^64, and the exclusive or of a tensor's bytes, taken as integers of 8 bytes.
 
     Both are exact whatever the order of the additions. Either alone would miss simple changes: two elements that move

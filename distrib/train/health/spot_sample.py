@@ -18,7 +18,7 @@ from distrib.train.data.loader import Fetcher
 from distrib.train.data.sampler import EpochIndices
 from distrib.train.process.forked import run_forked
 
-_PATIENCE_SECONDS = 2.0
+_PATIENCE_SECONDS = 5.0
 """A sample that takes longer to fetch is not compared."""
 _QUICK_SECONDS = 0.2
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distrib.train.health.replicas import Checksums, Identity, _checksum, _difference, cpu_model, hardware_of
+from distrib.train.health.replicas import Checksums, Identity, _difference, checksum, cpu_model, hardware_of
 
 HERE, THERE = Identity("node0", "AVX2"), Identity("node1", "AVX512")
 
@@ -57,7 +57,7 @@ def test_a_job_may_continue_with_a_warning(run):
 
 
 def sums(tensor):
-    return tuple(int(value) for value in _checksum(tensor))
+    return tuple(int(value) for value in checksum(tensor))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8, torch.complex64])
