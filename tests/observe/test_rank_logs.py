@@ -7,8 +7,8 @@ import time
 import pytest
 
 from distrib.cli.logs import logs
-from distrib.launch.failure_cause import log_errors
 from distrib.launch.process.output import output_redirected
+from distrib.launch.watch.failure_cause import log_errors
 from distrib.observe.rank_logs import RankLogs
 from distrib.train.failure import Failure
 

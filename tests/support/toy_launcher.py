@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from distrib.job.plan import LaunchDescription
-from distrib.launch.failure_cause import find_cause, read_failures
 from distrib.launch.launcher import AttemptResult, Placement
 from distrib.launch.process.output import redirect_output
+from distrib.launch.watch.failure_cause import find_cause, read_failures
 from distrib.runs.layout import RunLayout
 from distrib.train.context import RankInfo
 from distrib.train.phases import RankProgress

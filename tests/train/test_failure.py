@@ -10,7 +10,7 @@ from exact_specs import BATCH_SIZE, NUM_SAMPLES, POISONED, SEED, STEPS_PER_EPOCH
 
 import distrib
 from distrib.errors import DistribError
-from distrib.launch.failure_cause import log_errors
+from distrib.launch.watch.failure_cause import log_errors
 from distrib.train.context import RankInfo
 from distrib.train.failure import Failure, NonFiniteLossError, PeerFailedError
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import socket
 import time
 
-from distrib.launch.failure_cause import error_while_stopping, find_cause, log_errors, read_failures, with_early_ends
-from distrib.launch.hangs import Hang, HangWatch, describe, hang_failure, is_hang
-from distrib.launch.idle_script import CodePosition, idle_notice
 from distrib.launch.launcher import Attempt, AttemptResult
 from distrib.launch.local.out_of_memory import OutOfMemoryKills
 from distrib.launch.local.processes import RankProcesses
 from distrib.launch.local.rank import EXIT_STATUS, SUCCESS_STATUSES
-from distrib.launch.position_table import RecordedPositions
-from distrib.launch.stacks import describe_main_thread, waits_for_others
+from distrib.launch.watch.failure_cause import (
+    error_while_stopping,
+    find_cause,
+    log_errors,
+    read_failures,
+    with_early_ends,
+)
+from distrib.launch.watch.hangs import Hang, HangWatch, describe, hang_failure, is_hang
+from distrib.launch.watch.idle_script import CodePosition, idle_notice
+from distrib.launch.watch.position_table import RecordedPositions
+from distrib.launch.watch.stacks import describe_main_thread, waits_for_others
 from distrib.runs.layout import RunLayout
 from distrib.train.failure import Failure
 

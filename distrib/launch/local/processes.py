@@ -13,7 +13,7 @@ from distrib.launch.local.progress import SharedProgress
 from distrib.launch.local.rank import LocalRankContext, rank_main
 from distrib.launch.process.child import fork_child, signals_blocked, spawn_child
 from distrib.launch.process.cpu_time import cpu_seconds_of
-from distrib.launch.stacks import LogMark, request_stacks, write_native_stacks
+from distrib.launch.watch.stacks import LogMark, request_stacks, write_native_stacks
 from distrib.runs.layout import RunLayout
 from distrib.train.context import RankInfo
 from distrib.train.phases import Position

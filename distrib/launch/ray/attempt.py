@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from distrib.launch.failure_cause import error_while_stopping, find_cause, log_errors
-from distrib.launch.hangs import Hang, HangWatch, describe, hang_failure, is_hang
-from distrib.launch.idle_script import idle_notice
 from distrib.launch.launcher import Attempt, AttemptResult
-from distrib.launch.position_table import RecordedPositions
 from distrib.launch.ray.failures import host_lost, is_reported, ray_failure
 from distrib.launch.ray.positions import PublishedPositions
 from distrib.launch.ray.ranks import RayRanks
 from distrib.launch.ray.resize import Resize
 from distrib.launch.ray.trainers.handle import TrainerHandle
 from distrib.launch.ray.trainers.run_trainers import RunTrainers
+from distrib.launch.watch.failure_cause import error_while_stopping, find_cause, log_errors
+from distrib.launch.watch.hangs import Hang, HangWatch, describe, hang_failure, is_hang
+from distrib.launch.watch.idle_script import idle_notice
+from distrib.launch.watch.position_table import RecordedPositions
 from distrib.runs.layout import RunLayout
 from distrib.train.failure import Failure
 

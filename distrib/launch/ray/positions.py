@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from distrib.launch.idle_script import CodePosition
 from distrib.launch.process.cpu_time import cpu_seconds_of
 from distrib.launch.ray.control_store import RayControlStore
 from distrib.launch.ray.rank_process import RankProcess
-from distrib.launch.stacks import (
+from distrib.launch.watch.idle_script import CodePosition
+from distrib.launch.watch.stacks import (
     LogMark,
     describe_main_thread,
     may_wait_for_others,

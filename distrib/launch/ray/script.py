@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch.distributed as dist
 
-from distrib.launch.failure_cause import find_cause
 from distrib.launch.local.progress import SharedProgress
 from distrib.launch.local.rank import EXIT_STATUS, SUCCESS_STATUSES
 from distrib.launch.process.child import FORWARDED_SIGNALS, spawn_child
 from distrib.launch.process.output import flush_output, redirect_output
 from distrib.launch.script.config import ScriptConfig
 from distrib.launch.script.program import run_script
+from distrib.launch.watch.failure_cause import find_cause
 from distrib.train.context import RankInfo
 from distrib.train.failure import Failure
 from distrib.train.phases import RankProgress

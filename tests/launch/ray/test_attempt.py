@@ -249,7 +249,7 @@ def test_a_drained_host_leads_to_a_resize(parts):
 
 def test_ranks_that_do_not_advance(parts, monkeypatch):
     for name in ("_MARGIN_SECONDS", "_POLL_SECONDS"):
-        monkeypatch.setattr(f"distrib.launch.hangs.{name}", 0.0)
+        monkeypatch.setattr(f"distrib.launch.watch.hangs.{name}", 0.0)
     monkeypatch.setattr("distrib.launch.ray.positions.publish_seconds", lambda world_size: 0.0)
     parts.config.request.hang_timeout_seconds = 0.2
     for rank, phase in ((0, 4), (1, 1)):  # reduce, data

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from distrib.launch.failure_cause import error_while_stopping
 from distrib.launch.local.progress import SharedProgress
 from distrib.launch.ray import script
 from distrib.launch.ray.script import ScriptProcessContext, run_in_process
+from distrib.launch.watch.failure_cause import error_while_stopping
 from distrib.runs.layout import RunLayout
 from distrib.train.context import RankInfo
 from distrib.train.failure import Failure

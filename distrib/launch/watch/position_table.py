@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from distrib.launch.hangs import RankPositions
+from distrib.launch.watch.hangs import RankPositions
 from distrib.runs.files.atomic import atomic_write
 from distrib.runs.layout import RunLayout
 from distrib.train.phases import Phase, Position

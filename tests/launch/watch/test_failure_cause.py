@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from distrib.launch.failure_cause import with_early_ends
+from distrib.launch.watch.failure_cause import with_early_ends
 from distrib.train.failure import Failure
 
 pytestmark = pytest.mark.timeout(150)

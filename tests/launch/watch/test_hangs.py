@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from distrib.launch.hangs import Hang, HangWatch, describe, is_hang
-from distrib.launch.stacks import describe_main_thread
+from distrib.launch.watch.hangs import Hang, HangWatch, describe, is_hang
+from distrib.launch.watch.stacks import describe_main_thread
 from distrib.train.failure import Failure, error_text
 from distrib.train.phases import Phase, Position, RankProgress
 from distrib.train.process.tracebacks import is_raised_by_torch
@@ -299,8 +299,8 @@ class Ranks:
 class Clock:
     def __init__(self, monkeypatch):
         self.now = 1000.0
-        monkeypatch.setattr("distrib.launch.hangs.time.monotonic", lambda: self.now)
-        monkeypatch.setattr("distrib.launch.hangs.time.monotonic_ns", lambda: int(self.now * 1e9))
+        monkeypatch.setattr("distrib.launch.watch.hangs.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("distrib.launch.watch.hangs.time.monotonic_ns", lambda: int(self.now * 1e9))
 
 
 @pytest.fixture

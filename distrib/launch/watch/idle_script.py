@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distrib.launch.stacks import describe_main_thread, may_wait_for_others
+from distrib.launch.watch.stacks import describe_main_thread, may_wait_for_others
 
 _MAX_NAMED = 4
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from distrib.launch.position_table import RecordedPositions
+from distrib.launch.watch.position_table import RecordedPositions
 from distrib.observe.summary import summarize
 from distrib.runs.layout import RunLayout
 from distrib.runs.record import create_record, update_record
