@@ -202,10 +202,14 @@ class LaunchDescription:
     Attributes:
         worker: What runs a rank, for people, such as `local process`.
         settings: What is passed to the system that starts them, by name.
+        is_elastic: Whether the number of workers can change while a run with a range of them runs.
+        notes: What is valid but may be surprising.
     """
 
     worker: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    is_elastic: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

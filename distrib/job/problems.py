@@ -16,9 +16,20 @@ from distrib.job.spec.patterns import PATTERNS_IN_WORDS, SAVE_INTERVAL_PATTERN, 
 from distrib.job.spec.resources import COUNT_TAG, RANGE_TAG
 from distrib.job.spec.section import Section
 from distrib.job.spec.targets import Target
+from distrib.job.spec.usual_targets import USUAL_TARGETS
 from distrib.job.yaml.scalars import read_plain
 
 _NOT_IN_A_PATH = (COUNT_TAG, RANGE_TAG, "[key]")
+
+_SYNONYMS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("gpu", "gpus", "nvidia"), "cuda"),
+    **dict.fromkeys(("float32", "32", "32-true", "single", "full"), "fp32"),
+    **dict.fromkeys(("float16", "16", "16-mixed", "half"), "fp16"),
+    **dict.fromkeys(("bfloat16", "bf16-mixed"), "bf16"),
+    **dict.fromkeys(("minimize", "lowest"), "min"),
+    **dict.fromkeys(("maximize", "highest"), "max"),
+}
+"""What other tools call a value."""
 
 _EXPECTED: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "int_type": lambda _: "a whole number",
@@ -55,8 +66,8 @@ def _message(details: ErrorDetails, path: Sequence[str], spec: Shape) -> str:
         return _unknown_key(path, spec)
     if kind == "missing":
         return f"required{_description(path, spec)}"
-    if kind == "invalid_key":
-        return "keys must be text here; put it in quotes"
+    if kind == "invalid_key" or (kind == "string_type" and "[key]" in details["loc"]):
+        return _key_of_wrong_type(kind, details["input"])
     if kind == "value_error":
         return str(context["error"])
     if kind not in _EXPECTED:
@@ -68,6 +79,14 @@ def _message(details: ErrorDetails, path: Sequence[str], spec: Shape) -> str:
     elif kind == "model_type" and shape and shape.section and issubclass(shape.section, Target):
         expected = "module:attribute, or {target: module:attribute, args: {…}}"
     return f"expected {expected}, got {_show(details['input'])}{_hint(kind, details['input'], context)}"
+
+
+def _key_of_wrong_type(kind: str, key: object) -> str:
+    """Explains a key that is no text; a number is often the end of a decimal comma, which separates entries here."""
+    if kind == "invalid_key":
+        return "keys must be text here; put it in quotes"
+    advice = "; decimals have a point, as in 0.1" if type(key) is int else ""
+    return f"the key {_show(key)} is not text; put it in quotes if it is a name{advice}"
 
 
 def _unknown_key(path: Sequence[str], spec: Shape) -> str:
@@ -130,7 +149,9 @@ def _hint_for_text(kind: str, value: str, context: Mapping[str, Any]) -> str:
     if kind == "bool_type":
         return "YAML 1.2 has only these two"
     if kind == "literal_error":
-        match = nearest(value, re.findall("'(.*?)'", context["expected"]))
+        allowed = re.findall("'(.*?)'", context["expected"])
+        synonym = _SYNONYMS.get(value.lower())
+        match = synonym if synonym in allowed else nearest(value, allowed)
     elif kind == "string_pattern_mismatch" and context["pattern"] == TARGET_PATTERN:
         match = _guess_target(value)
     elif kind == "string_pattern_mismatch" and context["pattern"] in (STEP_INTERVAL_PATTERN, SAVE_INTERVAL_PATTERN):
@@ -139,7 +160,10 @@ def _hint_for_text(kind: str, value: str, context: Mapping[str, Any]) -> str:
 
 
 def _guess_target(value: str) -> str | None:
-    """Turns `jobs/digits.py:Mlp` or `jobs.digits.Mlp` into `jobs.digits:Mlp`."""
+    """Turns `jobs/digits.py:Mlp` or `jobs.digits.Mlp` into `jobs.digits:Mlp`, `AdamW` into `torch.optim:AdamW`."""
+    if value.isidentifier():
+        name = nearest(value, USUAL_TARGETS)
+        return None if name is None else USUAL_TARGETS[name]
     is_file = "/" in value or value.endswith(".py")
     guess = value.replace(".py:", ":").removesuffix(".py").replace("/", ".").lstrip(".")
     if ":" not in guess:

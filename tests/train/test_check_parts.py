@@ -105,6 +105,7 @@ def check(tmp_path, monkeypatch):
         ({"optimizer": "torch.optim:LBFGS"}, "optimizer: LBFGS evaluates the loss several times"),
         ({"optimizer": "parts_to_check:two"}, "optimizer: parts_to_check:two gave a list of 2"),
         ({"optimizer": {"target": "torch.optim:SGD", "args": {"lr": -1}}}, "Invalid learning rate: -1"),
+        ({"optimizer": {"target": "torch.optim:SGD", "args": {"lr": "1e-2x"}}}, "; args.lr is the text '1e-2x': if it"),
         ({"schedule": "parts_to_check:Odd"}, "state.scheduler.odd is a object, which a checkpoint cannot hold"),
         (
             {"loss": "parts_to_check:Proxies", "optimizer": "parts_to_check:of_model"},

@@ -53,3 +53,13 @@ def test_numbers_of_samples_weigh_after_a_resume_on_hosts_that_share_no_memory()
     state = {"counts_targets": False, "rows_per_sample": 7.0}
     assert run_ranks(resume, 2, False) == [(3, False, 18 / 7, True, False, state)] * 2
     assert run_ranks(resume, 2, True) == [(3, True, 18 / 7, True, False, state)] * 2
+
+
+@pytest.mark.parametrize(("loss", "way"), [(None, "or return from step {"), (torch.nn.MSELoss(), "or use step: and")])
+def test_a_loss_that_is_no_mean_is_reported_with_a_way_that_the_job_has(loss, way):
+    task = SimpleNamespace(form=loss_form(torch.nn.MSELoss()), loss=loss, loss_name="own")
+    place = SimpleNamespace(device=torch.device("cpu"), control_group=None, progress=RankProgress.private())
+    weighting = Weighting(task, SimpleNamespace(world_size=1, accumulate=1), place)
+    weighting._is_weighted, weighting._graph = False, SimpleNamespace(find=lambda *_: "is a sum")
+    weighting.weight(StepOutput(torch.tensor(1.0), None), PART, 1)
+    assert way in weighting.warnings[0]

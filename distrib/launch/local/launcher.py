@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from distrib.errors import JobError
 from distrib.job.plan import Device, LaunchDescription, Request
 from distrib.job.script import AnyJob
 from distrib.launch.devices import choose_device, fit_workers, usable_cpus
 from distrib.launch.process.fork_safety import ForkCheck, torch_ready_to_fork
+from distrib.runs.storage.local import LocalStorage
+from distrib.runs.storage.location import as_folder, is_url
 
 if TYPE_CHECKING:
     from distrib.launch.launcher import Attempt, AttemptResult, Placement
@@ -68,8 +71,10 @@ class LocalLauncher:
         return self._device
 
     def describe(self, request: Request) -> LaunchDescription:
-        """Local processes need no settings."""
-        return LaunchDescription("local process")
+        """Local processes need no settings; their number does not change."""
+        notes = [self._shared_cpus(request, fit_workers(request, self._num_gpus)), self._storage_problem()]
+        found = tuple(note for note in notes if note is not None)
+        return LaunchDescription("local process", is_elastic=False, notes=found)
 
     def find_room(
         self, request: Request, notice: Callable[[str], None], is_stopping: Callable[[], bool]
@@ -88,8 +93,25 @@ class LocalLauncher:
 
     def _report_shared_cpus(self, attempt: Attempt) -> None:
         """Reports, once, that there are fewer CPUs than the ranks' threads."""
-        request = attempt.config.request
-        num_threads, num_cpus = attempt.world_size * request.cpus_per_worker, usable_cpus()
-        if request.device == "cpu" and num_threads > num_cpus and not self._has_reported:
+        note = self._shared_cpus(attempt.config.request, attempt.world_size)
+        if note is not None and not self._has_reported:
             self._has_reported = True
-            attempt.monitor.notice(f"{num_threads} threads on {num_cpus} CPUs: the ranks will wait for each other")
+            attempt.monitor.notice(note)
+
+    @staticmethod
+    def _shared_cpus(request: Request, world_size: int) -> str | None:
+        num_threads, num_cpus = world_size * request.cpus_per_worker, usable_cpus()
+        if request.device != "cpu" or num_threads <= num_cpus:
+            return None
+        return f"{num_threads} threads on {num_cpus} CPUs: the ranks will wait for each other"
+
+    def _storage_problem(self) -> str | None:
+        """Why this machine cannot write the folder of runs; an object store is not asked before a run starts."""
+        location = self._job.spec.storage
+        if is_url(location):
+            return None
+        try:
+            LocalStorage(as_folder(location).absolute()).check_writable(is_kept=False)
+        except JobError as error:
+            return f"a run on this machine would be refused: {error}"
+        return None

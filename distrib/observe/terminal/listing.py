@@ -36,7 +36,7 @@ def plan_listing(plan: Plan, spec: JobSpec, run_id: str | None = None) -> str:
         "Schedule": _schedule(plan.schedule, spec),
         "Memory per worker, batches and activations apart": _memory(plan.memory),
         f"Kept in {short_path(kept)}": _kept(plan, layout, spec),
-        "Please note": [("", note) for note in plan.schedule.notes],
+        "Please note": [("", note) for note in (*plan.schedule.notes, *(plan.launch.notes if plan.launch else ()))],
     }
     shown = ["\n".join([title, *map(_row, rows)]) for title, rows in parts.items() if rows]
     return "\n\n".join(shown)
@@ -75,16 +75,26 @@ def _row(row: tuple[str, str]) -> str:
 
 def _request(plan: Plan) -> Rows:
     request, launch = plan.request, plan.launch
-    low, high = request.min_workers, request.max_workers
     worker = "worker" if launch is None else launch.worker
     settings = {} if launch is None else launch.settings
     return [
-        ("workers", plural(high, worker) if low == high else f"{low:,} to {plural(high, worker)}"),
+        ("workers", _workers(plan, worker)),
         ("device", f"{request.device}, gradients summed by {request.backend}"),
         ("CPUs", f"{request.cpus_per_worker} per worker, as many torch threads"),
         ("time-outs", _time_outs(request)),
         *((name.replace("_", " "), str(value)) for name, value in settings.items()),
     ]
+
+
+def _workers(plan: Plan, worker: str) -> str:
+    """How many workers; where their number cannot change, the one of the range that fits on this machine."""
+    low, high = plan.request.min_workers, plan.request.max_workers
+    if low == high:
+        return plural(high, worker)
+    if plan.launch is None or plan.launch.is_elastic:
+        return f"{low:,} to {plural(high, worker)}"
+    fitting = plural(plan.schedule.world_size, worker)
+    return f"{fitting} of {low:,} to {high:,}, as many as fit on this machine"
 
 
 def _time_outs(request: Request) -> str:

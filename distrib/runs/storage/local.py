@@ -99,8 +99,8 @@ class LocalStorage:
         path.parent.mkdir(parents=True, exist_ok=True)
         _copy(self._path(name), path)
 
-    def check_writable(self) -> None:
-        """Creates the folder and a file in it, and deletes the file again."""
+    def check_writable(self, *, is_kept: bool = True) -> None:
+        """Creates the folder and a file in it, and deletes the file again; also the folder unless it is kept."""
         created: list[Path] = []
         try:
             created = _make_folder(self.root)
@@ -109,6 +109,8 @@ class LocalStorage:
                 probe.write_bytes(b"\0")
             finally:
                 probe.unlink(missing_ok=True)
+            if not is_kept:
+                _remove_empty(created)
         except OSError as error:
             _remove_empty(created)
             reason = error.strerror or str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
 import traceback
 import warnings
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from distrib.train.session.mentions import mentions, takes_session
 
 Built = TypeVar("Built")
 
+_NUMBER_START = re.compile(r"[-+]?\.?[0-9]")
 _MAX_NAMES = 3
 
 
@@ -142,12 +144,18 @@ def _built(resolved: ResolvedJob, field: str, target: Target, device: str, build
 
 
 def _hint(target: Target) -> str:
-    """Names arguments that are text but look like numbers, as a learning rate in quotes does."""
+    """Names arguments that are text but look like numbers, as a learning rate in quotes or with a typing error does."""
     for name, value in target.args.items():
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):
-                float(value)
-                return f"; args.{name} is the text {value!r}, not a number: remove the quotes"
+        if not isinstance(value, str):
+            continue
+        is_number = False
+        with contextlib.suppress(ValueError):
+            float(value)
+            is_number = True
+        if is_number:
+            return f"; args.{name} is the text {value!r}, not a number: remove the quotes"
+        if _NUMBER_START.match(value):
+            return f"; args.{name} is the text {value!r}: if it should be a number, write it as 0.001 or 1e-3"
     return ""
 
 

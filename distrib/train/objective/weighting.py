@@ -19,9 +19,6 @@ from distrib.train.process.shared_steps import EveryStep, SharedSteps, share_ste
 from distrib.train.rank import Rank
 
 _NUM_FIRST = 16
-_WEIGHT_ADVICE = (
-    "give data.collate a method weight(batch), or use step: and return weight: what the loss is a mean over"
-)
 
 
 class WeightError(DistribError):
@@ -157,6 +154,11 @@ class Weighting:
             return True
         return self._task.form.is_known or is_mean_over_samples(self._task.loss, output.outputs, output.targets)
 
+    @property
+    def _way(self) -> str:
+        """How to return a weight: from the job's step if it has one."""
+        return "return from step" if self._task.loss is None else "use step: and return"
+
     def _not_a_mean(self) -> str:
         return (
             f"loss: {self._task.loss_name} is not a mean over the samples of a batch (on halves of the first batch it "
@@ -172,10 +174,11 @@ class Weighting:
         found = self._graph.find(output.loss, part.num_samples)
         if found is not None:
             self._graph = None
+            field = "step" if self._task.loss is None else "loss"
             self.warnings.append(
-                f"{'step' if self._task.loss is None else 'loss'}: {self._task.loss_name} {found}, so results depend "
-                "on the number of workers and on accumulate; make it a mean over the samples, or use step: and return "
-                '{"loss": …, "weight": …}, the weight being what the loss is a mean over'
+                f"{field}: {self._task.loss_name} {found}, so results depend on the number of workers and on "
+                f'accumulate; make it a mean over the samples, or {self._way} {{"loss": …, "weight": …}}, the weight '
+                "being what the loss is a mean over"
             )
 
     def _check_rows(self, output: StepOutput, part: MicroBatch) -> None:
@@ -185,7 +188,8 @@ class Weighting:
         if found and (found != self._rows_per_sample or found != int(found)):
             raise WeightError(
                 f"data.collate: the batch has {output.num_rows} rows for {part.num_samples} samples, "
-                f"{self._rows_per_sample:g} a sample at first; {_WEIGHT_ADVICE}"
+                f"{self._rows_per_sample:g} a sample at first; give data.collate a method weight(batch), or "
+                f"{self._way} weight: what the loss is a mean over"
             )
 
 

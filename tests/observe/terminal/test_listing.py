@@ -72,6 +72,14 @@ def test_a_range_of_workers_on_ray_and_unknown_memory(plan, spec):
     assert "Memory" not in listing
 
 
+def test_a_range_of_local_workers_and_what_is_noted_about_this_machine(plan, spec):
+    request = replace(plan.request, min_workers=2, max_workers=4)
+    launch = LaunchDescription("local process", is_elastic=False, notes=("4 threads on 2 CPUs",))
+    listing = plan_listing(replace(plan, request=request, launch=launch), spec)
+    assert "  workers            2 local processes of 2 to 4, as many as fit on this\n" in listing
+    assert listing.endswith("Please note\n  4 threads on 2 CPUs")
+
+
 def test_notes_are_wrapped(plan, spec):
     schedule = make_step_plan(spec, Facts(3, None), 4)
     lines = plan_listing(replace(plan, schedule=schedule), spec).splitlines()
