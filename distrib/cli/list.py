@@ -55,14 +55,14 @@ def list_(
         start = None if since is None else parse_since(since, time.time())
     except ValueError as error:
         raise JobError(str(error), field="--since") from None
-    rows, fields, has_runs = _select(runs_dir, Selection(status or (), job, start, metric, sort, limit))
+    rows, fields, empty = _select(runs_dir, Selection(status or (), job, start, metric, sort, limit))
     server = server_of(address)
     jobs = [] if server is None else server.list()
     if as_json:
         listed = [{"id": job.id, "run": job.run_id, "status": job.status, "message": job.message} for job in jobs]
         print(json.dumps({"runs": rows} if server is None else {"runs": rows, "jobs": listed}))
         return
-    _print_rows(rows, fields, runs_dir, has_runs=has_runs)
+    _print_rows(rows, fields, runs_dir, empty)
     if server is not None:
         print(f"\nRay jobs at {server.address}:" if jobs else f"\nNo Ray jobs at {server.address}.")
         for ray_job in jobs:
@@ -70,20 +70,29 @@ def list_(
             print("  ".join([identifier, ray_job.status.lower(), ray_job.message]).rstrip())
 
 
-def _select(runs_dir: str | None, selection: Selection) -> tuple[list[Row], list[str], bool]:
-    """The rows asked for, the fields in which their specs differ, and whether there are any runs."""
+def _select(runs_dir: str | None, selection: Selection) -> tuple[list[Row], list[str], str | None]:
+    """The rows asked for, the fields in which their specs differ, and why no run is chosen if there are any."""
     from distrib.observe.terminal.runs_table import add_spec_differences, row_of
     from distrib.runs.find import find_runs, for_each
 
     runs = find_runs(runs_location(runs_dir))
+    known = for_each(runs, row_of)
     try:
-        rows = selection.apply(for_each(runs, row_of))
+        rows = selection.apply(known)
     except ValueError as error:
         raise JobError(str(error), field="--metric") from None
-    return rows, add_spec_differences(rows, {str(run.location): run for run in runs}), bool(runs)
+    return rows, add_spec_differences(rows, {str(run.location): run for run in runs}), _why_none(known, selection)
 
 
-def _print_rows(rows: list[Row], fields: list[str], runs_dir: str | None, *, has_runs: bool) -> None:
+def _why_none(known: list[Row], selection: Selection) -> str | None:
+    """Why the selection chooses none of the known runs; None if there are none."""
+    if not known:
+        return None
+    missing = selection.missing_metric(known)
+    return "no such runs" if missing is None else missing
+
+
+def _print_rows(rows: list[Row], fields: list[str], runs_dir: str | None, empty: str | None) -> None:
     from distrib.observe.format import short_path
     from distrib.observe.terminal.runs_table import table_lines
     from distrib.runs.storage.open import open_storage
@@ -93,8 +102,8 @@ def _print_rows(rows: list[Row], fields: list[str], runs_dir: str | None, *, has
         return
     storage = open_storage(runs_location(runs_dir))
     shown = short_path(storage.location)
-    if has_runs:
-        print(f"No such runs in {shown}.")
+    if empty is not None:
+        print(f"{empty[0].upper()}{empty[1:]} in {shown}.")
     elif storage.is_there:
         print(f"No runs in {shown}.")
     else:

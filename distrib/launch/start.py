@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distrib.errors import JobError
 from distrib.job.launcher_names import LauncherName
 from distrib.job.plan import Device, Plan, make_request
 from distrib.job.reader import Job
@@ -48,11 +49,12 @@ def run(
         observers: Receive everything that happens.
 
     Raises:
-        JobError: The job is wrong; nothing was started and no folder left behind.
+        JobError: The job, or the type of an argument, is wrong; nothing was started and no folder left behind.
         LaunchError: The ranks could not be started.
         TrainingFailedError: The training failed; the run's record has the cause.
         StoppedError: A signal stopped the run.
     """
+    _check_types(job, options)
     options = replace(options or RunOptions(), started=(options and options.started) or time.time())
     if workers is not None:
         job = job.override([f"resources.workers={workers}"])
@@ -66,6 +68,15 @@ def run(
             observer.add(TrackerObserver(tracker, observer.notice))
         prepared = launcher.prepare(lambda: _prepare(job, options.launcher, launcher.choose_device))
         return _execute(prepared, launcher, options, observer, signals)
+
+
+def _check_types(job: object, options: object) -> None:
+    """Refuses what is often passed instead of a job and its options: a path, or the number of workers."""
+    if not isinstance(job, Job | ScriptJob):
+        path = f'"{job}"' if isinstance(job, str | Path) else "PATH"
+        raise JobError(f"run needs a Job, not a {type(job).__name__}; write run(Job.load({path}))")
+    if options is not None and not isinstance(options, RunOptions):
+        raise JobError(f"options must be RunOptions, not a {type(options).__name__}; write run(job, workers=2)")
 
 
 def _preparation_noted(job: AnyJob, options: RunOptions) -> AbstractContextManager[None]:

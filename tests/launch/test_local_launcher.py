@@ -1,9 +1,11 @@
-"""What the local launcher notes about this machine before a run starts."""
+"""What is noted, and what is refused, before a local run starts."""
 
 from types import SimpleNamespace
 
 import pytest
 
+from distrib import run
+from distrib.errors import JobError
 from distrib.launch.local import launcher
 from distrib.launch.local.launcher import LocalLauncher
 
@@ -33,3 +35,8 @@ def test_storage_that_cannot_be_written(notes, tmp_path):
     assert notes("s3://bucket/runs", 1) == ()
     (note,) = notes("/proc/runs", 1)
     assert "a run on this machine would be refused: storage: cannot write to /proc/runs" in note
+
+
+def test_a_path_instead_of_a_job():
+    with pytest.raises(JobError, match=r'run needs a Job, not a str; write run\(Job.load\("job.yaml"\)\)'):
+        run("job.yaml", workers=2)

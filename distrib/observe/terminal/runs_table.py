@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +60,12 @@ class Selection:
     limit: int | None = None
 
     def apply(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows that are asked for, in order; those without a value to sort by come last."""
+        """The rows that are asked for, in order; those without a value to sort by come last.
+
+        Raises:
+            JobError: `sort` is neither a key nor a metric of any run.
+            ValueError: `metric` cannot be read.
+        """
         has_metric = _metric_filter(self.metric)
         chosen = [
             row
@@ -72,8 +79,23 @@ class Selection:
         is_descending = (name in _DESCENDING or (name not in _KEYS and name != "loss")) != self.sort.startswith("-")
         with_value = [row for row in chosen if _sort_value(row, name) is not None]
         without = [row for row in chosen if _sort_value(row, name) is None]
+        if rows and name not in _KEYS and (known := metric_names(rows)) and name not in known:
+            raise JobError(_unknown_key(name, known), field="--sort")
         with_value.sort(key=lambda row: _sort_value(row, name), reverse=is_descending)
         return [*with_value, *without][: self.limit]
+
+    def missing_metric(self, rows: Sequence[Row]) -> str | None:
+        """Why `metric` chooses no run, if no run has it: `no run has accuracy; there is acc`."""
+        match = None if self.metric is None else _METRIC.fullmatch(self.metric.strip())
+        known = metric_names(rows)
+        if match is None or not known or match[1] in known:
+            return None
+        return f"no run has {match[1]}; there {'is' if len(known) == 1 else 'are'} {', '.join(known)}"
+
+
+def metric_names(rows: Sequence[Row]) -> list[str]:
+    """The names of all values that runs have measured."""
+    return sorted({name for row in rows for name in row.get("metrics") or {}})
 
 
 def row_of(run: Run) -> Row:
@@ -171,6 +193,13 @@ def _metric_filter(text: str | None) -> Callable[[Mapping[str, Any]], bool]:
     return lambda metrics: isinstance(metrics.get(name), int | float) and tests[comparison](metrics[name])
 
 
+def _unknown_key(name: str, metrics: Sequence[str]) -> str:
+    keys = [*_KEYS, *metrics]
+    match = difflib.get_close_matches(name, keys, n=1)
+    advice = f"did you mean {match[0]}?" if match else f"use one of {', '.join(keys)}"
+    return f"no run has {name!r}; {advice}"
+
+
 def _sort_value(row: Row, name: str) -> Any:
     value = row.get(_KEYS[name]) if name in _KEYS else (row.get("metrics") or {}).get(name)
     return value if isinstance(value, str if name in ("status", "job", "run") else int | float) else None
@@ -191,6 +220,8 @@ def _spec_cells(row: Row, fields: Sequence[str]) -> list[str]:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return shlex.join(map(str, value))
     return "–" if value is None else number(value) if isinstance(value, float) else str(value)
 
 

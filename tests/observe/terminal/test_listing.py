@@ -76,7 +76,7 @@ def test_a_range_of_local_workers_and_what_is_noted_about_this_machine(plan, spe
     request = replace(plan.request, min_workers=2, max_workers=4)
     launch = LaunchDescription("local process", is_elastic=False, notes=("4 threads on 2 CPUs",))
     listing = plan_listing(replace(plan, request=request, launch=launch), spec)
-    assert "  workers            2 local processes of 2 to 4, as many as fit on this\n" in listing
+    assert "  workers            2 local processes of 2 to 4, as many as fit on this machine\n" in listing
     assert listing.endswith("Please note\n  4 threads on 2 CPUs")
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from distrib.errors import JobError
 from distrib.observe.terminal.runs_table import Selection, parse_since, table_lines
 
 ROWS = [
@@ -66,3 +67,23 @@ def test_a_line_a_run_that_fits_the_terminal(width):
     assert len(lines) == 5
     assert max(map(len, lines)) <= width
     assert ("lr" in lines[0].split()) == (width > 60)
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"), [("strated", "did you mean started?"), ("foo", "use one of started, took, steps, status")]
+)
+def test_a_sort_key_that_no_run_has_is_refused(key, advice):
+    with pytest.raises(JobError, match=f"--sort: no run has '{key}'; {advice}"):
+        Selection(sort=key).apply(ROWS)
+    assert len(Selection(sort=key).apply(ROWS[1:2])) == 1  # no run has been evaluated yet
+
+
+def test_a_metric_that_no_run_has():
+    assert Selection(metric="acc >= 0.5").missing_metric(ROWS) == "no run has acc; there are accuracy, loss"
+    assert Selection(metric="accuracy >= 2").missing_metric(ROWS) is None
+    assert Selection(metric="acc").missing_metric(ROWS[1:2]) is None
+
+
+def test_lists_are_shown_as_arguments():
+    rows = [{**ROWS[0], "spec": {"script.args": ["--epochs", "30", "a b"]}}]
+    assert "--epochs 30 'a b'" in table_lines(rows, ["script.args"], None)[1]
