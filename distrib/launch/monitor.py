@@ -26,14 +26,25 @@ class RunMonitor:
         started: Unix seconds from which the first step is timed.
         lease: The hold on the run.
         signals: Those that have been received.
+        is_script: Whether ranks run a script, which agrees on steps only once its session has started.
     """
 
-    def __init__(self, run: Run, observer: Observer, started: float, lease: Lease, signals: StopSignals) -> None:
+    def __init__(
+        self,
+        run: Run,
+        observer: Observer,
+        started: float,
+        lease: Lease,
+        signals: StopSignals,
+        *,
+        is_script: bool = False,
+    ) -> None:
         self._run = run
         self.observer = observer
         self._events = EventTail(run.layout.metrics_file)
         self._log = RankLog(run.layout, 0)
         self._signals = signals
+        self._is_script = is_script
         self._is_stop_announced = False
         self.num_events = 0
         self.newest_event_time = time.time()
@@ -55,7 +66,9 @@ class RunMonitor:
         """Whether a signal has requested the run to stop."""
         if self._signals.count and not self._is_stop_announced:
             self._is_stop_announced = True
-            self.waiting("stopping at the next agreed step; press Ctrl-C again to stop immediately")
+            has_steps = not self._is_script or "start" in self._last_events
+            how = "stopping at the next agreed step" if has_steps else "stopping: SIGTERM is sent to the script's ranks"
+            self.waiting(f"{how}; press Ctrl-C again to stop immediately")
         return self._signals.count > 0
 
     def kill_requested(self) -> bool:

@@ -118,7 +118,9 @@ def _execute(
     if acquired.lease.notice is not None:
         observer.notice(acquired.lease.notice)
     try:
-        monitor = RunMonitor(acquired.run, observer, options.started or time.time(), acquired.lease, signals)
+        is_script = isinstance(prepared.job, ScriptJob)
+        started = options.started or time.time()
+        monitor = RunMonitor(acquired.run, observer, started, acquired.lease, signals, is_script=is_script)
         supervisor = RunSupervisor(prepared, acquired, _config(prepared, acquired, options), launcher, monitor)
         return supervisor.run(placement)
     finally:

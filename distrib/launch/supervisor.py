@@ -150,8 +150,9 @@ class RunSupervisor:
         """Reports what may surprise the user."""
         notice = self._monitor.notice
         if not self._acquired.is_new:
+            run_id, step = self._acquired.run.id, self._recorder.newest_step
             end = f" of {total_steps}" if total_steps else ""  # not known of a script
-            notice(f"continuing {self._acquired.run.id} from step {self._recorder.newest_step}{end}")
+            notice(f"continuing {run_id} from step {step}{end}" if step or end else f"running {run_id} again")
         if changed:
             names = ", ".join(changed)
             notice(f"the source code of {names} has changed since; the run continues with the present code")

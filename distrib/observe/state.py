@@ -79,6 +79,11 @@ class RunState:
         return self._first_step if self.last is None else int(self.last["step"])
 
     @property
+    def has_steps(self) -> bool:
+        """Whether the run counts steps: not if it is of a script without a session."""
+        return self.length is not None or self.world_size is not None or self.step > 0
+
+    @property
     def speed(self) -> float | None:
         """Samples a second, waiting for data included; an attempt's first step, whose wait is not known, has none."""
         event = self.last_train
@@ -107,6 +112,8 @@ class RunState:
         kind = None if self.last is None else self.last["event"]
         if self._message is not None:
             return self._message[1]
+        if not self.has_steps:
+            return "running"
         if self.last is None:
             return "starting"
         if kind in ("restart", "resize"):

@@ -192,8 +192,10 @@ def _now(run: Run, state: RunState) -> str:
     return ", ".join(parts)
 
 
-def _steps(state: RunState, error: Mapping[str, Any] | None) -> str:
-    """The completed steps; a rank that failed may have completed more of them than events report."""
+def _steps(state: RunState, error: Mapping[str, Any] | None) -> str | None:
+    """The completed steps, if the run counts any; a rank that failed may have completed more than events report."""
+    if not state.has_steps:
+        return None
     reported = (error or {}).get("completed_steps")
     step = max(state.step, reported) if is_number(reported) else state.step
     return f"{step:,} done" if state.length is None else f"{step:,} of {state.length.total_steps:,} done"

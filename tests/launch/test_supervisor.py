@@ -13,6 +13,7 @@ from distrib.launch.prepare import prepare
 from distrib.launch.process.signals import StopSignals
 from distrib.launch.supervisor import RunSupervisor
 from distrib.observe.observer import SilentObserver
+from distrib.runs.events import EventWriter
 from distrib.train.context import AttemptConfig
 from distrib.train.failure import Failure
 
@@ -200,3 +201,29 @@ def test_a_lost_cluster_is_reported_with_the_command_that_continues(supervise):
     assert str(error).startswith("the head has not answered for 40 s; once it is back, continue with: distrib run ")
     assert str(error).endswith(" --run-id run")
     assert run.status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("is_script", "has_session", "how"),
+    [
+        (False, False, "stopping at the next agreed step"),
+        (True, False, "stopping: SIGTERM is sent to the script's ranks"),
+        (True, True, "stopping at the next agreed step"),
+    ],
+)
+def test_a_stop_is_announced_as_it_is_carried_out(tmp_path, is_script, has_session, how):
+    (tmp_path / "job.yaml").write_text(JOB)
+    job = Job.load(tmp_path / "job.yaml", [f"storage={tmp_path / 'runs'}"])
+    acquired = acquire_run(RunRequest(job, "run", 1))
+    acquired.run.create_record(name="job", request={}, schedule=None, provenance={})
+    observer, signals = Notices(), StopSignals()
+    observer.waiting = observer.notice
+    monitor = RunMonitor(acquired.run, observer, time.time(), acquired.lease, signals, is_script=is_script)
+    if has_session:
+        with EventWriter(acquired.run.layout.metrics_file, 0) as writer:
+            writer.write("start", step=0, epoch=0, samples=0)
+        monitor.poll()
+    signals.count = 1
+    assert monitor.stop_requested()
+    acquired.lease.release()
+    assert observer.notices == [f"{how}; press Ctrl-C again to stop immediately"]

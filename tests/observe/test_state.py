@@ -51,6 +51,18 @@ def test_activities(state, train):
     assert state.activity == "training from step 2"
 
 
+def test_a_script_without_a_session_runs_and_has_no_steps(train):
+    state = RunState(None, 100.0)
+    assert (state.has_steps, state.activity) == (False, "running")
+    lines = [line.plain for line in render(state, 122.0, 80).renderables]
+    assert lines == ["running  0:22"]
+    event = {**train(1), "step": 0}
+    state.add({**event, "event": "restart", "message": "rank 1 on a failed"})
+    assert state.activity == "running"
+    state.add({**event, "event": "start", "world_size": 2})
+    assert (state.has_steps, state.activity) == (True, "first step")
+
+
 def test_a_stall_is_over_with_the_next_event(state, train):
     state.add(train(1))
     state.set_message(200.0, "no step has ended for 75 s: rank 1 has been in data for 75 s; the other waits in reduce")

@@ -19,6 +19,8 @@ _TIME_LEFT_WIDTH = len("59 min 59 s left")  # so that the bar keeps its width wh
 def render(state: RunState, now: float, width: int) -> RenderableType:
     """A bar with the position and the time left, below it the newest values, and of several ranks their times.
 
+    Of a script without steps, the first line has what it does and for how long.
+
     Items that do not fit are left out whole, least important first; the bar always stays.
 
     Args:
@@ -27,11 +29,15 @@ def render(state: RunState, now: float, width: int) -> RenderableType:
         width: Columns of the terminal.
     """
     ranks = [Text(line[:width], style="dim", no_wrap=True) for line in state.ranks.lines()]
-    return Group(_bar_line(state, now, width), Text(_join(_values(state, now), width), no_wrap=True), *ranks)
+    values = _values(state, now)
+    second = [Text(_join(values, width), no_wrap=True)] if values or state.has_steps else []
+    return Group(_bar_line(state, now, width), *second, *ranks)
 
 
 def _bar_line(state: RunState, now: float, width: int) -> Text:
     length, step = state.length, state.step
+    if not state.has_steps:
+        return Text(_join([state.activity, _elapsed(state, now)], width), no_wrap=True)
     if length is None:
         return Text(_join([f"step {step:,}", _elapsed(state, now)], width), no_wrap=True)
     total = f"{length.total_steps:,}"
@@ -63,7 +69,7 @@ def _values(state: RunState, now: float) -> list[str]:
     """The items of the second line, the most important first."""
     items = []
     activity = state.activity
-    if activity != "training":
+    if activity != "training" and state.has_steps:
         items.append(activity)
     if state.last_train is not None:
         sparkline = state.losses.draw(_SPARKLINE_WIDTH)
