@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from distrib.cli.options import (
     check_run_id,
     load_job,
 )
+
+if TYPE_CHECKING:
+    from distrib.job.plan import Plan
 
 
 def plan(
@@ -47,11 +50,18 @@ def plan(
     from distrib.runs.events import finite
 
     launcher = on or default_launcher(None)
-    made, trial = plan_and_try(loaded, launcher=launcher) if is_tried else (make_plan(loaded, launcher=launcher), None)
-    tried = None if trial is None else asdict(trial)
+
+    def show(made: Plan) -> None:
+        if not as_json:
+            print(plan_listing(made, loaded.spec, run_id), flush=True)
+
+    if is_tried:
+        made, trial = plan_and_try(loaded, launcher=launcher, show=show)
+        tried: dict[str, Any] | None = asdict(trial)
+    else:
+        made, tried = make_plan(loaded, launcher=launcher), None
+        show(made)
     if as_json:
         print(json.dumps(made.as_dict() if tried is None else {**made.as_dict(), "trial": finite(tried)}))
-        return
-    print(plan_listing(made, loaded.spec, run_id))
-    if tried is not None:
+    elif tried is not None:
         print("\n" + trial_listing(tried))

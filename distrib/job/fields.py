@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from pydantic import StringConstraints
+
 from distrib.job.spec.job import JobSpec
 from distrib.job.spec.section import Section
 
@@ -61,6 +63,19 @@ def shape_at(path: Sequence[str], root: Shape = ROOT) -> Shape | None:
     for key in path:
         shape = shape.child(key) if shape else None
     return shape
+
+
+def pattern_at(path: Sequence[str], root: Shape = ROOT) -> str | None:
+    """The pattern that the text of the field at `path` must match; None if there is none."""
+    parent = shape_at(path[:-1], root) if path else None
+    field = parent.section.model_fields.get(path[-1]) if parent and parent.section else None
+    if field is None:
+        return None
+    metadata = [*field.metadata]
+    for argument in get_args(field.annotation):  # as in Optional[Annotated[str, …]]
+        metadata += getattr(argument, "__metadata__", ())
+    patterns = [each.pattern for each in metadata if isinstance(each, StringConstraints) and each.pattern]
+    return str(patterns[0]) if patterns else None
 
 
 def all_fields(shape: Shape = ROOT, prefix: str = "") -> Iterator[str]:

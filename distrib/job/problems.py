@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from distrib.job.fields import Shape, absent_from_script, all_fields, nearest, shape_at
+from distrib.job.fields import Shape, absent_from_script, all_fields, nearest, pattern_at, shape_at
 from distrib.job.rules import CONTRADICTION, Problem
 from distrib.job.spec.job import JobSpec
 from distrib.job.spec.patterns import PATTERNS_IN_WORDS, SAVE_INTERVAL_PATTERN, STEP_INTERVAL_PATTERN, TARGET_PATTERN
@@ -72,13 +72,17 @@ def _message(details: ErrorDetails, path: Sequence[str], spec: Shape) -> str:
         return str(context["error"])
     if kind not in _EXPECTED:
         return details["msg"]
+    value = details["input"]
+    pattern = pattern_at(path, spec) if kind == "string_type" and isinstance(value, int | float) else None
+    if pattern is not None and not re.search(pattern, str(value)):  # quotes alone would not do
+        kind, context = "string_pattern_mismatch", {"pattern": pattern}
     expected = _EXPECTED[kind](context)
     shape = shape_at(path, spec)
     if COUNT_TAG in details["loc"]:
         expected = "a whole number of at least 1, or {min: …, max: …}"
     elif kind == "model_type" and shape and shape.section and issubclass(shape.section, Target):
         expected = "module:attribute, or {target: module:attribute, args: {…}}"
-    return f"expected {expected}, got {_show(details['input'])}{_hint(kind, details['input'], context)}"
+    return f"expected {expected}, got {_show(value)}{_hint(kind, value, context)}"
 
 
 def _key_of_wrong_type(kind: str, key: object) -> str:
@@ -137,8 +141,8 @@ def _hint(kind: str, value: object, context: Mapping[str, Any]) -> str:
         advice = f"write {value:.0f}"
     elif kind == "string_type" and isinstance(value, int | float):
         advice = "put it in quotes"
-    elif isinstance(value, str):
-        advice = _hint_for_text(kind, value, context)
+    elif isinstance(value, str) or kind == "string_pattern_mismatch":
+        advice = _hint_for_text(kind, str(value), context)
     return f"; {advice}" if advice else ""
 
 
@@ -172,7 +176,11 @@ def _guess_target(value: str) -> str | None:
 
 
 def _guess_interval(value: str) -> str | None:
-    """Turns `10steps`, `every 10 steps` or `epoch` into an interval."""
+    """Turns `10steps`, `every 10 steps`, `epoch` or `10` into an interval."""
+    if value.isdecimal():
+        value = f"{value} steps" if int(value) else "never"
+    if value == "never":
+        return value
     number, unit = re.search("[1-9][0-9]*", value), re.search("step|epoch", value)
     count = number[0] if number else "1"
     return f"{count} {unit[0]}{'' if count == '1' else 's'}" if unit else None

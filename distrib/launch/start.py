@@ -164,8 +164,15 @@ def plan(job: Job, *, launcher: LauncherName = "local") -> Plan:
     return _plan(job, launcher)[0]
 
 
-def plan_and_try(job: Job, *, launcher: LauncherName = "local") -> tuple[Plan, Trial]:
+def plan_and_try(
+    job: Job, *, launcher: LauncherName = "local", show: Callable[[Plan], None] = lambda _: None
+) -> tuple[Plan, Trial]:
     """As `plan`, and runs one batch of rank 0 forward and backward in this process.
+
+    Args:
+        job: The job.
+        launcher: The name of its launcher.
+        show: Called with the plan before the batch is tried, which may fail.
 
     Raises:
         JobError: The job is wrong.
@@ -173,6 +180,7 @@ def plan_and_try(job: Job, *, launcher: LauncherName = "local") -> tuple[Plan, T
     from distrib.train.checks.trial import try_step
 
     plan, prepared = _plan(job, launcher)
+    show(plan)
     datasets = prepared.inherited_datasets or prepared.resolved.build_datasets()
     return plan, try_step(prepared.resolved, datasets, plan.schedule, plan.request.device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shlex
 import sys
 import time
 import traceback
@@ -73,9 +74,9 @@ def try_step(resolved: ResolvedJob, datasets: Datasets, step_plan: StepPlan, dev
     with _blamed_on(resolved, "optimizer"):
         optimizers = build_optimizers(resolved, step_plan, task.model, task.loss_module)
     if task.takes_session:
-        raise resolved.job.error(
-            "step", "a step with a session can only be tried by a run: distrib run JOB --set train.steps=1"
-        )
+        one_step = "--set train.steps=1" if spec.train.epochs is None else "--set train.epochs=null --set train.steps=1"
+        command = f"distrib run {shlex.quote(resolved.job.shown_path)} {one_step}"
+        raise resolved.job.error("step", f"a step with a session can only be tried by a run: {command}")
     schedules = Schedules(resolved, step_plan, optimizers)
     precision = Precision(spec.train.precision, device)
     started = time.perf_counter()
