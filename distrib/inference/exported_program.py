@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 TRACED_ROWS = 3
 """The batch size that a program is traced with."""
 _CHECK_TIMEOUT_SECONDS = 300
+
+_UNKNOWN_CONTAINER = re.compile(r"Deserializing (\S+) in pytree is not registered")
+_ERROR = re.compile(r"\b[\w.]*(?:Error|Exception): .+")
 
 _RUN_PROGRAM = """
 import sys
@@ -65,7 +69,7 @@ def write_program(
         try:
             program = _trace(model, examples[1], is_named, None)
         except Exception as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = _without_end(str(error).strip().partition("\n")[0])
             raise InferenceError(
                 f"torch.export cannot trace this model: {type(error).__name__}: {reason}; use `format` safetensors"
             ) from error
@@ -121,5 +125,24 @@ def _run_program(trained: TrainedModel, path: Path, folder: Path, options: Seque
     except subprocess.TimeoutExpired:
         raise InferenceError("checking the exported program timed out") from None
     if result.returncode != 0:
-        reason = (result.stderr.strip().splitlines() or ["no output"])[-1]
+        reason = failure_reason(result.stderr)
         raise InferenceError(f"the exported program does not run on its own: {reason}; use `format` safetensors")
+
+
+def failure_reason(output: str) -> str:
+    """The cause of a failure, from what Python and torch wrote about it.
+
+    torch logs what fails while it loads a program, and then raises an error that only refers to that log.
+    """
+    if container := _UNKNOWN_CONTAINER.search(output):
+        return (
+            f"the model returns {container[1]}, which can be unpacked only where its library is imported; let it return "
+            "tensors in a tuple or dict (transformers: return_dict=False)"
+        )
+    errors = [match[0] for match in _ERROR.finditer(output) if "warnings above" not in match[0]]
+    lines = output.strip().splitlines()
+    return _without_end(errors[-1] if errors else lines[-1] if lines else "no output")
+
+
+def _without_end(sentence: str) -> str:
+    return sentence.strip().rstrip(".")

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from distrib.errors import InferenceError
 from distrib.inference.export import export
+from distrib.inference.exported_program import failure_reason
 from tests.support.inference_runs import JOB, make_model, make_run, trained_by
 
 pytestmark = pytest.mark.timeout(120)
@@ -92,3 +93,24 @@ def test_the_command_prints_what_it_compared_and_keeps_existing_files(tmp_path, 
     assert "the final weights; gives the same outputs as the model for batches of 1, 2, 3, 8" in launch.stdout
     again = workplace.start_command(command)
     assert (again.wait(60), "made.safetensors exists; --force overwrites it" in again.stderr) == (2, True)
+
+
+_LOAD = "RuntimeError: We ran into an error when deserializing. Please check the warnings above for possible errors. \n"
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (
+            f"W1 x:3] NotImplementedError: Deserializing a.Out in pytree is not registered.\n{_LOAD}",
+            "returns a.Out, wh",
+        ),
+        (f"W1 x:3] ImportError: needs the module mine.\n{_LOAD}", "ImportError: needs the module mine"),
+        ("Traceback\n  File\nValueError: no such row.\n", "ValueError: no such row"),
+        ("Killed\n", "Killed"),
+        ("", "no output"),
+    ],
+)
+def test_the_reason_is_not_the_reference_to_a_log(output, reason):
+    assert reason in failure_reason(output)
+    assert not failure_reason(output).endswith((".", " "))
