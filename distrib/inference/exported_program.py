@@ -136,8 +136,8 @@ def failure_reason(output: str) -> str:
     """
     if container := _UNKNOWN_CONTAINER.search(output):
         return (
-            f"the model returns {container[1]}, which can be unpacked only where its library is imported; let it return "
-            "tensors in a tuple or dict (transformers: return_dict=False)"
+            f"the model returns {container[1]}, which can be unpacked only where its library is imported; let it "
+            "return tensors in a tuple or dict (transformers: return_dict=False)"
         )
     errors = [match[0] for match in _ERROR.finditer(output) if "warnings above" not in match[0]]
     lines = output.strip().splitlines()

@@ -11,6 +11,13 @@ from typing import Any, Self, TypeGuard
 
 from distrib.runs.files.line_file import LineFile
 
+EVENT_FIELDS = frozenset(
+    {"time", "attempt", "event", "step", "epoch", "samples", "loss", "lr", "message"}
+    | {"step_seconds", "data_seconds", "samples_per_second", "eval_seconds", "rank_step_seconds", "rank_data_seconds"}
+    | {"rank_compute_seconds", "rank_wait_seconds"}
+)
+"""Field names of events, which metrics and logged values therefore cannot use."""
+
 _LARGEST = 1e300
 _LARGEST_COUNT = 2**53
 """Larger numbers, which only damage produces, would overflow in computations."""

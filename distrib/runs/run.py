@@ -10,7 +10,7 @@ from typing import Any
 
 from distrib.errors import JobError
 from distrib.runs.backwards import MAX_SEARCHED_LINES, newest_event, newest_step
-from distrib.runs.events import parse_event, read_events
+from distrib.runs.events import EVENT_FIELDS, parse_event, read_events
 from distrib.runs.files.atomic import atomic_write
 from distrib.runs.layout import RunLayout
 from distrib.runs.record import create_record, error_of, is_abandoned, parse_record, update_record
@@ -98,12 +98,12 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The values of the last evaluation, loss included; without a recent evaluation, the last training loss."""
+        """The values of the last evaluation, loss included; without a recent one, those of training."""
         event = self.newest_event("eval", MAX_SEARCHED_LINES)
         if event is not None:
             return measured_values(event)
         event = self.newest_event("train", MAX_SEARCHED_LINES)
-        return {} if event is None else {"loss": event.get("loss")}
+        return {} if event is None else {**logged_values(event), "loss": event.get("loss")}
 
     @property
     def steps(self) -> tuple[int, int | None]:
@@ -227,6 +227,11 @@ class Run:
 def measured_values(event: Mapping[str, Any]) -> dict[str, Any]:
     """The values of an eval event, by name: its loss and its metrics."""
     return {name: value for name, value in event.items() if name not in _NOT_VALUES}
+
+
+def logged_values(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a train event that the job's code has logged, by name."""
+    return {name: value for name, value in event.items() if name not in EVENT_FIELDS}
 
 
 def newest_first(runs: Iterable[Run]) -> list[Run]:

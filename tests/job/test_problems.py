@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from distrib.job.reader import Job
-from distrib.job.spec.patterns import EVENT_FIELDS
+from distrib.runs.events import EVENT_FIELDS
 
 Refusal = Callable[..., list[str]]
 

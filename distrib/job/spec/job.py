@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from distrib.job.rules import contradiction, contradictions
-from distrib.job.spec.patterns import EVENT_FIELDS, METRIC_PATTERN, RUN_NAME_PATTERN
+from distrib.job.spec.patterns import METRIC_PATTERN, RUN_NAME_PATTERN
 from distrib.job.spec.resources import Checkpoint, Ddp, Failures, Resources
 from distrib.job.spec.section import Resume, Section, exactly_one
 from distrib.job.spec.targets import AnyTarget, AnyTracker, Model, TargetText, full_target
@@ -20,6 +20,7 @@ from distrib.job.spec.training import (
     Schedule,
     Train,
 )
+from distrib.runs.events import EVENT_FIELDS
 
 
 def _free_metric_name(name: str) -> str:

@@ -4,14 +4,6 @@ from __future__ import annotations
 
 import re
 
-EVENT_FIELDS = frozenset(
-    {"time", "attempt", "event", "step", "epoch", "samples", "loss", "lr", "message"}
-    | {"step_seconds", "data_seconds", "samples_per_second", "eval_seconds", "rank_step_seconds", "rank_data_seconds"}
-    | {"rank_compute_seconds", "rank_wait_seconds"}
-)
-"""Field names of events, which a metric therefore cannot use."""
-
-
 TARGET_PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 
 

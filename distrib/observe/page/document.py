@@ -12,6 +12,7 @@ import numpy as np
 
 from distrib.observe.page.svg import Chart, Floats
 
+_MAX_EXTREMES = 12
 _SIGNIFICANT_DIGITS = 6
 _LONG_CELL = 40
 
@@ -124,9 +125,9 @@ def _figure(chart: Chart) -> str:
 
 
 def _extremes(chart: Chart) -> str:
-    """The lowest and the highest value of the first curves, so that they can be read without a pointer."""
+    """The lowest and the highest value of each curve, of many the first, so that they can be read without a pointer."""
     parts = []
-    for curve in chart.curves[:2]:
+    for curve in [curve for curve in chart.curves if curve.is_main][:_MAX_EXTREMES]:
         values = curve.y[np.isfinite(curve.y)]
         if len(values):
             parts.append(f"{curve.name} {_short(values.min())} to {_short(values.max())}")

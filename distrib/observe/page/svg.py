@@ -39,11 +39,19 @@ class ReportLibraryMissingError(DistribError):
 
 @dataclass
 class Curve:
-    """A curve of a chart, as the page's script reads it."""
+    """A curve of a chart, as the page's script reads it.
+
+    Attributes:
+        name: Its label.
+        x: Positions.
+        y: Values.
+        is_main: Whether its lowest and highest value are written below the chart.
+    """
 
     name: str
     x: Floats
     y: Floats
+    is_main: bool = True
 
 
 @dataclass

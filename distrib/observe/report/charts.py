@@ -45,11 +45,11 @@ class XAxis:
 
     def of(self, data: RunData, columns: Columns) -> Floats:
         """The positions of events."""
-        return columns["step"] if not self.seconds else (columns["time"] - data.started) / self.seconds
+        return columns["step"] if not self.seconds else data.elapsed(columns["time"]) / self.seconds
 
     def at(self, data: RunData, step: int, time: float) -> float:
         """The position of something that happened once."""
-        return float(step) if not self.seconds else (time - data.started) / self.seconds
+        return float(step) if not self.seconds else float(data.elapsed(time)) / self.seconds
 
 
 def make_charts(runs: Sequence[RunData]) -> list[Chart]:
@@ -93,7 +93,7 @@ def _metrics(runs: Sequence[RunData]) -> list[str]:
 
 
 def _time_axis(runs: Sequence[RunData]) -> XAxis:
-    last = max((float(data.last["time"]) - data.started for data in runs if data.last), default=0.0)
+    last = max((float(data.elapsed(float(data.last["time"]))) for data in runs if data.last), default=0.0)
     seconds, unit = next((size, unit) for size, unit in _TIME_UNITS if last >= 2 * size or size == 1.0)
     return XAxis("time", f"time ({unit})", seconds)
 
@@ -149,7 +149,7 @@ def _draw_attempts(
         if old.any():
             old_x, old_y = downsample(x[old], y[old], per_attempt)
             axes.plot(old_x, old_y, **{**style, "alpha": 0.35, "linewidth": 0.9, "marker": None})
-            curves.append(Curve(f"{label}, attempt {int(attempt)}, trained again later", old_x, old_y))
+            curves.append(Curve(f"{label}, attempt {int(attempt)}, trained again later", old_x, old_y, is_main=False))
     if xs:
         axes.plot(*_joined(xs, ys, has_gaps=axis.seconds > 0), label=label, **style)
         curves.insert(0, Curve(label, np.concatenate(xs), np.concatenate(ys)))

@@ -217,7 +217,7 @@ def _events_table(data: RunData) -> str:
         marks = [mark for mark in marks if id(mark) not in hidden]
     left_out += max(0, len(marks) - _MAX_EVENTS)
     rows = [
-        [mark.kind, f"{mark.step:,}", clock(max(0.0, mark.time - data.started)), str(mark.attempt), mark.message]
+        [mark.kind, f"{mark.step:,}", clock(max(0.0, float(data.elapsed(mark.time)))), str(mark.attempt), mark.message]
         for mark in marks[:_MAX_EVENTS]
     ]
     shown = parts.table("Events", ["event", "step", "time", "attempt", "message"], rows, identifier="events")

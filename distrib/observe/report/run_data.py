@@ -78,6 +78,7 @@ class RunData:
         first_steps: For each attempt, the step after which it began.
         ranks: For each rank, what the newest attempt reported about it.
         note: What to know about damaged events.
+        pauses: When a later launch continued the run, in Unix seconds, and how long nothing had been trained before.
     """
 
     run: Run
@@ -90,6 +91,7 @@ class RunData:
     ranks: list[dict[str, Any]] = field(default_factory=list)
     last: dict[str, Any] | None = None
     note: str | None = None
+    pauses: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def started(self) -> float:
@@ -103,6 +105,11 @@ class RunData:
     def length(self) -> RunLength | None:
         """The planned length."""
         return RunLength.of_record(self.record)
+
+    def elapsed(self, times: Any) -> Any:
+        """Seconds since the start, without the pauses between launches, for a time or an array of times."""
+        paused = sum(np.where(np.asarray(times) >= end, seconds, 0.0) for end, seconds in self.pauses)
+        return times - self.started - paused
 
     def marks_of(self, *kinds: str) -> list[Mark]:
         """The marks of these kinds."""
@@ -130,7 +137,7 @@ def collect(run: Run) -> RunData:
 def _add(data: RunData, event: dict[str, Any]) -> None:
     kind = event["event"]
     position = {name: event[name] for name in ("step", "time", "attempt", "samples")}
-    data.last = event
+    before, data.last = data.last, event
     if kind == "train":
         values = {name: event.get(name) for name in _TRAIN_FIELDS}
         logged = {name: value for name, value in measured_values(event).items() if name not in (*_TRAIN_FIELDS, "lr")}
@@ -140,6 +147,8 @@ def _add(data: RunData, event: dict[str, Any]) -> None:
         data.overhead["evaluation"] += _seconds(event.get("eval_seconds"))
     elif kind == "start":
         data.first_steps[event["attempt"]] = event["step"]
+        if before is not None and before["event"] not in ("restart", "resize"):  # written while a launcher runs
+            data.pauses.append((float(event["time"]), max(0.0, float(event["time"]) - float(before["time"]))))
         if isinstance(event.get("ranks"), list):
             data.ranks = [rank for rank in event["ranks"] if isinstance(rank, dict)]
     elif kind == "checkpoint":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from distrib.observe.format import flow, number, plural, rate, value_pairs, values
 from distrib.observe.history import RunLength
-from distrib.runs.run import measured_values
+from distrib.runs.run import logged_values, measured_values
 
 if TYPE_CHECKING:
     from distrib.job.plan import Plan
@@ -34,9 +34,10 @@ def position(event: Mapping[str, Any], length: RunLength | None) -> str:
 
 
 def training_values(event: Mapping[str, Any]) -> str:
-    """What a train event measured: `loss 0.2500  1,234 samples/s`."""
+    """What a train event measured, and what the job's code logged: `loss 0.2500  d_loss 0.1000  1,234 samples/s`."""
     speed = event.get("samples_per_second")
-    return "  ".join([f"loss {number(event.get('loss'))}", *([rate(speed)] if isinstance(speed, int | float) else [])])
+    speeds = [rate(speed)] if isinstance(speed, int | float) else []
+    return "  ".join([f"loss {number(event.get('loss'))}", *value_pairs(logged_values(event)), *speeds])
 
 
 def has_line(event: Mapping[str, Any]) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from distrib.observe.format import clock, duration, number, plural, rate
+from distrib.observe.format import clock, duration, number, plural, rate, value_pairs
 from distrib.observe.state import RunState
+from distrib.runs.run import logged_values
 
 MIN_BAR_WIDTH = 8
 _GAP = "  "
@@ -74,6 +75,7 @@ def _values(state: RunState, now: float) -> list[str]:
     if state.last_train is not None:
         sparkline = state.losses.draw(_SPARKLINE_WIDTH)
         items.append(f"loss {number(state.last_train.get('loss'))}" + (f" {sparkline}" if sparkline else ""))
+        items += value_pairs(logged_values(state.last_train))
     if state.speed is not None:
         items.append(rate(state.speed))
     if state.last_checkpoint is not None:

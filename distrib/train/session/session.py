@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from distrib.job.spec.patterns import EVENT_FIELDS
+from distrib.runs.events import EVENT_FIELDS
 from distrib.train.callbacks import Callbacks
 from distrib.train.objective.task import TaskError
 from distrib.train.optimization.precision import Precision

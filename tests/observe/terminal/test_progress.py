@@ -9,10 +9,13 @@ import threading
 import pytest
 from rich.console import Console
 
+from distrib.observe.history import RunLength
 from distrib.observe.observer import Observer
+from distrib.observe.state import RunState
 from distrib.observe.terminal.live import LiveProgress
 from distrib.observe.terminal.plain import PlainProgress
 from distrib.observe.terminal.progress import make_progress
+from distrib.observe.terminal.view import render
 
 EVAL = {"time": 100, "attempt": 0, "event": "eval", "step": 3, "epoch": 1, "samples": 21, "loss": 0.5, "accuracy": 0.75}
 WARNING = {"time": 100, "attempt": 0, "event": "warning", "step": 4, "epoch": 1, "samples": 29, "message": "no [loss]"}
@@ -157,3 +160,21 @@ def test_the_display_suits_the_stream(monkeypatch):
     assert isinstance(make_progress(True, io.StringIO()), LiveProgress)
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(make_progress(True, io.StringIO()), PlainProgress)
+
+
+def test_logged_values_are_shown_with_the_loss(run, plan, terminal, train):
+    event = train(12, d_loss=0.75, g_loss=1.5, rank_step_seconds=[0.1], step_seconds=0.1, data_seconds=0.1)
+    out = io.StringIO()
+    plain = PlainProgress(out)
+    plain.started(run, plan)
+    plain.event(event)
+    assert out.getvalue().endswith("  loss 0.08333  d_loss 0.7500  g_loss 1.500  80.00 samples/s\n")
+    state = RunState(RunLength.of_plan(plan.schedule), 100.0)
+    state.add(event)
+    terminal.print(render(state, 101.0, 80))
+    assert any(line.startswith("loss 0.08333  d_loss 0.7500  g_loss 1.500") for line in shown_on(terminal))
+
+
+def test_logged_values_are_a_result_of_a_run_without_evaluation(run, writer):
+    writer.write("train", step=1, epoch=0, samples=8, loss=0.5, lr=0.1, step_seconds=0.1, d_loss=0.75)
+    assert run.metrics == {"d_loss": 0.75, "loss": 0.5}
