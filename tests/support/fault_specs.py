@@ -111,7 +111,6 @@ FAULT_SPECS = {
         f"fault-share-{size}": spec(size, data={"eval": points(seed=1, num_samples=10)}, metrics=SHARE)
         for size in (1, 3)
     },
-    "fault-duck": spec(1, data={"eval": points(seed=1)}, metrics={"points": "fault_jobs:Points"}),
     "fault-misspelled": stepping("misspelled"),
     **{f"fault-frozen-{size}": spec(size, model="fault_jobs:Frozen", loss="fault_jobs:Proxies") for size in (1, 3)},
     "fault-unused": spec(2, model="fault_jobs:Sometimes", train={"accumulate": 2}),
