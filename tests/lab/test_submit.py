@@ -16,7 +16,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from distrib.errors import JobError, LaunchError
-from distrib.launch.ray import job_server as submit
 from distrib.launch.ray.submit.job_server import RayJobServer
 from distrib.runs.events import read_events
 from distrib.runs.storage.folder.checkpoints import FolderCheckpoints
@@ -239,7 +238,7 @@ def test_following_survives_dropped_connections_and_prints_each_line_once(proxy)
 
 
 def test_a_server_that_goes_away_while_its_logs_are_followed(proxy, lab, monkeypatch):
-    monkeypatch.setattr(submit, "_RETRY_SECONDS", 3.0)
+    monkeypatch.setattr("distrib.launch.ray.submit.job_server._RETRY_SECONDS", 3.0)
     server = RayJobServer(proxy.address)
     send(server, "import time; time.sleep(150)", "sleeping")
     deadline = time.monotonic() + 60
