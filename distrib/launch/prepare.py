@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distrib.job.launcher_names import LauncherName
-from distrib.job.plan import Device, Facts, Plan, Request, StepPlan, make_request, make_step_plan
+from distrib.job.plan import Device, Plan, Request, make_request
 from distrib.job.reader import Job
+from distrib.job.step_plan import Facts, StepPlan, make_step_plan
 from distrib.job.target import add_import_paths
 from distrib.launch.devices import check_compression
 from distrib.observe.trackers.registry import check_trackers

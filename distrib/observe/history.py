@@ -12,7 +12,7 @@ from distrib.observe.format import plural
 from distrib.runs.events import parse_event
 
 if TYPE_CHECKING:
-    from distrib.job.plan import StepPlan
+    from distrib.job.step_plan import StepPlan
     from distrib.runs.run import Run
 
 Event = Mapping[str, Any]

@@ -16,7 +16,7 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from distrib.job.plan import StepPlan
+from distrib.job.step_plan import StepPlan
 from distrib.train.checkpoint.parts import MODEL
 from distrib.train.context import Measurement
 from distrib.train.data.loader import StepLoader

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from distrib.job.plan import Facts
 from distrib.job.reader import Job
 from distrib.job.spec.targets import Target
+from distrib.job.step_plan import Facts
 from distrib.job.target import check_arguments, resolve
 from distrib.train.data.collate import bind_collate, find_collate
 from distrib.train.data.order import Order

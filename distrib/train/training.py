@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distrib.job.plan import StepPlan
+from distrib.job.step_plan import StepPlan
 from distrib.train.callbacks import build_callbacks
 from distrib.train.checkpoint.parts import LOSS
 from distrib.train.checkpoint.warm_start import load_first_weights

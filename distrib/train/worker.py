@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch.distributed as dist
 
 from distrib.compat.pytorch import dynamo
-from distrib.job.plan import StepPlan, make_step_plan
 from distrib.job.spec.job import JobSpec
 from distrib.job.spec.resources import Best
+from distrib.job.step_plan import StepPlan, make_step_plan
 from distrib.job.target import add_import_paths
 from distrib.runs.storage.open import open_rank
 from distrib.runs.storage.protocols import RankStorage

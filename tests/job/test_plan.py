@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distrib.job.plan import Facts, make_request, make_step_plan, split_evenly, with_steps
+from distrib.job.plan import make_request
 from distrib.job.spec.amounts import Interval
 from distrib.job.spec.job import JobSpec
 from distrib.job.spec.targets import Target
+from distrib.job.step_plan import Facts, make_step_plan, split_evenly, with_steps
 
 
 def make_spec(**train: Any) -> JobSpec:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from distrib.job.plan import Facts, Plan, make_request, make_step_plan
+from distrib.job.plan import Plan, make_request
 from distrib.job.reader import Job
+from distrib.job.step_plan import Facts, make_step_plan
 from distrib.launch.acquire import RunRequest, acquire_run
 from distrib.launch.recorder import RunRecorder
 from distrib.observe.resume_command import resume_command

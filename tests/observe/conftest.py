@@ -2,8 +2,9 @@
 
 import pytest
 
-from distrib.job.plan import Facts, LaunchDescription, Memory, Plan, make_request, make_step_plan
+from distrib.job.plan import LaunchDescription, Memory, Plan, make_request
 from distrib.job.spec.job import JobSpec
+from distrib.job.step_plan import Facts, make_step_plan
 from distrib.runs.events import EventWriter
 from distrib.runs.record import create_record
 from distrib.runs.run import Run

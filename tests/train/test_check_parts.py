@@ -5,8 +5,8 @@ import json
 import pytest
 
 from distrib.errors import JobError
-from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
+from distrib.job.step_plan import Facts, make_step_plan
 from distrib.train.checks.check_parts import check_parts
 from distrib.train.resolved_job import ResolvedJob
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from distrib.errors import JobError
-from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
+from distrib.job.step_plan import Facts, make_step_plan
 from distrib.train.checkpoint.parts import OPTIMIZER
 from distrib.train.optimization.group_values import ExtensionError, depends_on_length
 from distrib.train.optimization.lr_schedule import (

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
+from distrib.job.step_plan import Facts, make_step_plan
 from distrib.train.checks.memory import estimate_memory
 from distrib.train.resolved_job import ResolvedJob
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from exact_jobs import Mlp
 
-from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job
+from distrib.job.step_plan import Facts, make_step_plan
 from distrib.train.optimization.optimizer import OptimizerError, build_optimizers
 from distrib.train.resolved_job import ResolvedJob
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from distrib.job.launcher_names import LauncherName
-from distrib.job.plan import Device, Plan, Request, StepPlan, make_request
+from distrib.job.plan import Device, Plan, Request, make_request
 from distrib.job.script import AnyJob, ScriptJob
+from distrib.job.step_plan import StepPlan
 
 
 @dataclass(frozen=True)

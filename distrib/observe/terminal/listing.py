@@ -9,8 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from distrib.job.plan import Memory, Plan, Request, StepPlan
+from distrib.job.plan import Memory, Plan, Request
 from distrib.job.spec.job import JobSpec
+from distrib.job.step_plan import StepPlan
 from distrib.observe.format import duration, num_bytes, num_items, number, plural, shares, short_path
 from distrib.runs.layout import RunLayout, new_run_id
 from distrib.runs.storage.location import join

@@ -16,8 +16,8 @@ from torch import nn
 
 from distrib.compat.messages import without_compute_warning
 from distrib.errors import DistribError, JobError
-from distrib.job.plan import StepPlan
 from distrib.job.spec.targets import Target
+from distrib.job.step_plan import StepPlan
 from distrib.train.callbacks import build_callbacks
 from distrib.train.checkpoint.plain_state import dump_state
 from distrib.train.objective.task import build_metric

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from distrib.job.plan import Memory, StepPlan
+from distrib.job.plan import Memory
+from distrib.job.step_plan import StepPlan
 from distrib.train.optimization.optimizer import build_optimizers
 from distrib.train.resolved_job import ResolvedJob
 from distrib.train.settings import TrainingSettings

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from distrib.errors import DistribError
-from distrib.job.plan import StepPlan
+from distrib.job.step_plan import StepPlan
 from distrib.train.data.batches import to_device
 from distrib.train.data.loader import Fetcher
 from distrib.train.data.sampler import GlobalBatchSampler

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from distrib.errors import DistribError
-from distrib.job.plan import StepPlan
+from distrib.job.step_plan import StepPlan
 from distrib.train.data.batches import pin_memory as pin
 from distrib.train.data.batches import tensors_in, to_device
 from distrib.train.data.collate import Collate, collate_samples

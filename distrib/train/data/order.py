@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 
-from distrib.job.plan import OrderFacts
+from distrib.job.step_plan import OrderFacts
 from distrib.train.data.permutation import MAX_RANDPERM, epoch_permutation, feistel_slice
 
 KEPT_EPOCHS = 2

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch.utils.data import DistributedSampler
 
-from distrib.job.plan import part_of
+from distrib.job.step_plan import part_of
 from distrib.train.data.order import Order
 
 

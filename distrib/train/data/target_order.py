@@ -14,7 +14,7 @@ import numpy
 import torch
 
 from distrib.errors import DistribError
-from distrib.job.plan import OrderFacts
+from distrib.job.step_plan import OrderFacts
 from distrib.train.data.order import RecentEpochs
 from distrib.train.process.randomness import derive_seed, reseed
 

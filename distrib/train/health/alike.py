@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from distrib.errors import DistribError
-from distrib.job.plan import StepPlan
+from distrib.job.step_plan import StepPlan
 from distrib.train.process.rank_tree import RankTree
 
 

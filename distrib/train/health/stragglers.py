@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Any, Literal
 
-from distrib.job.plan import split_evenly
+from distrib.job.step_plan import split_evenly
 from distrib.train.health.times import MeanTimes
 
 _BLOCK_STEPS, _BLOCK_SECONDS = 10, 2.0

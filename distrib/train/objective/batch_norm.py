@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from distrib.job.plan import StepPlan
+from distrib.job.step_plan import StepPlan
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from distrib.job.plan import StepPlan, part_of
+from distrib.job.step_plan import StepPlan, part_of
 from distrib.train.data.batches import map_tensors, to_device
 from distrib.train.data.loader import Fetcher, iterate
 from distrib.train.data.sampler import EpochIndices, MicroBatch

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from distrib.errors import DistribError
-from distrib.job.plan import StepPlan
+from distrib.job.step_plan import StepPlan
 from distrib.train.data.sampler import MicroBatch
 from distrib.train.objective.loss_graph import LossGraph
 from distrib.train.objective.loss_probe import is_mean_over_samples

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from distrib.errors import DistribError
-from distrib.job.plan import StepPlan, with_steps
 from distrib.job.spec.training import DEFAULT_OPTIMIZER, LearningRateSchedule
+from distrib.job.step_plan import StepPlan, with_steps
 from distrib.train.checkpoint.plain_state import FromJob
 from distrib.train.optimization.group_values import (
     depends_on_length,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from distrib.errors import DistribError
-from distrib.job.plan import StepPlan, with_steps
+from distrib.job.step_plan import StepPlan, with_steps
 from distrib.train.resolved_job import ResolvedJob, is_optimizer_class, takes_loss
 
 _CHOICES_OF_IMPLEMENTATION = ("fused", "foreach", "differentiable", "capturable")

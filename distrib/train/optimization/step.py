@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from distrib.errors import DistribError, TrainingFailedError
-from distrib.job.plan import StepPlan
+from distrib.job.step_plan import StepPlan
 from distrib.train.checkpoint.parts import LOSS, MODEL
 from distrib.train.checks.plain_counters import CounterWatch
 from distrib.train.data.loader import StepBatch

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from distrib.errors import Stopped
-from distrib.job.plan import StepPlan
+from distrib.job.step_plan import StepPlan
 from distrib.train.boundary import StepBoundary
 from distrib.train.callbacks import Callbacks
 from distrib.train.checkpoint.checkpointer import Checkpointer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from distrib.job.plan import StepPlan, part_of
+from distrib.job.step_plan import StepPlan, part_of
 from distrib.train.data.batches import to_device
 from distrib.train.data.loader import Fetcher, StepBatch, StepLoader
 from distrib.train.data.order import Order

@@ -9,9 +9,9 @@ from typing import Any, get_args
 
 from torch.utils.data import IterableDataset
 
-from distrib.job.plan import Facts, StepPlan, StepSettings, plan_steps
 from distrib.job.spec.amounts import Interval
 from distrib.job.spec.patterns import SAVE_INTERVAL_PATTERN, STEP_INTERVAL_PATTERN
+from distrib.job.step_plan import Facts, StepPlan, StepSettings, plan_steps
 from distrib.train.data.order import Order, Sequential, Shuffle
 from distrib.train.data.target_order import OrderError, OrderFunction, TargetOrder
 from distrib.train.script.errors import UsageError

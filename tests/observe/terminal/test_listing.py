@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from distrib.job.plan import Facts, LaunchDescription, make_step_plan
+from distrib.job.plan import LaunchDescription
+from distrib.job.step_plan import Facts, make_step_plan
 from distrib.observe.terminal.listing import plan_listing
 
 

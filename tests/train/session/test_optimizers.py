@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from session_jobs import Gan, Unlabeled, critic_loss, generator_loss
 from torch.nn import functional
 
-from distrib.job.plan import Facts, make_step_plan
 from distrib.job.reader import Job, JobError
+from distrib.job.step_plan import Facts, make_step_plan
 from distrib.train.checks.check_parts import check_parts
 from distrib.train.resolved_job import ResolvedJob
 from tests.train.session.test_exact import (
