@@ -120,12 +120,8 @@ def _run(
     records = Records(rank, step_plan, _count_samples(training, step_plan), warnings=found_warnings)
     saving = _make_saving(rank, spec.checkpoint.best, training, step_plan, records)
     evaluator = _make_evaluator(rank, training, resolved, datasets, step_plan)
-    control = Control(
-        rank.control_group,
-        context,
-        ExchangeInterval(CAPACITY, config.request.grace_seconds),
-        config.deadline,
-    )
+    interval = ExchangeInterval(CAPACITY, config.request.grace_seconds)
+    control = Control(rank.control_group, context, interval, config.deadline)
     boundary = StepBoundary(
         rank, training, step_plan, control=control, saving=saving, evaluator=evaluator, records=records
     )
@@ -142,12 +138,17 @@ def _run(
     else:
         for batch in Loop(rank, loader, boundary, records, warnings).steps():
             step.run(batch)
+    _end(rank, training, records, is_finished=boundary.is_finished)
+    return boundary.is_finished
+
+
+def _end(rank: Rank, training: Training, records: Records, *, is_finished: bool) -> None:
+    """Writes what a run leaves behind: the final weights, if it is finished, and the last records."""
     rank.progress.enter(Phase.CHECKPOINT)
-    if boundary.is_finished:
+    if is_finished:
         averages = None if training.session is None else training.session.callbacks.averages
         save_final_weights(rank, training.state, training.state.model, averages)
     records.end()
-    return boundary.is_finished
 
 
 def _make_loader(
