@@ -103,7 +103,7 @@ def _run(
     facts = datasets.facts
     check_datasets(facts, RankTree(rank.control_group))
     if config.measurement is None:
-        findings += check_samples(rank, datasets.train)
+        findings += check_samples(rank, datasets.train, is_shareable=not Handles.now().has_connected_since(before))
     step_plan = make_step_plan(spec, facts, rank.info.world_size)
     stored, damage = find_checkpoint(rank)
     training = build_training(rank, resolved, step_plan, stored)

@@ -61,6 +61,8 @@ class Odd(torch.optim.lr_scheduler.LRScheduler):
         super().__init__(optimizer)
     def get_lr(self):
         return self.base_lrs
+def absent():
+    raise FileNotFoundError("weights that only the workers have")
 """
 F1 = {"target": "torchmetrics.classification:MulticlassF1Score", "args": {"num_classes": 3, "average": "none"}}
 ACCURACY = "torchmetrics.classification:MulticlassAccuracy"
@@ -131,6 +133,7 @@ def test_is_refused(check, changes, problem):
     "changes",
     [
         {},
+        {"metrics": {"distance": "parts_to_check:absent"}},
         {"model": "parts_to_check:NeedsValues"},
         {"optimizer": {"target": "parts_to_check:ByDimension", "args": {"lr": 0.1}}},
         {"loss": "parts_to_check:Proxies"},

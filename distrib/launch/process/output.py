@@ -100,12 +100,11 @@ def _send_to(layout: RunLayout, rank: int, host: str) -> None:
     if log not in _OUTPUTS:
         os.close(log)
     clock = LogClock(_OUTPUTS[0], layout.rank_log_times(rank), host)
-    sys.stdout, sys.stderr = (
-        TextIOWrapper(
-            BufferedWriter(_TimedOutput(descriptor, clock)),
-            encoding="utf-8",
-            errors="backslashreplace",
-            line_buffering=True,
-        )
-        for descriptor in _OUTPUTS
-    )
+    sys.stdout, sys.stderr = (_open_text(_TimedOutput(descriptor, clock)) for descriptor in _OUTPUTS)
+
+
+def _open_text(output: FileIO) -> TextIOWrapper:
+    """Like `open`, which names the mode too."""
+    text = TextIOWrapper(BufferedWriter(output), encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    text.mode = "w"  # type: ignore[misc]
+    return text

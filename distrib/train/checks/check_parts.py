@@ -74,10 +74,18 @@ def _build_model(resolved: ResolvedJob, device: str) -> nn.Module:
 
 
 def _check_metrics(resolved: ResolvedJob) -> None:
-    """Builds the metrics, on the CPU: they are small, and some compute with their arguments."""
+    """Builds the metrics, on the CPU: they are small, and some compute with their arguments.
+
+    One that lacks what only the ranks may have, such as a GPU, a file or a package, is left to them.
+    """
     for name, factory in resolved.metrics.items():
         target = resolved.job.spec.metrics[name]
-        _built(resolved, f"metrics.{name}", target, "cpu", functools.partial(build_metric, factory, target, name))
+        build = functools.partial(build_metric, factory, target, name)
+        try:
+            _built(resolved, f"metrics.{name}", target, "cpu", build)
+        except JobError as error:
+            if not isinstance(error.__cause__, RuntimeError | OSError | ImportError):
+                raise
 
 
 def _check_with(resolved: ResolvedJob, step_plan: StepPlan, model: nn.Module, device: str) -> None:

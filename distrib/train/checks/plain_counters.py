@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from torch import nn
@@ -64,4 +65,5 @@ def _numbers(models: Mapping[str, nn.Module]) -> Numbers:
 
 
 def _plain(attributes: Iterable[tuple[str, object]]) -> Iterable[tuple[str, int | float]]:
-    return [(name, value) for name, value in attributes if isinstance(value, int | float)]
+    numbers = ((name, value) for name, value in attributes if isinstance(value, int | float))
+    return [(name, value) for name, value in numbers if not math.isnan(value)]

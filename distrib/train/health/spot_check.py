@@ -10,7 +10,7 @@ import torch
 
 from distrib.train.health.alike import RanksDifferError
 from distrib.train.health.replicas import hardware_of
-from distrib.train.health.spot_sample import Fetched, SampleDigest, SpotSample
+from distrib.train.health.spot_sample import NOT_FETCHED, Fetched, SampleDigest, SpotSample
 from distrib.train.phases import Phase
 from distrib.train.process.randomness import derive_seed
 from distrib.train.process.rank_tree import RankTree
@@ -27,7 +27,7 @@ _ADVICE = (
 )
 
 
-def check_samples(rank: Rank, dataset: Any) -> list[str]:
+def check_samples(rank: Rank, dataset: Any, *, is_shareable: bool) -> list[str]:
     """Compares one sample of the training data over the ranks, all of which call it together.
 
     The sample is fetched as training fetches it, seeded by its index, so augmentation is the same on all ranks.
@@ -35,6 +35,7 @@ def check_samples(rank: Rank, dataset: Any) -> list[str]:
     Args:
         rank: This rank.
         dataset: The training data.
+        is_shareable: Whether a forked process may use it: it has no connection open. Otherwise it is not compared.
 
     Returns:
         What is to be reported.
@@ -49,7 +50,8 @@ def check_samples(rank: Rank, dataset: Any) -> list[str]:
     sample = SpotSample(dataset, index, settings.seed)
     with rank.progress.during(Phase.DATA):
         tree = RankTree(rank.control_group)
-        found = compare_samples(sample.fetch(), sample.fetch, tree, hardware_of(torch.device("cpu")))
+        fetched = sample.fetch() if is_shareable else NOT_FETCHED
+        found = compare_samples(fetched, sample.fetch, tree, hardware_of(torch.device("cpu")))
     if found is None:
         return []
     message = f"data.train: sample {index} {found.message}"
@@ -62,7 +64,7 @@ def check_samples_of_loop(rank: Rank, sample: SpotSample) -> tuple[str | None, l
     """Compares a sample of a script's loop over the ranks, all of which call it together.
 
     Returns:
-        A digest of the sample, None if it could not be fetched in time, and what is to be reported.
+        A digest of the sample, None if there is none that could be compared, and what is to be reported.
 
     Raises:
         RanksDifferError: The sample is not the same on all ranks.

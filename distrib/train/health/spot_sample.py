@@ -82,6 +82,9 @@ class Fetched:
     was_repeated: bool = False
 
 
+NOT_FETCHED = Fetched(SampleDigest(None), was_repeated=True)
+
+
 class SpotSample:
     """A sample of a dataset, fetched as training fetches it.
 
@@ -106,13 +109,15 @@ class SpotSample:
             return Fetched(self._digest())
         answer = run_forked(functools.partial(self._encoded, is_repeated), _PATIENCE_SECONDS)
         if not answer:
-            return Fetched(SampleDigest(None), was_repeated=True)
+            return NOT_FETCHED
         digest, is_repeatable, was_repeated = json.loads(answer)
         return Fetched(SampleDigest(*digest), is_repeatable, was_repeated)
 
     def _encoded(self, is_repeated: bool) -> bytes:
         started = time.monotonic()
         first = self._digest()
+        if first.problem:  # which may pass, as of a file that another rank writes
+            first = self._digest()
         is_repeated = is_repeated or time.monotonic() - started < _QUICK_SECONDS
         is_repeatable = not is_repeated or self._digest() == first
         return json.dumps([[first.numbers, first.rest, first.problem], is_repeatable, is_repeated]).encode()

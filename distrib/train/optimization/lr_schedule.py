@@ -88,7 +88,7 @@ class SchedulerState:
             replace_planned(self._optimizer, state["first_groups"], self._first_groups, self._optimizer_field)
         if self._scheduler is None or not state:
             return
-        if state["args"] != self._args:
+        if state.get("args", self._args) != self._args:
             self._rebuild(state["num_advances"])
             return
         self._num_advances = state["num_advances"]

@@ -25,12 +25,17 @@ def run_forked(work: Callable[[], bytes], patience_seconds: float) -> bytes:
         patience_seconds: How long to wait for it.
 
     Returns:
-        What it returned; nothing if it takes too long or its process dies.
+        What it returned; nothing if it takes too long, its process dies or there can be none.
     """
     reading, writing = os.pipe()
     positions = _file_positions()
-    with warnings.catch_warnings(action="ignore"):  # of the fork of a process with threads
-        pid = os.fork()
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of the fork of a process with threads
+            pid = os.fork()
+    except OSError:  # too little memory for a second process, or too many processes
+        os.close(reading)
+        os.close(writing)
+        return b""
     if pid == 0:
         _run_and_exit(work, writing)
     os.close(writing)
@@ -39,10 +44,13 @@ def run_forked(work: Callable[[], bytes], patience_seconds: float) -> bytes:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        with contextlib.suppress(ChildProcessError):  # of a program that ignores SIGCHLD
+            os.waitpid(pid, 0)
         os.close(reading)
-        for descriptor, position in positions.items():
-            os.lseek(descriptor, position, os.SEEK_SET)
+        for descriptor, (name, position) in positions.items():
+            with contextlib.suppress(OSError):  # other threads may have closed it, or opened another file
+                if os.readlink(f"/proc/self/fd/{descriptor}") == name:
+                    os.lseek(descriptor, position, os.SEEK_SET)
 
 
 def _run_and_exit(work: Callable[[], bytes], writing: int) -> None:
@@ -61,7 +69,9 @@ def _run_and_exit(work: Callable[[], bytes], writing: int) -> None:
 
 def _read(reading: int, patience_seconds: float) -> bytes:
     deadline, answer = time.monotonic() + patience_seconds, b""
-    while (left := deadline - time.monotonic()) > 0 and select.select([reading], [], [], left)[0]:
+    poll = select.poll()  # which takes any descriptor, unlike select
+    poll.register(reading, select.POLLIN)
+    while (left := deadline - time.monotonic()) > 0 and poll.poll(left * 1000):
         data = os.read(reading, 2**16)
         if not data:
             return answer
@@ -69,10 +79,10 @@ def _read(reading: int, patience_seconds: float) -> bytes:
     return b""
 
 
-def _file_positions() -> dict[int, int]:
-    """The positions of this process's open files."""
+def _file_positions() -> dict[int, tuple[str, int]]:
+    """The names and positions of this process's open files."""
     positions = {}
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # pipes and sockets have none
-            positions[int(name)] = os.lseek(int(name), 0, os.SEEK_CUR)
+            positions[int(name)] = os.readlink(f"/proc/self/fd/{name}"), os.lseek(int(name), 0, os.SEEK_CUR)
     return positions

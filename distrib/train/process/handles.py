@@ -38,6 +38,10 @@ class Handles:
         """The present state."""
         return cls(frozenset(_files()), frozenset(_shared_memory()), frozenset(_threads()), _has_used_cuda())
 
+    def has_connected_since(self, before: Handles) -> bool:
+        """Whether a connection has been opened since an earlier snapshot, which a forked child would disturb."""
+        return any(name.startswith("socket:") for name in self.files - before.files)
+
     def added_since(self, before: Handles) -> list[str]:
         """What has been added since an earlier snapshot, each item in words; empty if forking is as safe as then."""
         return [

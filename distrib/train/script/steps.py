@@ -29,8 +29,8 @@ class LoopSpan:
 
     def difference(self, other: LoopSpan, *, has_ended: bool) -> str | None:
         """What makes the other loop one that cannot continue this one; of a loop that has ended, the data is free."""
-        names = (("batch_size", "batch_size"), ("order", "order"))
-        for name, text in names if has_ended else (("num_samples", "the number of samples"), *names):
+        names = (("num_samples", "the number of samples"), ("batch_size", "batch_size"), ("order", "order"))
+        for name, text in names[2:] if has_ended else names:  # small data makes small batches
             before, now = getattr(self, name), getattr(other, name)
             if before != now:
                 return f"{text} was {before} and is {now}"
