@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -76,3 +77,9 @@ class Stopped(BaseException):
 
     Not an Exception, so that a script's `except Exception` does not continue as if the training were finished.
     """
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first names for a message, and how many more there are."""
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])

@@ -13,23 +13,10 @@ from distrib.train.session.gather import BackwardWeight
 from distrib.train.session.minimize import Minimizer, Slice
 from distrib.train.session.reduction import GradientReducer
 from distrib.train.state import TrainingState
+from tests.support.fault_jobs import Noisy
 from tests.support.strategy_checks import GLOBAL_BATCH, Network, inputs_of, loss_of, make_strategy
 
 CPU = torch.device("cpu")
-
-
-class Noisy(torch.optim.SGD):
-    """Adds noise to each update, as stochastic gradient Langevin dynamics does."""
-
-    def __init__(self, params):
-        super().__init__(params, lr=0.1)
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        super().step(closure)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.add_(torch.randn_like(parameter), alpha=0.01)
 
 
 class NoisyByFunction(Noisy):

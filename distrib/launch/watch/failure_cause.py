@@ -13,7 +13,7 @@ from pathlib import Path
 from distrib.compat.messages import is_lost_connection
 from distrib.runs.layout import RunLayout
 from distrib.runs.log_times import mark_time
-from distrib.train.failure import Failure
+from distrib.train.failure import Failure, Kind
 
 _LEFT = "RankExited"
 _ORDER = {"user": 0, _LEFT: 1, "hang": 2, "infrastructure": 2}
@@ -115,26 +115,23 @@ def _ranks(ranks: Sequence[int]) -> str:
 
 def _left(rank: int | None, status: int | None) -> Failure:
     ended = "ended" if status is None else f"ended with exit status {status}"
-    return Failure(
-        rank=rank,
-        host=socket.gethostname(),
-        type=_LEFT,
-        message=f"the rank's process {ended} and wrote no error; something called exit()",
-        traceback=None,
-        kind="user",
-        time=time.time(),
-    )
+    return _seen(rank, _LEFT, f"{ended} and wrote no error; something called exit()", "user")
 
 
 def _killed(rank: int, status: int, sigkill_reason: str) -> Failure:
     name = signal.Signals(-status).name
     hint = f": {sigkill_reason}" if -status == signal.SIGKILL and sigkill_reason else ""
+    return _seen(rank, name, f"was killed by {name}{hint}", "infrastructure")
+
+
+def _seen(rank: int | None, type_name: str, how: str, kind: Kind) -> Failure:
+    """The failure of a rank that could not report it: what the launcher saw of its process."""
     return Failure(
         rank=rank,
         host=socket.gethostname(),
-        type=name,
-        message=f"the rank's process was killed by {name}{hint}",
+        type=type_name,
+        message=f"the rank's process {how}",
         traceback=None,
-        kind="infrastructure",
+        kind=kind,
         time=time.time(),
     )

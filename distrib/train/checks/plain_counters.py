@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
+from distrib.errors import listed
 from distrib.train.checkpoint.extra_state import has_extra_state
 
 _NUM_LOOKS = 4
 """Before the first step and after each of the first ones: an attribute that changes only once is a cache."""
-_MAX_NAMES = 3
 
 Numbers = dict[str, int | float]
 
@@ -43,10 +43,8 @@ class CounterWatch:
         names = [name for name in self._seen[0] if all(name in b and a.get(name) != b[name] for a, b in pairs)]
         if not names:
             return []
-        more = [f"{len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
-        listed = ", ".join([*names[:_MAX_NAMES], *more])
         return [
-            f"plain attributes that change in every step are in no checkpoint: {listed}; "
+            f"plain attributes that change in every step are in no checkpoint: {listed(names)}; "
             "a resumed run starts them anew, so if results depend on them, make them buffers or return them from "
             "get_extra_state"
         ]

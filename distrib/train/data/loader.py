@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from distrib.errors import DistribError
+from distrib.errors import DistribError, listed
 from distrib.job.step_plan import StepPlan
 from distrib.train.data.batches import pin_memory as pin
 from distrib.train.data.batches import tensors_in, to_device
@@ -23,8 +23,6 @@ from distrib.train.process.lifetime import die_with_parent
 from distrib.train.process.openmp import end_idle_threads
 from distrib.train.process.randomness import derive_seed, reseed
 from distrib.train.process.tracebacks import user_traceback
-
-_MAX_NAMES = 3
 
 
 class Fetcher:
@@ -132,10 +130,8 @@ def loader_warnings(loader_workers: int, before: Handles) -> list[str]:
     kept = Handles.now().added_since(before) if loader_workers else []
     if not kept:
         return []
-    more = [f"{len(kept) - _MAX_NAMES} more"] if len(kept) > _MAX_NAMES else []
-    names = ", ".join([*kept[:_MAX_NAMES], *more])
     return [
-        f"data.loader_workers: the loader processes share what the job keeps open: {names}; "
+        f"data.loader_workers: the loader processes share what the job keeps open: {listed(kept)}; "
         "samples that are read through it can be wrong or wait forever; open it in each process with the first sample, "
         "or set data.loader_workers: 0"
     ]

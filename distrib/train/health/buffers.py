@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from distrib.errors import listed
 from distrib.train.health.replicas import checksum
 from distrib.train.objective.batch_norm import find_batch_norms
 from distrib.train.process.rank_tree import RankTree
-
-_MAX_NAMES = 3
 
 Sums = dict[str, tuple[int, int]]
 
@@ -33,10 +32,9 @@ def compare_buffers(models: Mapping[str, nn.Module], tree: RankTree) -> list[str
     names: list[str] = tree.combine_objects(mine, _different)
     if not names:
         return []
-    more = [f"{len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
-    listed = ", ".join([*(name.partition(" ")[0] for name in names[:_MAX_NAMES]), *more])
+    shown = listed([name.partition(" ")[0] for name in names])
     return [
-        f"each rank computes buffers from its own samples: {listed}; checkpoints and evaluations have rank 0's, so "
+        f"each rank computes buffers from its own samples: {shown}; checkpoints and evaluations have rank 0's, so "
         "results depend on the number of workers. Sum them over the ranks where they are computed, as with "
         "torch.distributed.all_reduce, if they matter"
     ]
