@@ -66,7 +66,7 @@ def shape_at(path: Sequence[str], root: Shape = ROOT) -> Shape | None:
 
 
 def pattern_at(path: Sequence[str], root: Shape = ROOT) -> str | None:
-    """The pattern that the text of the field at `path` must match; None if there is none."""
+    """The regular expression for the text of the field at `path`; None if any text will do."""
     parent = shape_at(path[:-1], root) if path else None
     field = parent.section.model_fields.get(path[-1]) if parent and parent.section else None
     if field is None:
